@@ -1,0 +1,151 @@
+//! Level 2: affine maps + equations = one step, on borrowed weights.
+//!
+//! A cell struct holds weight tensors (clones share storage) for the time of one call. The loop
+//! over time, lengths and direction know only the trait [`Step`], so a new cell gets all of them
+//! for free.
+
+mod affine;
+pub mod layer_norm;
+pub mod lstm;
+pub mod slow;
+mod transition;
+
+use alloc::vec::Vec;
+
+use burn::tensor::{Device, Tensor};
+
+pub use affine::Affine;
+pub use transition::Transition;
+
+use crate::equations::dropout::StepMasks;
+use crate::state::State;
+
+/// One step of a recurrent cell: `(y_t, s_t) = step(x_t, s_{t−1})`.
+///
+/// # Example
+/// A leaky average `s_t = a·s_{t−1} + (1 − a)·x_t` that runs over sequences of unequal length:
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use recurrent_core::{
+///     Lengths, LstmState, SequenceOptions, State, Step, equations::dropout::StepMasks, sequence,
+/// };
+///
+/// #[derive(Clone)]
+/// struct Mean(Tensor<2>);
+/// impl State for Mean {
+///     fn into_tensors(self) -> Vec<Tensor<2>> {
+///         vec![self.0]
+///     }
+///     fn from_tensors(mut tensors: Vec<Tensor<2>>) -> Self {
+///         Mean(tensors.remove(0))
+///     }
+/// }
+///
+/// struct Leaky { size: usize, keep: f64 }
+/// impl Step for Leaky {
+///     type State = Mean;
+///     fn d_input(&self) -> usize { self.size }
+///     fn d_hidden(&self) -> usize { self.size }
+///     fn state_parts(&self) -> Vec<(&'static str, usize)> { vec![("mean", self.size)] }
+///     fn step(&self, x: Tensor<2>, s: Mean, _: &StepMasks) -> (Tensor<2>, Mean) {
+///         let s = s.0 * self.keep + x * (1.0 - self.keep);
+///         (s.clone(), Mean(s))
+///     }
+/// }
+///
+/// let device = Device::flex();
+/// let input = Tensor::<3>::ones([4, 2, 3], &device);      // [T, B, I]
+/// let lengths = Lengths::new([4, 1], 4).unwrap();
+/// let options = SequenceOptions { lengths: Some(&lengths), ..Default::default() };
+/// let run = sequence::run(&Leaky { size: 3, keep: 0.5 }, input, None, &options);
+/// let last: Vec<f32> = run.state.0.into_data().try_to_vec().unwrap();
+/// assert_eq!(last, [0.9375, 0.9375, 0.9375, 0.5, 0.5, 0.5]);
+/// ```
+pub trait Step {
+    /// What is carried from step to step.
+    type State: State;
+
+    /// I: features of one input step.
+    fn d_input(&self) -> usize;
+
+    /// H: units of the cell.
+    fn d_hidden(&self) -> usize;
+
+    /// Features of the output: H, or the projected size.
+    fn d_output(&self) -> usize {
+        self.d_hidden()
+    }
+
+    /// Name and number of features of each tensor of the state, in [`State::into_tensors`]' order.
+    fn state_parts(&self) -> Vec<(&'static str, usize)>;
+
+    /// The zero state.
+    fn initial_state(&self, batch_size: usize, device: &Device) -> Self::State {
+        State::from_tensors(
+            self.state_parts()
+                .into_iter()
+                .map(|(_, features)| Tensor::zeros([batch_size, features], device))
+                .collect(),
+        )
+    }
+
+    /// Checks a state that a caller handed over.
+    ///
+    /// # Panics
+    /// If a tensor of the state is not `[batch_size, features]` of [`state_parts`](Self::state_parts).
+    #[track_caller]
+    fn check_state(&self, state: &Self::State, batch_size: usize) {
+        for (tensor, (name, features)) in
+            state.clone().into_tensors().iter().zip(self.state_parts())
+        {
+            let got = tensor.dims();
+            assert!(
+                got == [batch_size, features],
+                "state `{name}` has shape {got:?}, expected [batch_size, features] = \
+                 [{batch_size}, {features}]",
+            );
+        }
+    }
+
+    /// What of a step depends on the input alone, for all steps at once; by default the input.
+    ///
+    /// # Shapes
+    /// - input `[rows, d_input]`, rows being the steps of all sequences
+    /// - output `[rows, anything]`, handed to [`step`](Self::step) a step at a time
+    fn project(&self, input: Tensor<2>) -> Tensor<2> {
+        input
+    }
+
+    /// One step.
+    ///
+    /// # Shapes
+    /// - projected `[batch_size, ·]`, a step of [`project`](Self::project)'s result
+    /// - output `[batch_size, d_output]`
+    fn step(
+        &self,
+        projected: Tensor<2>,
+        state: Self::State,
+        masks: &StepMasks,
+    ) -> (Tensor<2>, Self::State);
+
+    /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step).
+    ///
+    /// # Panics
+    /// If `input` is not `[batch_size, d_input]` or the state has another batch size or other sizes.
+    #[track_caller]
+    fn step_once(
+        &self,
+        input: Tensor<2>,
+        state: Self::State,
+        masks: &StepMasks,
+    ) -> (Tensor<2>, Self::State) {
+        let [batch_size, features] = input.dims();
+        assert!(
+            features == self.d_input(),
+            "input has inconsistent d_input: got {features}, expected {}",
+            self.d_input(),
+        );
+        self.check_state(&state, batch_size);
+        self.step(self.project(input), state, masks)
+    }
+}

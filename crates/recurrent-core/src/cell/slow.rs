@@ -1,0 +1,83 @@
+//! The LSTM with one pair of affine maps per gate: the readable twin of [`super::lstm`].
+//!
+//! ```text
+//! i = σ(x·W_i + h·R_i + b_i)        f = σ(x·W_f + h·R_f + b_f)
+//! g = tanh(x·W_g + h·R_g + b_g)     o = σ(x·W_o + h·R_o + b_o)
+//! ```
+//! Eight products per step and nothing hoisted; made for reading, and for loading weights that
+//! are stored per gate.
+
+use alloc::vec::Vec;
+
+use burn::nn::LstmState;
+use burn::tensor::activation::{sigmoid, tanh};
+use burn::tensor::Tensor;
+
+use super::{Affine, Step, Transition};
+use crate::equations::dropout::StepMasks;
+
+/// The two affine maps of one gate.
+#[derive(Debug, Clone)]
+pub struct GateMaps {
+    /// W `[I, H]` and b `[H]`
+    pub input: Affine,
+    /// R `[d_output, H]`, usually without a bias
+    pub hidden: Affine,
+}
+
+impl GateMaps {
+    /// `x·W + h·R + b`
+    pub fn preact(&self, input: &Tensor<2>, hidden: &Tensor<2>) -> Tensor<2> {
+        self.input.forward(input.clone()) + self.hidden.forward(hidden.clone())
+    }
+}
+
+/// Weights of a per-gate LSTM cell for one call.
+#[derive(Debug, Clone)]
+pub struct SlowLstmCell {
+    /// i
+    pub input_gate: GateMaps,
+    /// f
+    pub forget_gate: GateMaps,
+    /// g
+    pub cell_gate: GateMaps,
+    /// o
+    pub output_gate: GateMaps,
+    /// What follows the gates.
+    pub transition: Transition,
+}
+
+impl Step for SlowLstmCell {
+    type State = LstmState<2>;
+
+    fn d_input(&self) -> usize {
+        self.input_gate.input.d_in()
+    }
+
+    fn d_hidden(&self) -> usize {
+        self.input_gate.input.d_out()
+    }
+
+    fn d_output(&self) -> usize {
+        self.transition.d_output(self.d_hidden())
+    }
+
+    fn state_parts(&self) -> Vec<(&'static str, usize)> {
+        self.transition.state_parts(self.d_hidden())
+    }
+
+    fn step(
+        &self,
+        input: Tensor<2>,
+        state: LstmState<2>,
+        masks: &StepMasks,
+    ) -> (Tensor<2>, LstmState<2>) {
+        let preact = |gate: &GateMaps| gate.preact(&input, &state.hidden);
+        let i = sigmoid(preact(&self.input_gate));
+        let f = sigmoid(preact(&self.forget_gate));
+        let g = tanh(preact(&self.cell_gate));
+        let o = sigmoid(preact(&self.output_gate));
+        let state = self.transition.advance(f, i, g, |_| o, state, masks);
+        (state.hidden.clone(), state)
+    }
+}

@@ -1,0 +1,5 @@
+//! Ground truth and measuring sticks, shared by tests and benches (feature `eval`).
+
+pub mod compare;
+pub mod oracle;
+pub mod problems;

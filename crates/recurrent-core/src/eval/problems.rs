@@ -1,0 +1,35 @@
+//! Named sizes for tests and benches.
+
+use crate::dims::Dims;
+
+/// A named size.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem {
+    /// What it probes.
+    pub name: &'static str,
+    /// The sizes.
+    pub dims: Dims,
+}
+
+const fn problem(name: &'static str, b: usize, t: usize, i: usize, h: usize) -> Problem {
+    Problem {
+        name,
+        dims: Dims {
+            batch_size: b,
+            seq_length: t,
+            d_input: i,
+            d_hidden: h,
+        },
+    }
+}
+
+/// Small problems for correctness: all sizes distinct, none a multiple of a vector width, and each
+/// of B, T, I, H once at 1.
+pub const SMALL: [Problem; 6] = [
+    problem("odd sizes", 3, 5, 7, 11),
+    problem("one sequence", 1, 4, 3, 5),
+    problem("one step", 2, 1, 5, 3),
+    problem("one unit", 2, 3, 4, 1),
+    problem("one feature", 4, 3, 1, 6),
+    problem("long", 2, 70, 3, 4),
+];

@@ -1,0 +1,42 @@
+//! Tensors in, tensors out: the mathematics of LSTM variants on [Burn](https://burn.dev).
+//!
+//! ```text
+//! equations   pointwise: gates and cell state, no weights, no time; value and derivative
+//!     ↓
+//! cell        affine maps + equations = one step on borrowed weights
+//!     ↓
+//! sequence    a step over time: hoisted input projection, lengths, direction
+//! ```
+//!
+//! A variant has the same file name at every level. Parameters, configs, layers and directions
+//! are in the crate `recurrent-modules`, which holds no maths; this crate holds no `Param`.
+//!
+//! Symbols: I = `d_input`, H = `d_hidden`, B = `batch_size`, T = `seq_length`; σ is the logistic
+//! function and ⊙ the elementwise product; rows are samples, so a product reads `x·W`.
+//!
+//! # Features
+//! `std` (default); one feature per Burn backend (`flex`, `ndarray`, `wgpu`, `vulkan`, `metal`,
+//! `webgpu`, `cuda`, `rocm`, `cpu`); `eval` for the f64 reference that tests and benches compare with.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod cell;
+pub mod dims;
+pub mod equations;
+#[cfg(feature = "eval")]
+pub mod eval;
+pub mod gates;
+pub mod sequence;
+pub mod state;
+
+pub use cell::Step;
+pub use dims::Dims;
+pub use equations::dropout::{Mask, Masks};
+pub use gates::{Gate, GateLayout};
+pub use sequence::{Direction, Lengths, LengthsError, SequenceOptions, SequenceOutput};
+pub use state::State;
+
+/// Burn's LSTM state `{ cell, hidden }`, each `[batch_size, d_hidden]`; with a projection the
+/// hidden part is `[batch_size, d_proj]`.
+pub use burn::nn::LstmState;

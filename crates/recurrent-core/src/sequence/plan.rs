@@ -1,0 +1,237 @@
+//! Which rows run at which step: the only place with length and direction logic.
+//!
+//! With lengths, the batch is sorted by falling length, so that the sequences still running at a
+//! step are its first rows, and the steps of all sequences are packed without padding. Three
+//! sequences of lengths 2, 4, 1 (a, b, c), forward:
+//!
+//! ```text
+//! input [T = 4, B = 3]      order  b a c      packed rows      counts
+//!   a0 b0 c0                                  b0 a0 c0           3
+//!   a1 b1 ·                                   b1 a1              2
+//!   ·  b2 ·                                   b2                 1
+//!   ·  b3 ·                                   b3                 1
+//! ```
+//! Backward the packed rows are b3 a1 c0 | b2 a0 | b1 | b0: each sequence starts at its own end.
+//! Padding is never read, and costs nothing.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{Direction, Lengths};
+use crate::dims::Dims;
+use crate::equations::dropout::{Mask, Masks, StepMasks};
+use crate::state::State;
+
+/// The layout of one run.
+pub(crate) struct Plan {
+    seq_length: usize,
+    batch_size: usize,
+    direction: Direction,
+    ragged: Option<Ragged>,
+}
+
+/// What lengths add.
+struct Ragged {
+    /// Rows that run at each step, falling.
+    counts: Vec<usize>,
+    /// Sorted row to batch row.
+    order: Tensor<1, Int>,
+    /// Batch row to sorted row.
+    inverse: Tensor<1, Int>,
+    /// Packed row to row of the input seen as `[T·B, ·]`.
+    gather: Tensor<1, Int>,
+    /// Row of the output seen as `[T·B, ·]` to packed row; padding points one past the last.
+    scatter: Tensor<1, Int>,
+}
+
+impl Plan {
+    #[track_caller]
+    pub fn new(
+        dims: &Dims,
+        direction: Direction,
+        lengths: Option<&Lengths>,
+        device: &Device,
+    ) -> Self {
+        Self {
+            seq_length: dims.seq_length,
+            batch_size: dims.batch_size,
+            direction,
+            ragged: lengths.map(|lengths| Ragged::new(dims, direction, lengths, device)),
+        }
+    }
+
+    /// Rows that run at each step; never rising.
+    pub fn counts(&self) -> Vec<usize> {
+        match &self.ragged {
+            Some(ragged) => ragged.counts.clone(),
+            None => vec![self.batch_size; self.seq_length],
+        }
+    }
+
+    /// `[T, B, ·]` to packed rows in running order.
+    pub fn pack(&self, input: Tensor<3>) -> Tensor<2> {
+        let [seq_length, batch_size, features] = input.dims();
+        let input = match (&self.ragged, self.direction) {
+            (None, Direction::Backward) => input.flip([0]),
+            _ => input,
+        };
+        let rows = input.reshape([seq_length * batch_size, features]);
+        match &self.ragged {
+            Some(ragged) => rows.select(0, ragged.gather.clone()),
+            None => rows,
+        }
+    }
+
+    /// Packed rows in running order to `[T, B, ·]`, zero past each length.
+    pub fn unpack(&self, rows: Tensor<2>) -> Tensor<3> {
+        let [_, features] = rows.dims();
+        let shape = [self.seq_length, self.batch_size, features];
+        match &self.ragged {
+            Some(ragged) => {
+                let zero = Tensor::zeros([1, features], &rows.device());
+                Tensor::cat(vec![rows, zero], 0)
+                    .select(0, ragged.scatter.clone())
+                    .reshape(shape)
+            }
+            None => {
+                let output = rows.reshape(shape);
+                match self.direction {
+                    Direction::Forward => output,
+                    Direction::Backward => output.flip([0]),
+                }
+            }
+        }
+    }
+
+    /// Batch order to running order.
+    pub fn sort<S: State>(&self, state: S) -> S {
+        match &self.ragged {
+            Some(ragged) => state.select(&ragged.order),
+            None => state,
+        }
+    }
+
+    /// Running order to batch order.
+    pub fn unsort<S: State>(&self, state: S) -> S {
+        match &self.ragged {
+            Some(ragged) => state.select(&ragged.inverse),
+            None => state,
+        }
+    }
+
+    /// Masks in running order, one entry per step.
+    pub fn masks(&self, masks: &Masks) -> Vec<StepMasks> {
+        let counts = self.counts();
+        if masks.is_none() {
+            return vec![StepMasks::default(); counts.len()];
+        }
+        match &self.ragged {
+            None => (0..self.seq_length)
+                .map(|step| match self.direction {
+                    Direction::Forward => masks.at(step),
+                    Direction::Backward => masks.at(self.seq_length - 1 - step),
+                })
+                .collect(),
+            Some(ragged) => {
+                let mut start = 0;
+                counts
+                    .into_iter()
+                    .map(|count| {
+                        let rows = ragged.gather.clone().slice([start..start + count]);
+                        start += count;
+                        ragged.masks_at(masks, rows, count)
+                    })
+                    .collect()
+            }
+        }
+    }
+}
+
+impl Ragged {
+    #[track_caller]
+    fn new(dims: &Dims, direction: Direction, lengths: &Lengths, device: &Device) -> Self {
+        let Dims {
+            batch_size,
+            seq_length,
+            ..
+        } = *dims;
+        let list = lengths.as_slice();
+        assert!(
+            list.len() == batch_size,
+            "got {} lengths, expected one per sequence: batch_size = {batch_size}",
+            list.len(),
+        );
+        assert!(
+            lengths.max() <= seq_length,
+            "longest length is {}, expected at most seq_length = {seq_length}",
+            lengths.max(),
+        );
+
+        let mut order: Vec<usize> = (0..batch_size).collect();
+        order.sort_by_key(|&row| core::cmp::Reverse(list[row])); // stable
+        let mut inverse = vec![0; batch_size];
+        for (sorted, &row) in order.iter().enumerate() {
+            inverse[row] = sorted;
+        }
+
+        let total = lengths.total();
+        let mut counts = Vec::with_capacity(lengths.max());
+        let mut gather = Vec::with_capacity(total);
+        let mut scatter = vec![total; seq_length * batch_size];
+        for step in 0..lengths.max() {
+            let running = order.iter().take_while(|&&row| step < list[row]);
+            let mut count = 0;
+            for &row in running {
+                let time = match direction {
+                    Direction::Forward => step,
+                    Direction::Backward => list[row] - 1 - step,
+                };
+                scatter[time * batch_size + row] = gather.len();
+                gather.push(time * batch_size + row);
+                count += 1;
+            }
+            counts.push(count);
+        }
+
+        Self {
+            counts,
+            order: indices(order, device),
+            inverse: indices(inverse, device),
+            gather: indices(gather, device),
+            scatter: indices(scatter, device),
+        }
+    }
+
+    /// `rows` are the input rows of the step.
+    fn masks_at(&self, masks: &Masks, rows: Tensor<1, Int>, count: usize) -> StepMasks {
+        let at = |mask: &Option<Mask>| {
+            mask.as_ref().map(|mask| match mask {
+                Mask::PerSequence(mask) => {
+                    let order = self.order.clone().slice([0..count]);
+                    mask.clone().select(0, order)
+                }
+                Mask::PerStep(mask) => {
+                    let [steps, batch_size, features] = mask.dims();
+                    mask.clone()
+                        .reshape([steps * batch_size, features])
+                        .select(0, rows.clone())
+                }
+            })
+        };
+        StepMasks {
+            hidden: at(&masks.hidden),
+            cell: at(&masks.cell),
+            candidate: at(&masks.candidate),
+            update_hidden: at(&masks.update_hidden),
+            update_cell: at(&masks.update_cell),
+        }
+    }
+}
+
+fn indices(list: Vec<usize>, device: &Device) -> Tensor<1, Int> {
+    let list: Vec<i64> = list.into_iter().map(|index| index as i64).collect();
+    let count = list.len();
+    Tensor::from_data(TensorData::new(list, [count]), device)
+}
