@@ -1,41 +1,45 @@
 //! The command-line options every experiment understands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
 use thiserror::Error;
 
 use crate::device::{self, DEFAULT_DEVICE, DeviceError, DeviceSpec};
+use crate::files::{WriteError, prepare_dir};
 use crate::progress::Progress;
+
+/// The options of the experiment itself come first in its help, these after them. (A heading for the
+/// whole struct would also hold whatever the experiment declares after it.)
+const HEADING: &str = "Common options";
 
 /// Options shared by all experiments; an experiment takes them in with `#[command(flatten)]`.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Common options")]
 pub struct CommonArgs {
     /// Device to run on: flex, ndarray, wgpu, vulkan, metal, webgpu, cuda, rocm or cpu; a GPU is
     /// picked by its number, as in cuda:1
-    #[arg(long, value_name = "NAME[:INDEX]", default_value = DEFAULT_DEVICE)]
+    #[arg(long, help_heading = HEADING, value_name = "NAME[:INDEX]", default_value = DEFAULT_DEVICE)]
     pub device: DeviceSpec,
 
     /// First seed; a run with N seeds uses this one and the N-1 following numbers
-    #[arg(long, value_name = "N", default_value_t = 1234)]
+    #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = 1234)]
     pub seed: u64,
 
     /// Number of seeds, at least 1 [default: set by the experiment]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, help_heading = HEADING, value_name = "N", value_parser = at_least_one)]
     pub seeds: Option<usize>,
 
     /// Models to run, separated by commas; case, `-` and `_` do not matter [default: all]
-    #[arg(long, value_name = "A,B,..|all", value_delimiter = ',')]
+    #[arg(long, help_heading = HEADING, value_name = "A,B,..|all", value_delimiter = ',')]
     pub models: Vec<String>,
 
     /// Directory for the result files, created if it is missing
-    #[arg(long, value_name = "DIR", default_value = "results")]
+    #[arg(long, help_heading = HEADING, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
 
     /// Show no progress bar
-    #[arg(long, alias = "no-progress")]
+    #[arg(long, help_heading = HEADING, alias = "no-progress")]
     pub quiet: bool,
 }
 
@@ -55,6 +59,18 @@ impl CommonArgs {
     /// Returns [`DeviceError::Unavailable`] if this machine has no such device.
     pub fn open_device(&self) -> Result<Device, DeviceError> {
         device::open(self.device)
+    }
+
+    /// The directory for the results, created if needed and seen to be writable.
+    ///
+    /// Meant to be called first: after hours of training it is too late to find a typing error.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`WriteError`] naming the path.
+    pub fn prepare_out(&self) -> Result<&Path, WriteError> {
+        prepare_dir(&self.out)?;
+        Ok(&self.out)
     }
 
     /// A progress bar over `total` runs, hidden with `--quiet`.
@@ -216,7 +232,15 @@ mod tests {
     #[test]
     fn options_are_taken() {
         let args = parse(&[
-            "--seed", "7", "--seeds", "2", "--models", "lstm,mlstm", "--out", "a/b", "--no-progress",
+            "--seed",
+            "7",
+            "--seeds",
+            "2",
+            "--models",
+            "lstm,mlstm",
+            "--out",
+            "a/b",
+            "--no-progress",
         ])
         .unwrap();
         assert_eq!(args.seeds(5).collect::<Vec<_>>(), [7, 8]);

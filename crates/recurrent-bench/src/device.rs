@@ -12,7 +12,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "webgpu"))]
+#[cfg(any(
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "webgpu"
+))]
 use burn::tensor::DeviceKind;
 use burn::tensor::{Device, Tensor};
 use thiserror::Error;
@@ -250,7 +255,7 @@ pub enum DeviceError {
     /// The backend is compiled in but does not work on this machine.
     #[error(
         "device `{name}` does not work on this machine: looked for {what_was_looked_for}, \
-         but got \"{reason}\"; {hint}"
+         but the backend said: {reason}; {hint}"
     )]
     Unavailable {
         /// The device as written on the command line.
@@ -353,7 +358,12 @@ fn build(spec: DeviceSpec) -> Result<Device, DeviceError> {
     }
 }
 
-#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "webgpu"))]
+#[cfg(any(
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "webgpu"
+))]
 fn device_kind(spec: DeviceSpec) -> DeviceKind {
     spec.index()
         .map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu)
@@ -384,10 +394,13 @@ fn unavailable(spec: DeviceSpec, reason: &str) -> DeviceError {
     }
 }
 
-/// The first line of a reason, so that the message stays one sentence.
+/// The first line of a reason without what Rust puts in front, so that the message stays one
+/// sentence.
 fn shortened(reason: &str) -> String {
     const MOST: usize = 200;
+    const UNWRAPPED: &str = "called `Result::unwrap()` on an `Err` value: ";
     let line = reason.trim().lines().next().unwrap_or_default();
+    let line = line.strip_prefix(UNWRAPPED).unwrap_or(line);
     if line.chars().count() <= MOST {
         line.to_string()
     } else {
@@ -402,9 +415,7 @@ fn shortened(reason: &str) -> String {
 fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // The hook belongs to the whole process: two trials at a time would restore each other's.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
 
     let first_message = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&first_message);
@@ -476,7 +487,10 @@ mod tests {
              flex, ndarray, wgpu, vulkan, metal, webgpu, cuda, rocm, cpu"
         );
         let nothing = error("");
-        assert!(matches!(nothing, DeviceError::Unknown { nearest: None, .. }));
+        assert!(matches!(
+            nothing,
+            DeviceError::Unknown { nearest: None, .. }
+        ));
     }
 
     #[test]
@@ -538,11 +552,12 @@ mod tests {
     #[test]
     fn an_unavailable_device_is_one_sentence() {
         let spec = DeviceSpec::read("cuda:1").unwrap();
-        let error = unavailable(spec, "CUDA_ERROR_NO_DEVICE\nat somewhere\n");
+        let reason = "called `Result::unwrap()` on an `Err` value: NO_DEVICE\nat somewhere\n";
+        let error = unavailable(spec, reason);
         assert_eq!(
             error.to_string(),
             "device `cuda:1` does not work on this machine: looked for an NVIDIA GPU with its \
-             driver and the CUDA toolkit (number 1), but got \"CUDA_ERROR_NO_DEVICE\"; \
+             driver and the CUDA toolkit (number 1), but the backend said: NO_DEVICE; \
              see what `nvidia-smi` lists, or run with `--device flex`"
         );
     }

@@ -103,9 +103,6 @@ mod tests {
     fn causes_are_told() {
         let cause = std::io::Error::other("disk full");
         let error = Error::from(WriteError::new("write", "a/b.csv", cause));
-        assert_eq!(
-            with_causes(&error),
-            "could not write `a/b.csv`: disk full"
-        );
+        assert_eq!(with_causes(&error), "could not write `a/b.csv`: disk full");
     }
 }

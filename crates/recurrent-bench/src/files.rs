@@ -41,8 +41,7 @@ impl WriteError {
 /// Returns a [`WriteError`] naming the path which could not be created, written or renamed.
 pub fn write_whole(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)
-            .map_err(|error| WriteError::new("create the directory", dir, error))?;
+        create_dir(dir)?;
     }
     let temporary = temporary_name(path);
     fs::write(&temporary, contents)
@@ -52,6 +51,24 @@ pub fn write_whole(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
         })
         // The first error is the one to tell; the temporary file may not even exist.
         .inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Creates the directory `dir` if needed and tries to write a file in it.
+///
+/// # Errors
+///
+/// Returns a [`WriteError`] naming the directory which could not be created or the file which could
+/// not be written.
+pub fn prepare_dir(dir: &Path) -> Result<(), WriteError> {
+    create_dir(dir)?;
+    let trial = temporary_name(&dir.join("trial"));
+    fs::write(&trial, b"")
+        .and_then(|()| fs::remove_file(&trial))
+        .map_err(|error| WriteError::new("write", trial, error))
+}
+
+fn create_dir(dir: &Path) -> Result<(), WriteError> {
+    fs::create_dir_all(dir).map_err(|error| WriteError::new("create the directory", dir, error))
 }
 
 /// A hidden name in the same directory (a rename does not cross file systems), with the process id
@@ -88,6 +105,18 @@ mod tests {
         let error = write_whole(&file.join("result.csv"), b"").unwrap_err();
         assert_eq!(error.path(), file);
         assert!(error.to_string().contains(&file.display().to_string()));
+    }
+
+    #[test]
+    fn a_prepared_directory_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("a/b");
+        prepare_dir(&dir).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+
+        fs::write(dir.join("file"), b"").unwrap();
+        let error = prepare_dir(&dir.join("file")).unwrap_err();
+        assert_eq!(error.path(), dir.join("file"));
     }
 
     #[test]

@@ -43,6 +43,7 @@
 //!
 //! fn run(args: &Args) -> Result<(), Error> {
 //!     let models = cli::choose("model", &MODELS, |name| name, &args.common.models)?;
+//!     let out = args.common.prepare_out()?;
 //!     let device = args.common.open_device()?;
 //!     let seeds = args.common.seeds(5);
 //!     let interrupt = Interrupt::install()?;
@@ -70,7 +71,6 @@
 //!
 //!     println!("{table}");
 //!     let header = Header::gather(device::describe(args.common.device, &device));
-//!     let out = &args.common.out;
 //!     Report { name: "capacity", header: &header, table: &table, experiment: &args.steps }.save(out)?;
 //!     BarChart::new("Capacity", Axis::new("accuracy").unit("%"), labels)
 //!         .series("test", bars)

@@ -1,9 +1,10 @@
 //! The progress bar of an experiment, and stopping it cleanly on Ctrl-C.
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use thiserror::Error;
 
 use crate::error::INTERRUPTED;
@@ -54,11 +55,22 @@ impl Progress {
     }
 }
 
+const TEMPLATE: &str = "{wide_msg} {bar:24} {pos}/{len} [{elapsed}{left}]";
+
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{wide_msg} {bar:24} {pos}/{len} [{elapsed}, {eta} left]")
+    ProgressStyle::with_template(TEMPLATE)
         // The template is a constant; should it be wrong, a plain bar is better than none.
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("left", write_time_left)
         .progress_chars("━╸─")
+}
+
+/// The time left; nothing before the first run is done, as there is nothing to go by.
+fn write_time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    if state.pos() > 0 {
+        // The bar has no way to report an error, and writing to its text gives none.
+        let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
+    }
 }
 
 /// Whether Ctrl-C was pressed; one flag for the process.
@@ -120,10 +132,7 @@ mod tests {
 
     #[test]
     fn the_template_is_right() {
-        assert!(
-            ProgressStyle::with_template("{wide_msg} {bar:24} {pos}/{len} [{elapsed}, {eta} left]")
-                .is_ok()
-        );
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
     }
 
     #[test]

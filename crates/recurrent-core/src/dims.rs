@@ -39,8 +39,14 @@ impl Dims {
             features == d_input,
             "input has inconsistent d_input: got {features}, expected {d_input}",
         );
-        assert!(seq_length > 0, "input has seq_length 0, expected at least 1 step");
-        assert!(batch_size > 0, "input has batch_size 0, expected at least 1 sequence");
+        assert!(
+            seq_length > 0,
+            "input has seq_length 0, expected at least 1 step"
+        );
+        assert!(
+            batch_size > 0,
+            "input has batch_size 0, expected at least 1 sequence"
+        );
         Self {
             batch_size,
             seq_length,

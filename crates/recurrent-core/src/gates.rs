@@ -39,6 +39,9 @@ impl GateLayout {
     /// Input, forget, output, candidate: the order of lstms.pth.
     pub const LSTMS_PTH: Self = Self(&[Gate::Input, Gate::Forget, Gate::Output, Gate::Candidate]);
 
+    /// A single block, for weights that are not packed.
+    pub const PLAIN: Self = Self(&[Gate::Candidate]);
+
     /// Number of gate blocks.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub const fn len(&self) -> usize {
@@ -61,7 +64,12 @@ impl GateLayout {
     /// If `N` is not [`len`](Self::len), or the columns do not divide by it.
     #[track_caller]
     pub fn split<const N: usize>(&self, packed: Tensor<2>) -> [Tensor<2>; N] {
-        assert_eq!(N, self.len(), "a layout of {} gates was split into {N}", self.len());
+        assert_eq!(
+            N,
+            self.len(),
+            "a layout of {} gates was split into {N}",
+            self.len()
+        );
         let [rows, columns] = packed.dims();
         assert!(
             columns % N == 0,
@@ -93,7 +101,11 @@ impl GateLayout {
                 blocks[slot].clone()
             })
             .collect();
-        assert_eq!(self.len(), from.len(), "layouts {self:?} and {from:?} differ in length");
+        assert_eq!(
+            self.len(),
+            from.len(),
+            "layouts {self:?} and {from:?} differ in length"
+        );
         Tensor::cat(picked, last)
     }
 }

@@ -1,1 +1,67 @@
-//! x
+//! LSTM variants as [Burn](https://burn.dev) modules.
+//!
+//! | type | equations | paper |
+//! |---|---|---|
+//! | [`Lstm`] | c' = f⊙c + i⊙g, h' = o⊙tanh(c') | Hochreiter & Schmidhuber 1997; Gers et al. 2000 |
+//! | [`SlowLstm`] | the same, one pair of linears per gate | |
+//! | [`LayerNormLstm`] | z = LN(x·W) + LN(h·R) + b, h' = o⊙tanh(LN(c')) | Ba et al., arXiv:1607.06450 |
+//! | [`GalLstm`], [`LayerNormGalLstm`] | h' = m⊙o⊙tanh(c'), m per sequence | Gal & Ghahramani, arXiv:1512.05287 |
+//! | [`MoonLstm`], [`LayerNormMoonLstm`] | c' = m⊙(f⊙c + i⊙g), m per sequence | Moon et al., ASRU 2015 |
+//! | [`SemeniutaLstm`], [`LayerNormSemeniutaLstm`] | c' = f⊙c + i⊙(m_t⊙g) | Semeniuta et al., arXiv:1603.05118 |
+//! | any, with [`RecurrentDropout::Zoneout`] | units keep their old value | Krueger et al., arXiv:1606.01305 |
+//!
+//! Each is a [`Stack`] of cells with the same container features: layers of equal or listed sizes,
+//! both directions, `reverse`, `batch_first`, lengths, initial state, projection, clip, dropout
+//! inside and between layers, [`Stack::step`]. [`Recurrent`] chooses the variant at run time. The
+//! maths is in [`recurrent_core`].
+//!
+//! # Example
+//! ```
+//! use burn::module::Module;
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
+//! use recurrent_modules::{LayerNormGalLstm, LayerNormLstmConfig};
+//!
+//! #[derive(Module, Debug)]
+//! struct Tagger {
+//!     lstm: LayerNormGalLstm,
+//!     head: Linear,
+//! }
+//!
+//! let device = Device::flex();
+//! let tagger = Tagger {
+//!     lstm: LayerNormLstmConfig::gal(10, 20, 0.3).init(&device),
+//!     head: LinearConfig::new(20, 5).init(&device),
+//! };
+//! let (hidden, _) = tagger.lstm.forward(Tensor::ones([3, 7, 10], &device), None);
+//! assert_eq!(tagger.head.forward(hidden).dims(), [3, 7, 5]);
+//! ```
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod cells;
+mod config;
+mod error;
+mod init;
+mod layer;
+mod masks;
+mod norm;
+mod recurrent;
+mod stack;
+mod state;
+
+pub use cells::{
+    Cell, GalLstm, LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
+    LayerNormSemeniutaLstm, Lstm, LstmConfig, MoonLstm, NormBias, SemeniutaLstm, SlowLstm,
+    SlowLstmConfig,
+};
+pub use error::InvalidConfig;
+pub use init::WeightInit;
+pub use layer::Layer;
+pub use masks::{Mask, Masks, RecurrentDropout, StackMasks};
+pub use norm::{EpsilonPlace, Norm, NormConfig, Variance};
+pub use recurrent::{Recurrent, RecurrentConfig};
+pub use recurrent_core::{self, Lengths, LengthsError};
+pub use stack::{ForwardOptions, Stack, StackConfig};
+pub use state::{LstmState, StackState, State};

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;
 
 use super::canvas::{AXIS, Canvas, GRID, INK, Lettering, MUTED, PAPER, Point, series_color};
-use super::page::{AXIS_TITLE, MARGIN, Page, Sample, TICK, WIDTH, draw_diamond};
+use super::page::{
+    AXIS_TITLE, MARGIN, POINTER_HEIGHT, Page, REFERENCE_WIDTH, Sample, TICK, WIDTH, draw_pointer,
+};
 use super::scale::{Scale, Span, with_minus_and_groups};
 use super::{Axis, ChartError};
 use crate::files::write_whole;
@@ -30,8 +31,8 @@ const AXIS_TITLE_HEIGHT: f64 = 24.0;
 
 /// Horizontal bars: one group per label, one bar per series in it.
 ///
-/// A bar ends at the mean; a whisker spans one sample standard deviation to either side. The
-/// numbers stand at the right of the bars.
+/// A bar goes from zero (or the end of a fixed axis that does not reach zero) to the mean; a whisker
+/// spans one sample standard deviation to either side. The numbers stand at the right of the bars.
 #[derive(Debug, Clone)]
 pub struct BarChart {
     title: String,
@@ -137,8 +138,8 @@ impl BarChart {
     ///
     /// # Errors
     ///
-    /// Returns a [`ChartError`] if a series does not have one value per label, or if there is
-    /// nothing to draw.
+    /// Returns a [`ChartError`] if a series does not have one value per label, if there is nothing to
+    /// draw, or if the fixed range of the axis is not one.
     pub fn to_svg(&self) -> Result<String, ChartError> {
         self.check_lengths()?;
         let span = Span::of(&self.axis, self.all_values(), MOST_TICKS)?
@@ -199,7 +200,7 @@ impl BarChart {
             entries.extend(bars.map(|(i, s)| (Sample::Bar(series_color(i)), s.name.clone())));
         }
         let markers = self.markers.iter();
-        entries.extend(markers.map(|markers| (Sample::Diamond, markers.name.clone())));
+        entries.extend(markers.map(|markers| (Sample::Pointer, markers.name.clone())));
         entries
     }
 
@@ -218,7 +219,10 @@ impl BarChart {
             }
             _ => String::new(),
         };
-        [explanation].into_iter().chain(self.notes.clone()).collect()
+        [explanation]
+            .into_iter()
+            .chain(self.notes.clone())
+            .collect()
     }
 
     /// The number beside a bar.
@@ -253,6 +257,8 @@ struct Drawing<'a> {
     top: f64,
     bottom: f64,
     bar_height: f64,
+    group_height: f64,
+    group_gap: f64,
 }
 
 impl<'a> Drawing<'a> {
@@ -268,7 +274,10 @@ impl<'a> Drawing<'a> {
             _ => 15.0,
         };
         let top = page.top() + line_label;
-        let group = group_height(chart.series.len(), bar_height) + GROUP_GAP;
+        let bars = chart.series.len().max(1) as f64;
+        let group_height = bars * bar_height + (bars - 1.0) * BAR_GAP;
+        let pointer = chart.markers.as_ref().map_or(0.0, |_| POINTER_HEIGHT);
+        let group_gap = GROUP_GAP + pointer;
         Self {
             chart,
             page,
@@ -278,8 +287,10 @@ impl<'a> Drawing<'a> {
                 end: (WIDTH - MARGIN - widest(values) - COLUMN_GAP).round(),
             },
             top,
-            bottom: top + group * chart.labels.len() as f64,
+            bottom: top + (group_height + group_gap) * chart.labels.len() as f64,
             bar_height,
+            group_height,
+            group_gap,
         }
     }
 
@@ -299,9 +310,12 @@ impl<'a> Drawing<'a> {
         }
         self.draw_zero(canvas)?;
         self.draw_line(canvas)?;
-        // Last, as they are small.
         for group in 0..self.chart.labels.len() {
             self.draw_marker(canvas, group)?;
+        }
+        // Last, so that the lines do not hide them.
+        for group in 0..self.chart.labels.len() {
+            self.draw_whiskers(canvas, group)?;
         }
         Ok(())
     }
@@ -325,54 +339,49 @@ impl<'a> Drawing<'a> {
     }
 
     fn group_top(&self, group: usize) -> f64 {
-        let height = group_height(self.chart.series.len(), self.bar_height) + GROUP_GAP;
-        self.top + GROUP_GAP / 2.0 + group as f64 * height
+        self.top + self.group_gap / 2.0 + group as f64 * (self.group_height + self.group_gap)
+    }
+
+    fn bar_top(&self, group: usize, series: usize) -> f64 {
+        self.group_top(group) + series as f64 * (self.bar_height + BAR_GAP)
     }
 
     fn draw_group(&self, canvas: &mut Canvas<'_>, group: usize) -> Result<(), String> {
-        let top = self.group_top(group);
-        let middle = top + group_height(self.chart.series.len(), self.bar_height) / 2.0;
+        let middle = self.group_top(group) + self.group_height / 2.0;
         let label = LABEL.fitted(&self.chart.labels[group], MOST_LABEL_WIDTH);
         canvas.text(&label, (self.scale.start - COLUMN_GAP, middle), LABEL)?;
         for (i, series) in self.chart.series.iter().enumerate() {
             let bar = series.bars[group].as_ref();
-            let bar_top = top + i as f64 * (self.bar_height + BAR_GAP);
-            let bar_middle = bar_top + self.bar_height / 2.0;
+            let top = self.bar_top(group, i);
             let value = self.chart.value_text(bar, self.scale.span);
-            canvas.text(&value, (WIDTH - MARGIN, bar_middle), VALUE)?;
+            let place = (WIDTH - MARGIN, top + self.bar_height / 2.0);
+            canvas.text(&value, place, VALUE)?;
             if let Some(bar) = bar.filter(|bar| bar.mean.is_finite()) {
-                self.draw_bar(canvas, bar, bar_top, series_color(i))?;
+                let start = (self.scale.place_within(0.0), top);
+                let end = (self.scale.place_within(bar.mean), top + self.bar_height);
+                canvas.rect(start, end, series_color(i))?;
             }
         }
         Ok(())
     }
 
-    fn draw_bar(
-        &self,
-        canvas: &mut Canvas<'_>,
-        bar: &Summary,
-        top: f64,
-        color: RGBColor,
-    ) -> Result<(), String> {
-        let start = self.scale.place_within(0.0);
-        let end = self.scale.place_within(bar.mean);
-        canvas.rect((start, top), (end, top + self.bar_height), color)?;
-        if bar.spread > 0.0 {
-            self.draw_whisker(canvas, ends(bar), top + self.bar_height / 2.0)?;
+    fn draw_whiskers(&self, canvas: &mut Canvas<'_>, group: usize) -> Result<(), String> {
+        for (i, series) in self.chart.series.iter().enumerate() {
+            // False also for a spread that is not a number.
+            let bar = series.bars[group].as_ref().filter(|bar| bar.spread > 0.0);
+            if let Some(bar) = bar.filter(|bar| bar.mean.is_finite()) {
+                let y = self.bar_top(group, i) + self.bar_height / 2.0;
+                self.draw_whisker(canvas, ends(bar), y)?;
+            }
         }
         Ok(())
     }
 
-    fn draw_whisker(
-        &self,
-        canvas: &mut Canvas<'_>,
-        ends: [f64; 2],
-        y: f64,
-    ) -> Result<(), String> {
+    fn draw_whisker(&self, canvas: &mut Canvas<'_>, ends: [f64; 2], y: f64) -> Result<(), String> {
         let half = self.bar_height * 0.26;
         let cap = |x| [(x, y - half), (x, y + half)];
         // A light edge first: the dark line must be seen on dark bars, too.
-        for (width, color) in [(4.0, PAPER), (1.6, INK)] {
+        for (width, color) in [(3.6, PAPER), (1.6, INK)] {
             let within = ends.map(|end| self.scale.place_within(end));
             canvas.path(&within.map(|x| (x, y)), color, width)?;
             for end in ends.into_iter().filter(|end| self.scale.contains(*end)) {
@@ -392,7 +401,7 @@ impl<'a> Drawing<'a> {
         let x = self.scale.place(line.value);
         let ends: [Point; 2] = [(x, self.top - 2.0), (x, self.bottom)];
         canvas.path(&ends, PAPER, 3.0)?;
-        canvas.dashed(&ends, INK, 1.5)?;
+        canvas.dashed(&ends, INK, REFERENCE_WIDTH)?;
         // Near the ends of the axis the name is moved inwards, so that it stays on the page.
         let half = LINE_LABEL.width(&line.label) / 2.0;
         let (first, last) = (MARGIN + half, WIDTH - MARGIN - half);
@@ -408,21 +417,12 @@ impl<'a> Drawing<'a> {
         };
         let x = self.scale.place(value);
         let top = self.group_top(group);
-        let bottom = top + group_height(self.chart.series.len(), self.bar_height);
-        let ends = [(x, top - 1.0), (x, bottom + 1.0)];
-        canvas.path(&ends, PAPER, 5.0)?;
-        canvas.path(&ends, INK, 2.0)?;
-        draw_diamond(canvas, (x, (top + bottom) / 2.0))
+        draw_pointer(canvas, x, (top - 1.0, top + self.group_height + 2.0))
     }
 }
 
 fn widest(widths: impl Iterator<Item = f64>) -> f64 {
     widths.fold(0.0, f64::max)
-}
-
-fn group_height(series: usize, bar_height: f64) -> f64 {
-    let bars = series.max(1) as f64;
-    bars * bar_height + (bars - 1.0) * BAR_GAP
 }
 
 #[cfg(test)]
@@ -476,8 +476,8 @@ mod tests {
     #[test]
     fn bars_start_at_zero() {
         let axis = Axis::new("gain");
-        let chart = BarChart::new("t", axis, ["a", "b"])
-            .series("s", [summary(&[90.0]), summary(&[-20.0])]);
+        let chart =
+            BarChart::new("t", axis, ["a", "b"]).series("s", [summary(&[90.0]), summary(&[-20.0])]);
         let drawing_values: Vec<f64> = chart.all_values().collect();
         assert!(drawing_values.contains(&0.0));
         let span = Span::of(&chart.axis, chart.all_values(), MOST_TICKS);
@@ -498,7 +498,8 @@ mod tests {
     fn nothing_to_draw_is_an_error() {
         let empty = BarChart::new("t", Axis::new("x"), ["a"]).series("s", [None]);
         assert!(matches!(empty.to_svg(), Err(ChartError::Empty { .. })));
-        let diverged = BarChart::new("t", Axis::new("x"), ["a"]).series("s", [summary(&[f64::NAN])]);
+        let diverged =
+            BarChart::new("t", Axis::new("x"), ["a"]).series("s", [summary(&[f64::NAN])]);
         assert!(matches!(diverged.to_svg(), Err(ChartError::Empty { .. })));
     }
 

@@ -51,7 +51,7 @@ pub(super) fn is_repeated_color(index: usize) -> bool {
 pub(super) const DASH: (f64, f64) = (6.0, 4.0);
 
 /// How a text looks and which of its points stands at the place given.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Lettering {
     pub(super) size: f64,
     pub(super) color: RGBColor,
@@ -225,7 +225,12 @@ impl Canvas<'_> {
     }
 
     /// A filled disc.
-    pub(super) fn dot(&mut self, center: Point, radius: f64, color: RGBColor) -> Result<(), String> {
+    pub(super) fn dot(
+        &mut self,
+        center: Point,
+        radius: f64,
+        color: RGBColor,
+    ) -> Result<(), String> {
         let style = ShapeStyle::from(color).filled();
         self.backend
             .draw_circle(fine_point(center), fine(radius) as u32, &style, true)
@@ -313,10 +318,7 @@ mod tests {
     #[test]
     fn a_line_is_cut_into_dashes() {
         let line = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)];
-        let expected = vec![
-            vec![(0.0, 0.0), (6.0, 0.0)],
-            vec![(10.0, 0.0), (10.0, 6.0)],
-        ];
+        let expected = vec![vec![(0.0, 0.0), (6.0, 0.0)], vec![(10.0, 0.0), (10.0, 6.0)]];
         assert_eq!(dashes(&line, (6.0, 4.0)), expected);
         assert!(dashes(&[], DASH).is_empty());
     }

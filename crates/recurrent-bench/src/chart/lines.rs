@@ -5,10 +5,8 @@ use std::path::Path;
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{
-    AXIS, Canvas, GRID, INK, Lettering, PAPER, Point, is_repeated_color, series_color,
-};
-use super::page::{AXIS_TITLE, MARGIN, Page, Sample, TICK, WIDTH};
+use super::canvas::{AXIS, Canvas, GRID, INK, Lettering, Point, is_repeated_color, series_color};
+use super::page::{AXIS_TITLE, MARGIN, Page, REFERENCE_WIDTH, Sample, TICK, WIDTH};
 use super::scale::{Scale, Span};
 use super::{Axis, ChartError};
 use crate::files::write_whole;
@@ -21,7 +19,6 @@ const AXIS_TITLE_LEFT: Lettering = Lettering {
     side: HPos::Left,
     ..AXIS_TITLE
 };
-const LINE_LABEL: Lettering = Lettering::new(13.0, INK, HPos::Right);
 
 const MOST_TICKS_X: usize = 8;
 const MOST_TICKS_Y: usize = 7;
@@ -138,7 +135,11 @@ impl LineChart {
                 Sample::Line(series_color(index))
             }
         };
-        series.map(|(i, s)| (sample(i), s.name.clone())).collect()
+        let line = self.line.iter();
+        series
+            .map(|(i, s)| (sample(i), s.name.clone()))
+            .chain(line.map(|(label, _)| (Sample::ReferenceLine, label.clone())))
+            .collect()
     }
 }
 
@@ -190,11 +191,10 @@ impl<'a> Drawing<'a> {
         self.page.draw(canvas, self.below_axis())?;
         self.draw_y_axis(canvas)?;
         self.draw_x_axis(canvas)?;
-        self.draw_line(canvas)?;
         for (i, series) in self.chart.series.iter().enumerate() {
             self.draw_series(canvas, series, series_color(i), is_repeated_color(i))?;
         }
-        self.draw_line_label(canvas)
+        self.draw_line(canvas)
     }
 
     fn draw_y_axis(&self, canvas: &mut Canvas<'_>) -> Result<(), String> {
@@ -222,28 +222,16 @@ impl<'a> Drawing<'a> {
         canvas.text(&self.chart.x_axis.title(), (middle, y), AXIS_TITLE)
     }
 
-    /// The place of the reference line, if it is on the axis.
-    fn line_y(&self) -> Option<f64> {
-        let (_, value) = self.chart.line.as_ref()?;
-        self.y.contains(*value).then(|| self.y.place(*value))
-    }
-
+    /// The reference line is named in the legend: beside it there may be curves anywhere.
     fn draw_line(&self, canvas: &mut Canvas<'_>) -> Result<(), String> {
-        match self.line_y() {
-            Some(y) => canvas.dashed(&[(self.x.start, y), (self.x.end, y)], INK, 1.5),
-            None => Ok(()),
+        match self.chart.line {
+            Some((_, value)) if self.y.contains(value) => {
+                let y = self.y.place(value);
+                let ends = [(self.x.start, y), (self.x.end, y)];
+                canvas.dashed(&ends, INK, REFERENCE_WIDTH)
+            }
+            _ => Ok(()),
         }
-    }
-
-    /// The name of the reference line: above its right end, over the curves and on a light ground.
-    fn draw_line_label(&self, canvas: &mut Canvas<'_>) -> Result<(), String> {
-        let (Some(y), Some((label, _))) = (self.line_y(), &self.chart.line) else {
-            return Ok(());
-        };
-        let (right, middle) = (self.x.end - 4.0, y - 12.0);
-        let left = right - LINE_LABEL.width(label);
-        canvas.rect((left, middle - 8.0), (right, middle + 8.0), PAPER)?;
-        canvas.text(label, (right, middle), LINE_LABEL)
     }
 
     fn draw_series(
@@ -372,13 +360,21 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_an_error() {
         let empty = LineChart::new("t", Axis::new("x"), Axis::new("y"));
-        let empty = empty.line("only a line", 1.0).series("s", [(0.0, f64::NAN)]);
+        let empty = empty
+            .line("only a line", 1.0)
+            .series("s", [(0.0, f64::NAN)]);
         assert!(matches!(empty.to_svg(), Err(ChartError::Empty { .. })));
     }
 
     #[test]
     fn a_line_is_cut_at_the_edges() {
-        let line = [(-5.0, 5.0), (5.0, 5.0), (5.0, 15.0), (8.0, 15.0), (8.0, 8.0)];
+        let line = [
+            (-5.0, 5.0),
+            (5.0, 5.0),
+            (5.0, 15.0),
+            (8.0, 15.0),
+            (8.0, 8.0),
+        ];
         let expected = vec![
             vec![(0.0, 5.0), (5.0, 5.0), (5.0, 10.0)],
             vec![(8.0, 10.0), (8.0, 8.0)],

@@ -22,13 +22,19 @@ const GAP: f64 = 12.0;
 pub(super) const AXIS_TITLE: Lettering = Lettering::new(14.0, INK, HPos::Center);
 pub(super) const TICK: Lettering = Lettering::new(13.0, MUTED, HPos::Center);
 
+/// The width of lines that mark a value.
+pub(super) const REFERENCE_WIDTH: f64 = 1.6;
+/// The height of the triangle of a pointer, above its line.
+pub(super) const POINTER_HEIGHT: f64 = 8.0;
+
 /// The sample of a series in the legend.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sample {
     Bar(RGBColor),
     Line(RGBColor),
     DashedLine(RGBColor),
-    Diamond,
+    ReferenceLine,
+    Pointer,
 }
 
 /// The sides of samples, and their distances to their names and to the next entry.
@@ -126,18 +132,24 @@ fn draw_sample(canvas: &mut Canvas<'_>, sample: Sample, (x, y): Point) -> Result
         Sample::Bar(color) => canvas.rect((x, y - 6.5), (x + SAMPLE_WIDTH, y + 6.5), color),
         Sample::Line(color) => canvas.path(&ends, color, 2.5),
         Sample::DashedLine(color) => canvas.dashed(&ends, color, 2.5),
-        Sample::Diamond => draw_diamond(canvas, (x + SAMPLE_WIDTH / 2.0, y)),
+        Sample::ReferenceLine => canvas.dashed(&ends, INK, REFERENCE_WIDTH),
+        Sample::Pointer => draw_pointer(canvas, x + SAMPLE_WIDTH / 2.0, (y - 2.0, y + 8.0)),
     }
 }
 
-/// A dark diamond with a light edge, which is seen on any bar.
-pub(super) fn draw_diamond(canvas: &mut Canvas<'_>, center: Point) -> Result<(), String> {
-    canvas.polygon(&diamond(center, 8.0), PAPER)?;
-    canvas.polygon(&diamond(center, 6.0), INK)
-}
-
-fn diamond((x, y): Point, half: f64) -> [Point; 4] {
-    [(x - half, y), (x, y - half), (x + half, y), (x, y + half)]
+/// A dark line from `top` to `bottom` with a triangle on it, which points at bars from above: it is
+/// seen on any bar and covers little of it.
+pub(super) fn draw_pointer(
+    canvas: &mut Canvas<'_>,
+    x: f64,
+    (top, bottom): (f64, f64),
+) -> Result<(), String> {
+    let line = [(x, top), (x, bottom)];
+    canvas.path(&line, PAPER, 4.0)?;
+    canvas.path(&line, INK, 2.0)?;
+    let base = top - POINTER_HEIGHT;
+    let triangle = [(x - 6.0, base), (x + 6.0, base), (x, top + 1.0)];
+    canvas.polygon(&triangle, INK)
 }
 
 #[cfg(test)]
@@ -147,7 +159,7 @@ mod tests {
     #[test]
     fn legend_entries_do_not_overlap_or_leave_the_page() {
         let name = |i| format!("series with a long name, number {i}");
-        let entries: Vec<_> = (0..9).map(|i| (Sample::Diamond, name(i))).collect();
+        let entries: Vec<_> = (0..9).map(|i| (Sample::Pointer, name(i))).collect();
         let (placed, lines) = lay_out(entries);
         assert!(lines > 1);
         let right = |entry: &(Sample, String, Point)| {

@@ -100,7 +100,9 @@ fn without_trailing_zeros(scientific: &str) -> String {
 /// The number with a true minus sign and, from five digits on, thin spaces between thousands.
 pub(super) fn with_minus_and_groups(number: &str) -> String {
     let (sign, digits) = match number.strip_prefix('-') {
-        Some(digits) => ("−", digits),
+        // Small negative numbers are rounded to zero, which has no sign.
+        Some(digits) if digits.contains(|c| matches!(c, '1'..='9')) => ("−", digits),
+        Some(digits) => ("", digits),
         None => ("", number),
     };
     let (whole, rest) = digits.split_at(digits.find('.').unwrap_or(digits.len()));
@@ -167,7 +169,13 @@ mod tests {
         assert_eq!(labels(span(&[-3.0, 12.0], 4)), ["−5", "0", "5", "10", "15"]);
         assert_eq!(
             labels(span(&[0.0, 20_000.0], 4)),
-            ["0", "5000", "10\u{2009}000", "15\u{2009}000", "20\u{2009}000"]
+            [
+                "0",
+                "5000",
+                "10\u{2009}000",
+                "15\u{2009}000",
+                "20\u{2009}000"
+            ]
         );
         assert_eq!(labels(span(&[0.0, 3e7], 3)), ["0e0", "1e7", "2e7", "3e7"]);
     }
@@ -203,6 +211,13 @@ mod tests {
                 Err(ChartError::Range { .. })
             ));
         }
+    }
+
+    #[test]
+    fn signs_and_groups() {
+        let shown = ["-0.5", "-0.00", "1234", "-12345.67", "NaN", "inf"];
+        let expected = ["−0.5", "0.00", "1234", "−12\u{2009}345.67", "NaN", "inf"];
+        assert_eq!(shown.map(with_minus_and_groups), expected);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::progress::Interrupt;
+
 /// Where, when and with what an experiment was run. What cannot be found out is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Header {
@@ -20,6 +22,8 @@ pub struct Header {
     pub machine: Machine,
     /// The program and its arguments, as one would type them in a shell.
     pub command: String,
+    /// Whether Ctrl-C cut the run short: some models or seeds may be missing.
+    pub interrupted: bool,
     /// `release` or `debug`; a time measured in a debug build means nothing.
     pub build: &'static str,
     /// The version of this crate.
@@ -47,12 +51,15 @@ pub struct Machine {
 
 impl Header {
     /// Collects everything but the name of the device, which only the experiment knows.
+    ///
+    /// Meant to be called after the runs, as it also tells whether they were interrupted.
     pub fn gather(device: impl Into<String>) -> Self {
         Self {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             device: device.into(),
             machine: Machine::gather(),
             command: command_line(env::args()),
+            interrupted: Interrupt::is_requested(),
             build: if cfg!(debug_assertions) {
                 "debug"
             } else {
@@ -170,7 +177,11 @@ mod tests {
     fn the_header_has_what_is_always_known() {
         let header = Header::gather("flex");
         assert_eq!(header.device, "flex");
-        assert!(header.date.ends_with('Z') && header.date.len() == 20, "{}", header.date);
+        assert!(
+            header.date.ends_with('Z') && header.date.len() == 20,
+            "{}",
+            header.date
+        );
         assert!(header.burn_version.is_some());
         assert!(!header.machine.os.is_empty());
         if let Some(commit) = header.git_commit {

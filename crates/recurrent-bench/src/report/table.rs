@@ -326,19 +326,22 @@ mod tests {
             Summary::of(&[50.0, 53.0]).into(),
         ]);
         table.push(["peephole".into(), Cell::Missing, 7.0.into()]);
-        table.push([
-            "gru".into(),
-            Some(3.5).into(),
-            None::<Summary>.into(),
-        ]);
+        table.push(["gru".into(), Some(350.0).into(), None::<Summary>.into()]);
         table
     }
 
     #[test]
     fn the_terminal_form() {
-        let expected = "\
-";
-        assert_eq!(table().to_string(), expected);
+        let expected = [
+            "────────────────────────────────────────",
+            " model           weights   accuracy (%)",
+            "────────────────────────────────────────",
+            " lstm, \"small\"      1200   51.50 ± 2.12",
+            " peephole              –           7.00",
+            " gru                 350              –",
+            "────────────────────────────────────────",
+        ];
+        assert_eq!(table().to_string(), expected.join("\n"));
     }
 
     #[test]
@@ -348,7 +351,7 @@ mod tests {
              accuracy max (%),accuracy runs",
             "\"lstm, \"\"small\"\"\",1200,51.5,2.1213203435596424,50,53,2",
             "peephole,,7,,,,",
-            "gru,3.5,,,,,",
+            "gru,350,,,,,",
         ];
         assert_eq!(table().to_csv(), lines.join("\r\n") + "\r\n");
     }

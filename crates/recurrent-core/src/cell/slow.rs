@@ -10,8 +10,8 @@
 use alloc::vec::Vec;
 
 use burn::nn::LstmState;
-use burn::tensor::activation::{sigmoid, tanh};
 use burn::tensor::Tensor;
+use burn::tensor::activation::{sigmoid, tanh};
 
 use super::{Affine, Step, Transition};
 use crate::equations::dropout::StepMasks;

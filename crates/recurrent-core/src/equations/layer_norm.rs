@@ -17,10 +17,12 @@
 //! **Source.** Ba, Kiros & Hinton, Layer Normalization, arXiv:1607.06450, equations 2 to 4 (which
 //! have no ε and divide by n).
 
+use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 
 /// What the sum of squares is divided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(crate = "burn::serde")]
 pub enum Variance {
     /// n
     Biased,
@@ -29,7 +31,8 @@ pub enum Variance {
 }
 
 /// Where ε is added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(crate = "burn::serde")]
 pub enum EpsilonPlace {
     /// `√(s² + ε)`
     InsideRoot,

@@ -54,7 +54,12 @@ pub fn gates(preact: Tensor<2>) -> Gates {
 }
 
 /// `c' = f ⊙ c + i ⊙ g`
-pub fn cell(forget: Tensor<2>, cell: Tensor<2>, input: Tensor<2>, candidate: Tensor<2>) -> Tensor<2> {
+pub fn cell(
+    forget: Tensor<2>,
+    cell: Tensor<2>,
+    input: Tensor<2>,
+    candidate: Tensor<2>,
+) -> Tensor<2> {
     forget * cell + input * candidate
 }
 

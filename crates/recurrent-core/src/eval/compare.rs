@@ -46,7 +46,12 @@ impl Tolerance {
 /// # Errors
 /// If the lengths differ, a value is not finite where the expected one is, or the difference is
 /// beyond the tolerance.
-pub fn close(name: &str, got: &[f64], expected: &[f64], tolerance: Tolerance) -> Result<f64, String> {
+pub fn close(
+    name: &str,
+    got: &[f64],
+    expected: &[f64],
+    tolerance: Tolerance,
+) -> Result<f64, String> {
     if got.len() != expected.len() {
         return Err(format!(
             "{name}: got {} values, expected {}",
@@ -79,7 +84,11 @@ pub fn close(name: &str, got: &[f64], expected: &[f64], tolerance: Tolerance) ->
 
 /// All values of a tensor, as f64.
 pub fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f64> {
-    tensor.to_data().convert::<f64>().try_to_vec::<f64>().expect("f64 data")
+    tensor
+        .to_data()
+        .convert::<f64>()
+        .try_to_vec::<f64>()
+        .expect("f64 data")
 }
 
 /// Panics unless the tensor is [`close`] to the expected values.

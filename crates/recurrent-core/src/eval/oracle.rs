@@ -174,7 +174,11 @@ impl LstmOracle {
             })
             .collect();
         let visible = normalized(&self.norm_cell, raw.clone());
-        let carried = if self.carry_normalized { &visible } else { &raw };
+        let carried = if self.carry_normalized {
+            &visible
+        } else {
+            &raw
+        };
         let exposed: Vec<f64> = (0..n).map(|k| output_gate[k] * visible[k].tanh()).collect();
         let projected = if self.projection.is_empty() {
             exposed
@@ -207,9 +211,9 @@ impl LstmOracle {
         let none = OracleMasks::default();
         let mut traces: Vec<Trace> = Vec::with_capacity(xs.len());
         for (t, x) in xs.iter().enumerate() {
-            let (h, c) = traces
-                .last()
-                .map_or((h, c), |last| (last.hidden.as_slice(), last.cell.as_slice()));
+            let (h, c) = traces.last().map_or((h, c), |last| {
+                (last.hidden.as_slice(), last.cell.as_slice())
+            });
             let trace = self.step(x, h, c, masks.get(t).unwrap_or(&none));
             traces.push(trace);
         }
@@ -228,7 +232,11 @@ impl LstmOracle {
         ];
         let norms = [
             ("norm_input.gain", "norm_input.shift", &mut self.norm_input),
-            ("norm_hidden.gain", "norm_hidden.shift", &mut self.norm_hidden),
+            (
+                "norm_hidden.gain",
+                "norm_hidden.shift",
+                &mut self.norm_hidden,
+            ),
             ("norm_cell.gain", "norm_cell.shift", &mut self.norm_cell),
         ];
         for (gain, shift, norm) in norms {

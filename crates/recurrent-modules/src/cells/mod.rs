@@ -1,0 +1,176 @@
+//! Level 2 with parameters: one step of each variant as a Burn module.
+//!
+//! A cell holds parameters and hands them to its twin in [`recurrent_core::cell`] for one call.
+//! The trait [`Cell`] is all that layers, directions and lengths know of it.
+
+mod layer_norm;
+mod lstm;
+mod slow;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use core::fmt::Debug;
+use recurrent_core::Step;
+use recurrent_core::cell::{Affine, Transition};
+use recurrent_core::equations::dropout::StepMasks;
+
+pub use layer_norm::*;
+pub use lstm::*;
+pub use slow::*;
+
+use crate::error::{InvalidConfig, check_positive, check_size};
+use crate::init::{WeightInit, packed_weight};
+use recurrent_core::GateLayout;
+
+/// A recurrent cell with parameters.
+///
+/// Implement it (and [`Step`] for its weights) to get layers, directions, lengths, dropout between
+/// layers and masks from [`Stack`](crate::Stack).
+pub trait Cell: Module + Debug {
+    /// The cell with its weights taken out of their `Param`s.
+    type Step: Step;
+
+    /// The weights for one call; clones share storage.
+    fn bind(&self) -> Self::Step;
+
+    /// Features of one input step.
+    fn d_input(&self) -> usize;
+
+    /// Units of the cell.
+    fn d_hidden(&self) -> usize;
+
+    /// Features of the output.
+    fn d_output(&self) -> usize {
+        self.d_hidden()
+    }
+}
+
+/// The state of a cell.
+pub type StateOf<C> = <<C as Cell>::Step as Step>::State;
+
+/// One step of a bare cell, without dropout; `None` starts from zeros.
+#[track_caller]
+pub(crate) fn step<C: Cell>(
+    cell: &C,
+    input: Tensor<2>,
+    state: Option<StateOf<C>>,
+    masks: &StepMasks,
+) -> (Tensor<2>, StateOf<C>) {
+    let weights = cell.bind();
+    let state = state.unwrap_or_else(|| weights.initial_state(input.dims()[0], &input.device()));
+    weights.step_once(input, state, masks)
+}
+
+/// What every cell's config has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellOptions {
+    /// Features of one input step.
+    pub d_input: usize,
+    /// Units.
+    pub d_hidden: usize,
+    /// Size of the projected hidden state.
+    pub d_proj: Option<usize>,
+    /// Whether there are biases.
+    pub bias: bool,
+    /// Bound of the cell state.
+    pub clip: Option<f64>,
+    /// Initial values.
+    pub init: WeightInit,
+}
+
+impl CellOptions {
+    /// # Errors
+    /// If a size is 0, `d_proj` is not smaller than `d_hidden`, `clip` is not positive, a forget
+    /// bias is given without biases, or the initial values are invalid.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        check_size("d_input", self.d_input)?;
+        check_size("d_hidden", self.d_hidden)?;
+        if let Some(d_proj) = self.d_proj {
+            check_size("d_proj", d_proj)?;
+            if d_proj >= self.d_hidden {
+                return Err(InvalidConfig::value(
+                    "d_proj",
+                    d_proj,
+                    alloc::format!("less than d_hidden = {}", self.d_hidden),
+                ));
+            }
+        }
+        if let Some(clip) = self.clip {
+            check_positive("clip", clip)?;
+        }
+        if !self.bias && self.init.forget_bias.is_some() {
+            return Err(InvalidConfig::contradiction(
+                "bias",
+                "forget_bias",
+                "without biases there is none to set",
+            ));
+        }
+        self.init.validate()
+    }
+
+    /// Features of the hidden state.
+    pub fn d_output(&self) -> usize {
+        self.d_proj.unwrap_or(self.d_hidden)
+    }
+
+    /// P `[H, d_proj]`, if there is a projection.
+    fn projection(&self, device: &Device) -> Option<Param<Tensor<2>>> {
+        self.d_proj.map(|d_proj| {
+            // PyTorch draws it from U(−1/√H, 1/√H) like the other weights.
+            let initializer = self
+                .init
+                .hidden
+                .clone()
+                .unwrap_or_else(|| crate::init::uniform_by(self.d_hidden));
+            packed_weight(
+                GateLayout::PLAIN,
+                self.d_hidden,
+                d_proj,
+                &Some(initializer),
+                device,
+            )
+        })
+    }
+}
+
+/// The weight and optional bias for one call.
+fn affine(weight: &Param<Tensor<2>>, bias: &Option<Param<Tensor<1>>>) -> Affine {
+    Affine {
+        weight: weight.val(),
+        bias: bias.as_ref().map(Param::val),
+    }
+}
+
+/// The transition of a cell without normalisation.
+fn transition(clip: Option<f64>, projection: &Option<Param<Tensor<2>>>) -> Transition {
+    Transition {
+        clip,
+        projection: projection.as_ref().map(Param::val),
+        ..Transition::default()
+    }
+}
+
+/// `step` of a bare cell, the same for each type.
+macro_rules! cell_step {
+    ($Cell:ident) => {
+        impl $Cell {
+            /// One step without dropout: `(y_t, s_t) = step(x_t, s_{t−1})`.
+            ///
+            /// # Shapes
+            /// - input `[batch_size, d_input]`; output `[batch_size, d_output]`
+            /// - state: zeros where `None`
+            ///
+            /// # Panics
+            /// If the last axis of `input` is not `d_input`, or the state has other sizes.
+            #[track_caller]
+            pub fn step(
+                &self,
+                input: burn::tensor::Tensor<2>,
+                state: Option<$crate::cells::StateOf<Self>>,
+            ) -> (burn::tensor::Tensor<2>, $crate::cells::StateOf<Self>) {
+                $crate::cells::step(self, input, state, &Default::default())
+            }
+        }
+    };
+}
+use cell_step;

@@ -1,0 +1,100 @@
+//! What can be wrong with a configuration.
+
+use alloc::string::{String, ToString};
+use core::fmt::Display;
+
+use thiserror::Error;
+
+/// A configuration that cannot be built. Found before any tensor is made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidConfig {
+    /// A field holds a value outside its range.
+    #[error("config field `{field}` is {got}, expected {expected}")]
+    Value {
+        /// The field, with its path where it is nested.
+        field: String,
+        /// Its value.
+        got: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// Two fields contradict each other.
+    #[error("config fields `{first}` and `{second}` contradict each other: {reason}")]
+    Contradiction {
+        /// One field.
+        first: String,
+        /// The other.
+        second: String,
+        /// Why they cannot go together.
+        reason: String,
+    },
+}
+
+impl InvalidConfig {
+    /// A value outside its range.
+    pub fn value(field: impl Into<String>, got: impl Display, expected: impl Into<String>) -> Self {
+        Self::Value {
+            field: field.into(),
+            got: got.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// Two fields that cannot go together.
+    pub fn contradiction(
+        first: impl Into<String>,
+        second: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Contradiction {
+            first: first.into(),
+            second: second.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A size must be at least 1.
+pub(crate) fn check_size(field: &str, got: usize) -> Result<(), InvalidConfig> {
+    if got == 0 {
+        return Err(InvalidConfig::value(field, got, "at least 1"));
+    }
+    Ok(())
+}
+
+/// A probability of zeroing must be in [0, 1); NaN is not.
+pub(crate) fn check_prob(field: &str, got: f64) -> Result<(), InvalidConfig> {
+    if !(0.0..1.0).contains(&got) {
+        return Err(InvalidConfig::value(field, got, "a probability in [0, 1)"));
+    }
+    Ok(())
+}
+
+/// A bound must be a positive finite number.
+pub(crate) fn check_positive(field: &str, got: f64) -> Result<(), InvalidConfig> {
+    if !(got > 0.0 && got.is_finite()) {
+        return Err(InvalidConfig::value(
+            field,
+            got,
+            "a finite number greater than 0",
+        ));
+    }
+    Ok(())
+}
+
+/// A value must be finite.
+pub(crate) fn check_finite(field: &str, got: f64) -> Result<(), InvalidConfig> {
+    if !got.is_finite() {
+        return Err(InvalidConfig::value(field, got, "a finite number"));
+    }
+    Ok(())
+}
+
+/// The value of a checked constructor, or a panic with the error's own text.
+#[track_caller]
+pub(crate) fn or_panic<T>(name: &str, result: Result<T, InvalidConfig>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{name}: {error}"),
+    }
+}

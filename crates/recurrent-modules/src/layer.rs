@@ -1,0 +1,96 @@
+//! Level 3 with parameters: one layer in one or both directions.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use recurrent_core::{Direction, Lengths, Masks, SequenceOptions, sequence};
+
+use crate::cells::{Cell, StateOf};
+
+/// A cell run over time, with a second one for the backward direction where there is one.
+///
+/// Graves & Schmidhuber, Framewise phoneme classification with bidirectional LSTM, 2005.
+#[derive(Module, Debug)]
+pub struct Layer<C: Cell> {
+    /// The cell of the first direction.
+    pub forward: C,
+    /// The cell of the backward direction.
+    pub backward: Option<C>,
+}
+
+/// One direction's share of a call.
+struct Pass<'a, C: Cell> {
+    cell: &'a C,
+    direction: Direction,
+}
+
+impl<C: Cell> Layer<C> {
+    /// 1, or 2 with a backward direction.
+    pub fn directions(&self) -> usize {
+        if self.backward.is_some() { 2 } else { 1 }
+    }
+
+    /// Features of the output, all directions together.
+    pub fn d_output(&self) -> usize {
+        self.forward.d_output() * self.directions()
+    }
+
+    /// The cells in state order.
+    pub fn cells(&self) -> impl Iterator<Item = &C> {
+        core::iter::once(&self.forward).chain(&self.backward)
+    }
+
+    /// Runs the directions over a time-major sequence and joins their features.
+    ///
+    /// # Arguments
+    /// * `input` - `[seq_length, batch_size, d_input]`
+    /// * `states` - one per direction, or none for zeros
+    /// * `masks` - one per direction, or none
+    /// * `reverse` - run the only direction from the last step to the first
+    #[track_caller]
+    pub(crate) fn run(
+        &self,
+        input: Tensor<3>,
+        states: Option<Vec<StateOf<C>>>,
+        lengths: Option<&Lengths>,
+        masks: &[Masks],
+        reverse: bool,
+    ) -> (Tensor<3>, Vec<StateOf<C>>) {
+        let first = if reverse {
+            Direction::Backward
+        } else {
+            Direction::Forward
+        };
+        let mut passes = vec![Pass {
+            cell: &self.forward,
+            direction: first,
+        }];
+        passes.extend(self.backward.as_ref().map(|cell| Pass {
+            cell,
+            direction: Direction::Backward,
+        }));
+
+        let mut states = states.map(Vec::into_iter);
+        let mut outputs = Vec::with_capacity(2);
+        let mut finals = Vec::with_capacity(2);
+        for (index, pass) in passes.iter().enumerate() {
+            let options = SequenceOptions {
+                direction: pass.direction,
+                lengths,
+                masks: masks.get(index),
+            };
+            let state = states.as_mut().and_then(Iterator::next);
+            let run = sequence::run(&pass.cell.bind(), input.clone(), state, &options);
+            outputs.push(run.output);
+            finals.push(run.state);
+        }
+        let output = if outputs.len() == 1 {
+            outputs.remove(0)
+        } else {
+            Tensor::cat(outputs, 2)
+        };
+        (output, finals)
+    }
+}

@@ -1,0 +1,170 @@
+//! Recurrent dropout: kinds, sampling, and masks as values.
+
+use alloc::vec::Vec;
+
+use burn::config::Config;
+use burn::tensor::{Device, Distribution, Tensor};
+pub use recurrent_core::{Mask, Masks};
+
+use crate::error::{InvalidConfig, check_prob};
+
+/// Where dropout acts inside a cell. `prob` is the probability of zeroing; kept values are scaled
+/// by 1/(1 − prob). Equations and papers: [`recurrent_core::equations::dropout`].
+///
+/// Active where Burn's own `Dropout` is: on an autodiff device, unless frozen.
+#[derive(Config, Debug, PartialEq, Copy)]
+pub enum RecurrentDropout {
+    /// None.
+    None,
+    /// On h', a new mask at each step; the dropped h' is fed back (as in lstms.pth; PyTorch's own
+    /// LSTM never drops the fed-back state).
+    Standard {
+        /// Probability of zeroing.
+        prob: f64,
+    },
+    /// On h', one mask per sequence (Gal & Ghahramani).
+    Gal {
+        /// Probability of zeroing.
+        prob: f64,
+    },
+    /// On c', one mask per sequence (Moon et al., RNNDrop). The scale 1/(1 − prob) acts on the
+    /// carried cell at each step and compounds.
+    Moon {
+        /// Probability of zeroing.
+        prob: f64,
+    },
+    /// On the candidate g, a new mask at each step (Semeniuta et al.).
+    Semeniuta {
+        /// Probability of zeroing.
+        prob: f64,
+    },
+    /// Units keep their previous value with these probabilities (Krueger et al.); in evaluation
+    /// the expectation of that.
+    Zoneout {
+        /// Probability that h keeps its value.
+        hidden: f64,
+        /// Probability that c keeps its value.
+        cell: f64,
+    },
+}
+
+impl RecurrentDropout {
+    /// # Errors
+    /// If a probability is not in [0, 1).
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        match *self {
+            Self::None => Ok(()),
+            Self::Standard { prob }
+            | Self::Gal { prob }
+            | Self::Moon { prob }
+            | Self::Semeniuta { prob } => check_prob("recurrent_dropout.prob", prob),
+            Self::Zoneout { hidden, cell } => {
+                check_prob("recurrent_dropout.hidden", hidden)?;
+                check_prob("recurrent_dropout.cell", cell)
+            }
+        }
+    }
+
+    /// The masks of one cell for one training call.
+    ///
+    /// # Arguments
+    /// * `d_hidden` - features of c and g
+    /// * `d_output` - features of h: `d_hidden`, or the projected size
+    pub fn sample(
+        &self,
+        seq_length: usize,
+        batch_size: usize,
+        d_hidden: usize,
+        d_output: usize,
+        device: &Device,
+    ) -> Masks {
+        let per_step = |keep: f64, scale: f64, features: usize| {
+            (keep < 1.0).then(|| {
+                let shape = [seq_length, batch_size, features];
+                Mask::PerStep(bernoulli(shape, keep, scale, device))
+            })
+        };
+        let per_sequence = |keep: f64, features: usize| {
+            (keep < 1.0).then(|| {
+                let shape = [batch_size, features];
+                Mask::PerSequence(bernoulli(shape, keep, 1.0 / keep, device))
+            })
+        };
+        match *self {
+            Self::None => Masks::none(),
+            Self::Standard { prob } => Masks {
+                hidden: per_step(1.0 - prob, 1.0 / (1.0 - prob), d_output),
+                ..Masks::none()
+            },
+            Self::Gal { prob } => Masks {
+                hidden: per_sequence(1.0 - prob, d_output),
+                ..Masks::none()
+            },
+            Self::Moon { prob } => Masks {
+                cell: per_sequence(1.0 - prob, d_hidden),
+                ..Masks::none()
+            },
+            Self::Semeniuta { prob } => Masks {
+                candidate: per_step(1.0 - prob, 1.0 / (1.0 - prob), d_hidden),
+                ..Masks::none()
+            },
+            Self::Zoneout { hidden, cell } => Masks {
+                update_hidden: per_step(1.0 - hidden, 1.0, d_output),
+                update_cell: per_step(1.0 - cell, 1.0, d_hidden),
+                ..Masks::none()
+            },
+        }
+    }
+
+    /// The masks of one cell in evaluation: none, but for zoneout its expectation.
+    pub fn expectation(
+        &self,
+        batch_size: usize,
+        d_hidden: usize,
+        d_output: usize,
+        device: &Device,
+    ) -> Masks {
+        let share = |keep_old: f64, features: usize| {
+            (keep_old > 0.0).then(|| {
+                let shape = [batch_size, features];
+                Mask::PerSequence(Tensor::full(shape, 1.0 - keep_old, device))
+            })
+        };
+        match *self {
+            Self::Zoneout { hidden, cell } => Masks {
+                update_hidden: share(hidden, d_output),
+                update_cell: share(cell, d_hidden),
+                ..Masks::none()
+            },
+            _ => Masks::none(),
+        }
+    }
+}
+
+/// `scale` with probability `keep`, else 0.
+pub(crate) fn bernoulli<const D: usize>(
+    shape: [usize; D],
+    keep: f64,
+    scale: f64,
+    device: &Device,
+) -> Tensor<D> {
+    let mask = Tensor::random(shape, Distribution::Bernoulli(keep), device);
+    if scale == 1.0 {
+        mask
+    } else {
+        mask.mul_scalar(scale)
+    }
+}
+
+/// The masks of a whole stack for one call.
+///
+/// Sampled anew by each `forward` in training; a caller who streams one sequence in several calls
+/// samples once ([`Stack::sample_masks`](crate::Stack::sample_masks)) and hands the value to each.
+#[derive(Debug, Clone, Default)]
+pub struct StackMasks {
+    /// Per layer and direction, ordered as the states; empty means none anywhere.
+    pub cells: Vec<Masks>,
+    /// On the output of each layer but the last, `[seq_length, batch_size, directions·d_output]`;
+    /// empty means none.
+    pub between: Vec<Option<Tensor<3>>>,
+}

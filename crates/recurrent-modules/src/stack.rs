@@ -1,0 +1,441 @@
+//! Level 4: layers over layers, dropout between them.
+
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use burn::config::Config;
+use burn::module::{Flag, Module, Param};
+use burn::tensor::{Device, Tensor};
+use recurrent_core::{Lengths, Step};
+
+use crate::cells::{Cell, StateOf};
+use crate::error::{InvalidConfig, check_prob, check_size};
+use crate::layer::Layer;
+use crate::masks::{RecurrentDropout, StackMasks, bernoulli};
+use crate::state::StackState;
+
+/// How cells are put together. The configs of the variants contain these fields; on its own it
+/// serves cells of a user's making.
+#[derive(Config, Debug, PartialEq)]
+pub struct StackConfig {
+    /// Features of one input step.
+    pub d_input: usize,
+    /// Units of each layer; with `layer_sizes`, of the last.
+    pub d_hidden: usize,
+    /// Number of layers.
+    #[config(default = 1)]
+    pub num_layers: usize,
+    /// Units of each layer, where they differ.
+    pub layer_sizes: Option<Vec<usize>>,
+    /// Whether each layer has a second cell that runs backward.
+    #[config(default = false)]
+    pub bidirectional: bool,
+    /// Whether the only direction runs from the last step to the first.
+    #[config(default = false)]
+    pub reverse: bool,
+    /// Whether input and output are `[batch_size, seq_length, ·]`; else `[seq_length, batch_size, ·]`.
+    #[config(default = true)]
+    pub batch_first: bool,
+    /// Probability of zeroing the outputs of each layer but the last, anew at each step.
+    #[config(default = 0.0)]
+    pub dropout: f64,
+    /// Dropout inside the cells.
+    #[config(default = "RecurrentDropout::None")]
+    pub recurrent_dropout: RecurrentDropout,
+}
+
+impl StackConfig {
+    /// Units of each layer.
+    pub fn sizes(&self) -> Vec<usize> {
+        match &self.layer_sizes {
+            Some(sizes) => sizes.clone(),
+            None => vec![self.d_hidden; self.num_layers],
+        }
+    }
+
+    /// # Errors
+    /// If a size or the number of layers is 0, a probability is not in [0, 1), or two fields
+    /// contradict each other.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        check_size("d_input", self.d_input)?;
+        check_size("d_hidden", self.d_hidden)?;
+        check_size("num_layers", self.num_layers)?;
+        check_prob("dropout", self.dropout)?;
+        self.recurrent_dropout.validate()?;
+        if self.bidirectional && self.reverse {
+            return Err(InvalidConfig::contradiction(
+                "bidirectional",
+                "reverse",
+                "both directions run already",
+            ));
+        }
+        if let Some(sizes) = &self.layer_sizes {
+            check_size("layer_sizes", sizes.len())?;
+            for &size in sizes {
+                check_size("layer_sizes", size)?;
+            }
+            if self.num_layers != sizes.len() {
+                return Err(InvalidConfig::contradiction(
+                    "num_layers",
+                    "layer_sizes",
+                    format!("{} layers, but {} sizes", self.num_layers, sizes.len()),
+                ));
+            }
+            if sizes.last() != Some(&self.d_hidden) {
+                return Err(InvalidConfig::contradiction(
+                    "d_hidden",
+                    "layer_sizes",
+                    format!(
+                        "d_hidden is {}, the last layer has {} units",
+                        self.d_hidden,
+                        sizes[sizes.len() - 1]
+                    ),
+                ));
+            }
+        }
+        if self.dropout > 0.0 && self.num_layers == 1 {
+            return Err(InvalidConfig::contradiction(
+                "dropout",
+                "num_layers",
+                "dropout acts between layers (none after the last), and there is only one; \
+                 for dropout inside the cell see recurrent_dropout",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Builds the stack from a function that makes one cell of given sizes.
+    ///
+    /// # Arguments
+    /// * `cell` - called with (`d_input`, `d_hidden`) for each layer and direction
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate), and those of `cell`.
+    pub fn try_init_with<C: Cell>(
+        &self,
+        mut cell: impl FnMut(usize, usize) -> Result<C, InvalidConfig>,
+    ) -> Result<Stack<C>, InvalidConfig> {
+        self.validate()?;
+        let mut d_input = self.d_input;
+        let mut layers: Vec<Layer<C>> = Vec::with_capacity(self.num_layers);
+        for d_hidden in self.sizes() {
+            let forward = cell(d_input, d_hidden)?;
+            let backward = match self.bidirectional {
+                true => Some(cell(d_input, d_hidden)?),
+                false => None,
+            };
+            let layer = Layer { forward, backward };
+            d_input = layer.d_output();
+            layers.push(layer);
+        }
+        Ok(Stack {
+            layers,
+            training: Param::from_bool(true),
+            reverse: self.reverse,
+            batch_first: self.batch_first,
+            dropout: self.dropout,
+            recurrent_dropout: self.recurrent_dropout,
+        })
+    }
+}
+
+/// Options of one call of [`Stack::forward_with`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ForwardOptions<'a> {
+    /// Length of each sequence of the batch.
+    pub lengths: Option<&'a Lengths>,
+    /// Masks to use instead of sampling; they act in evaluation too.
+    pub masks: Option<&'a StackMasks>,
+}
+
+/// Layers of one kind of cell: what [`Lstm`](crate::Lstm) and every other variant is.
+#[derive(Module, Debug)]
+pub struct Stack<C: Cell> {
+    /// The layers, first to last.
+    pub layers: Vec<Layer<C>>,
+    /// Whether dropout may act; cleared by freezing the module, as in Burn's `Dropout`.
+    pub training: Param<Flag>,
+    /// Whether the only direction runs from the last step to the first.
+    pub reverse: bool,
+    /// Whether input and output are `[batch_size, seq_length, ·]`.
+    pub batch_first: bool,
+    /// Probability of zeroing outputs between layers.
+    pub dropout: f64,
+    /// Dropout inside the cells.
+    #[module(skip)]
+    pub recurrent_dropout: RecurrentDropout,
+}
+
+impl<C: Cell> Stack<C> {
+    /// Features of one input step.
+    pub fn d_input(&self) -> usize {
+        self.layers[0].forward.d_input()
+    }
+
+    /// Features of the output: directions · (units or projected size) of the last layer.
+    pub fn d_output(&self) -> usize {
+        self.layers[self.layers.len() - 1].d_output()
+    }
+
+    /// 1, or 2 when bidirectional.
+    pub fn directions(&self) -> usize {
+        self.layers[0].directions()
+    }
+
+    /// Runs the layers over a batch of sequences.
+    ///
+    /// # Arguments
+    /// * `input` - `[batch_size, seq_length, d_input]`, or `[seq_length, batch_size, d_input]`
+    ///   without `batch_first`
+    /// * `state` - the initial state; zeros where `None`
+    ///
+    /// # Returns
+    /// The output of the last layer, `[batch_size, seq_length, directions·d_output]` (or
+    /// time-major as the input), and the final state of each layer and direction.
+    ///
+    /// # Gradients
+    /// To `input`, every parameter and the initial state; none to masks. First order only.
+    ///
+    /// # Panics
+    /// If the last axis of `input` is not `d_input`, `seq_length` or `batch_size` is 0, or the
+    /// state has other sizes than the stack.
+    #[track_caller]
+    pub fn forward(
+        &self,
+        input: Tensor<3>,
+        state: Option<StackState<StateOf<C>>>,
+    ) -> (Tensor<3>, StackState<StateOf<C>>) {
+        self.forward_with(input, state, ForwardOptions::default())
+    }
+
+    /// [`forward`](Self::forward) with lengths or given masks.
+    ///
+    /// With lengths, outputs past a sequence's end are zero, its final state is that of its own
+    /// last step, backward directions start there, and what the padding holds is never read.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward); also if lengths or masks do not fit the batch.
+    #[track_caller]
+    pub fn forward_with(
+        &self,
+        input: Tensor<3>,
+        state: Option<StackState<StateOf<C>>>,
+        options: ForwardOptions<'_>,
+    ) -> (Tensor<3>, StackState<StateOf<C>>) {
+        let input = self.swap_if_batch_first(input);
+        let [seq_length, batch_size, _] = input.dims();
+        let mut states = state.map(|state| self.per_layer(state));
+
+        let sampled;
+        let masks = match options.masks {
+            Some(masks) => masks,
+            None => {
+                sampled = self.masks_of_call(seq_length, batch_size, &input.device());
+                &sampled
+            }
+        };
+        self.check_masks(masks);
+
+        let directions = self.directions();
+        let mut x = input;
+        let mut finals = Vec::with_capacity(self.layers.len() * directions);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let cell_masks = masks
+                .cells
+                .get(index * directions..(index + 1) * directions)
+                .unwrap_or(&[]);
+            let states = states
+                .as_mut()
+                .map(|states| core::mem::take(&mut states[index]));
+            let (output, layer_finals) =
+                layer.run(x, states, options.lengths, cell_masks, self.reverse);
+            x = match masks.between.get(index) {
+                Some(Some(mask)) => output * mask.clone(),
+                _ => output,
+            };
+            finals.extend(layer_finals);
+        }
+        (self.swap_if_batch_first(x), StackState { cells: finals })
+    }
+
+    /// One step of all layers: `(y_t, s_t) = step(x_t, s_{t−1})`, for streaming.
+    ///
+    /// In training with dropout each call samples masks of its own; to keep one per-sequence mask
+    /// over the calls, use [`step_with`](Self::step_with).
+    ///
+    /// # Shapes
+    /// - input `[batch_size, d_input]`, output `[batch_size, d_output]`
+    ///
+    /// # Panics
+    /// If the stack is bidirectional (a step cannot see the future), the last axis of `input` is
+    /// not `d_input`, or the state has other sizes than the stack.
+    #[track_caller]
+    pub fn step(
+        &self,
+        input: Tensor<2>,
+        state: Option<StackState<StateOf<C>>>,
+    ) -> (Tensor<2>, StackState<StateOf<C>>) {
+        let masks = self.masks_of_call(1, input.dims()[0], &input.device());
+        self.step_with(input, state, &masks, 0)
+    }
+
+    /// [`step`](Self::step) with given masks, of which per-step masks are read at time `t`.
+    ///
+    /// # Panics
+    /// As [`step`](Self::step); also if a mask does not fit.
+    #[track_caller]
+    pub fn step_with(
+        &self,
+        input: Tensor<2>,
+        state: Option<StackState<StateOf<C>>>,
+        masks: &StackMasks,
+        t: usize,
+    ) -> (Tensor<2>, StackState<StateOf<C>>) {
+        assert!(
+            self.directions() == 1,
+            "step needs one direction, got a bidirectional stack: its backward direction starts \
+             at the end of the sequence; use forward",
+        );
+        self.check_masks(masks);
+        let mut states = state.map(|state| self.per_layer(state));
+        let mut x = input;
+        let mut finals = Vec::with_capacity(self.layers.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let cell = layer.forward.bind();
+            let [batch_size, _] = x.dims();
+            let state = states.as_mut().and_then(|states| states[index].pop());
+            let state = state.unwrap_or_else(|| cell.initial_state(batch_size, &x.device()));
+            let step_masks = match masks.cells.get(index) {
+                Some(masks) => {
+                    masks.check(t + 1, batch_size, cell.d_hidden(), cell.d_output());
+                    masks.at(t)
+                }
+                None => Default::default(),
+            };
+            let (output, next) = cell.step_once(x, state, &step_masks);
+            x = match masks.between.get(index) {
+                Some(Some(mask)) => {
+                    let [_, rows, features] = mask.dims();
+                    let mask = mask.clone().slice([t..t + 1, 0..rows, 0..features]);
+                    output * mask.reshape([rows, features])
+                }
+                _ => output,
+            };
+            finals.push(next);
+        }
+        (x, StackState { cells: finals })
+    }
+
+    /// The zero state.
+    pub fn initial_state(&self, batch_size: usize, device: &Device) -> StackState<StateOf<C>> {
+        StackState {
+            cells: self
+                .layers
+                .iter()
+                .flat_map(Layer::cells)
+                .map(|cell| cell.bind().initial_state(batch_size, device))
+                .collect(),
+        }
+    }
+
+    /// Draws the masks of one training call.
+    pub fn sample_masks(
+        &self,
+        seq_length: usize,
+        batch_size: usize,
+        device: &Device,
+    ) -> StackMasks {
+        let cells = self
+            .layers
+            .iter()
+            .flat_map(Layer::cells)
+            .map(|cell| {
+                self.recurrent_dropout.sample(
+                    seq_length,
+                    batch_size,
+                    cell.d_hidden(),
+                    cell.d_output(),
+                    device,
+                )
+            })
+            .collect();
+        let keep = 1.0 - self.dropout;
+        let between = self.layers[..self.layers.len() - 1]
+            .iter()
+            .map(|layer| {
+                (keep < 1.0).then(|| {
+                    let shape = [seq_length, batch_size, layer.d_output()];
+                    bernoulli(shape, keep, 1.0 / keep, device)
+                })
+            })
+            .collect();
+        StackMasks { cells, between }
+    }
+
+    /// The masks of a call: sampled in training, the expectation otherwise.
+    fn masks_of_call(&self, seq_length: usize, batch_size: usize, device: &Device) -> StackMasks {
+        // Both, as in Burn's Dropout: the device says that a backward is possible at all, the flag
+        // that this module takes part in one.
+        if device.is_autodiff() && self.training.is_enabled() {
+            return self.sample_masks(seq_length, batch_size, device);
+        }
+        StackMasks {
+            cells: self
+                .layers
+                .iter()
+                .flat_map(Layer::cells)
+                .map(|cell| {
+                    self.recurrent_dropout.expectation(
+                        batch_size,
+                        cell.d_hidden(),
+                        cell.d_output(),
+                        device,
+                    )
+                })
+                .collect(),
+            between: vec![],
+        }
+    }
+
+    /// The states of each layer.
+    #[track_caller]
+    fn per_layer(&self, state: StackState<StateOf<C>>) -> Vec<Vec<StateOf<C>>> {
+        let directions = self.directions();
+        let expected = self.layers.len() * directions;
+        assert!(
+            state.cells.len() == expected,
+            "state has {} cells, expected layers × directions = {} × {directions} = {expected}",
+            state.cells.len(),
+            self.layers.len(),
+        );
+        let mut cells = state.cells.into_iter();
+        self.layers
+            .iter()
+            .map(|_| cells.by_ref().take(directions).collect())
+            .collect()
+    }
+
+    #[track_caller]
+    fn check_masks(&self, masks: &StackMasks) {
+        let expected = self.layers.len() * self.directions();
+        let got = masks.cells.len();
+        assert!(
+            got == 0 || got == expected,
+            "got masks for {got} cells, expected layers × directions = {expected} (or 0 for none)",
+        );
+        let (got, expected) = (masks.between.len(), self.layers.len() - 1);
+        assert!(
+            got == 0 || got == expected,
+            "got {got} masks between layers, expected {expected} (or 0 for none)",
+        );
+    }
+
+    fn swap_if_batch_first(&self, tensor: Tensor<3>) -> Tensor<3> {
+        if self.batch_first {
+            tensor.swap_dims(0, 1)
+        } else {
+            tensor
+        }
+    }
+}
