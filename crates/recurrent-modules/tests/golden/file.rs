@@ -1,0 +1,175 @@
+//! Reading a golden file: metadata, constants, and leaves of the graph.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use recurrent_core::eval::compare::values;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Named outputs, flattened.
+pub type Outputs = Vec<(String, Tensor<1>)>;
+
+struct Entry {
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+/// One case.
+pub struct Golden {
+    pub variant: String,
+    pub device: Device,
+    options: Value,
+    entries: BTreeMap<String, Entry>,
+    /// Flat tensors that require a gradient, by name.
+    leaves: RefCell<BTreeMap<String, Tensor<1>>>,
+}
+
+fn metadata(bytes: &[u8]) -> Result<std::collections::HashMap<String, String>, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    header.metadata().clone().ok_or_else(|| "no metadata".to_string())
+}
+
+/// The variant that a file's metadata names.
+pub fn variant_of(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    metadata(&bytes)?
+        .remove("variant")
+        .ok_or_else(|| "metadata has no `variant`".to_string())
+}
+
+impl Golden {
+    pub fn open(path: &Path, device: &Device) -> Result<Self, String> {
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let mut metadata = metadata(&bytes)?;
+        let mut take = |key: &str| {
+            metadata
+                .remove(key)
+                .ok_or_else(|| format!("metadata has no `{key}`"))
+        };
+        let variant = take("variant")?;
+        let options = serde_json::from_str(&take("options")?).map_err(|e| e.to_string())?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
+        let mut entries = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            if view.dtype() != safetensors::Dtype::F32 {
+                return Err(format!("`{name}` is {:?}, expected F32", view.dtype()));
+            }
+            let data = view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
+            let shape = view.shape().to_vec();
+            entries.insert(name, Entry { shape, data });
+        }
+        Ok(Self {
+            variant,
+            device: device.clone(),
+            options,
+            entries,
+            leaves: RefCell::default(),
+        })
+    }
+
+    pub fn option(&self, key: &str) -> &Value {
+        &self.options[key]
+    }
+
+    pub fn usize(&self, key: &str) -> Option<usize> {
+        self.options[key].as_u64().map(|n| n as usize)
+    }
+
+    /// False where the option is absent.
+    pub fn flag(&self, key: &str) -> bool {
+        self.options[key].as_bool().unwrap_or(false)
+    }
+
+    pub fn f64(&self, key: &str) -> f64 {
+        self.options[key].as_f64().unwrap_or(0.0)
+    }
+
+    pub fn strings(&self, key: &str) -> Vec<String> {
+        let list = self.options[key].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|v| v.as_str().map(String::from)).collect()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    pub fn names_after(&self, prefix: &str) -> Vec<String> {
+        self.entries
+            .keys()
+            .filter_map(|name| name.strip_prefix(prefix).map(String::from))
+            .collect()
+    }
+
+    pub fn values(&self, name: &str) -> Option<Vec<f64>> {
+        let entry = self.entries.get(name)?;
+        Some(entry.data.iter().map(|&v| f64::from(v)).collect())
+    }
+
+    fn entry(&self, name: &str) -> &Entry {
+        self.entries
+            .get(name)
+            .unwrap_or_else(|| panic!("the file has no tensor `{name}`"))
+    }
+
+    fn shape<const D: usize>(&self, name: &str) -> [usize; D] {
+        let shape = &self.entry(name).shape;
+        // D = 1 asks for the flat values.
+        if D == 1 {
+            return [shape.iter().product(); D];
+        }
+        // A leading axis of 1 may be left out.
+        let shape = if shape.len() == D + 1 && shape[0] == 1 { &shape[1..] } else { shape };
+        shape
+            .try_into()
+            .unwrap_or_else(|_| panic!("`{name}` has shape {shape:?}, expected {D} axes"))
+    }
+
+    /// A constant.
+    pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let entry = self.entry(name);
+        let data = TensorData::new(entry.data.clone(), [entry.data.len()]);
+        Tensor::<1>::from_data(data, &self.device).reshape(self.shape::<D>(name))
+    }
+
+    /// A tensor whose gradient will be asked for.
+    pub fn leaf<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let flat = self
+            .leaves
+            .borrow_mut()
+            .entry(name.to_string())
+            .or_insert_with(|| self.tensor::<1>(name).require_grad())
+            .clone();
+        flat.reshape(self.shape::<D>(name))
+    }
+
+    /// The gradient of a leaf, `None` if none arrived.
+    pub fn gradient(&self, name: &str, gradients: &Gradients) -> Result<Option<Vec<f64>>, String> {
+        let leaves = self.leaves.borrow();
+        let leaf = leaves
+            .get(name)
+            .ok_or_else(|| format!("grad.{name}: the case did not use `{name}`"))?;
+        Ok(leaf.grad(gradients).map(|gradient| values(&gradient)))
+    }
+
+    /// Swaps two blocks of rows of a matrix.
+    pub fn swap_rows(&mut self, name: &str, first: usize, second: usize, height: usize) {
+        let entry = self.entries.get_mut(name).expect("a known tensor");
+        let width = entry.shape[1];
+        for k in 0..height * width {
+            entry.data.swap(first * width + k, second * width + k);
+        }
+    }
+}
+
+/// Adds an output in flat form, under the name the file has for it.
+pub fn push<const D: usize>(outputs: &mut Outputs, name: impl Into<String>, tensor: Tensor<D>) {
+    let count = tensor.dims().iter().product::<usize>();
+    outputs.push((name.into(), tensor.reshape([count])));
+}

@@ -1,0 +1,248 @@
+//! The family of lstms.pth: gate order input, forget, output, candidate.
+
+use burn::tensor::Tensor;
+use recurrent_core::GateLayout;
+use recurrent_modules::cells::{Cell, LayerNormLstmCell, LstmCell, SlowLstmCell};
+use recurrent_modules::{
+    ForwardOptions, LayerNormLstmConfig, LstmConfig, LstmState, Mask, Masks, Norm, NormBias,
+    NormConfig, SlowLstmConfig, Stack, StackMasks, StackState,
+};
+
+use crate::file::{Golden, Outputs, push};
+use crate::torch::param;
+
+/// `[4H, in]` rows i, f, o, g to `[in, 4H]` columns i, f, g, o.
+fn weight(golden: &Golden, name: &str) -> Tensor<2> {
+    let transposed = golden.leaf::<2>(name).transpose();
+    GateLayout::LSTM.permute_from(GateLayout::LSTMS_PTH, transposed)
+}
+
+fn vector(golden: &Golden, name: &str) -> Tensor<1> {
+    GateLayout::LSTM.permute_from(GateLayout::LSTMS_PTH, golden.leaf::<1>(name))
+}
+
+fn fill_lstm(cell: &mut LstmCell, golden: &Golden, prefix: &str) {
+    let name = |name: &str| format!("param.{prefix}{name}");
+    cell.weight_input = param(weight(golden, &name("i2h.weight")));
+    cell.weight_hidden = param(weight(golden, &name("h2h.weight")));
+    if cell.bias.is_some() {
+        let sum = vector(golden, &name("i2h.bias")) + vector(golden, &name("h2h.bias"));
+        cell.bias = Some(param(sum));
+    }
+}
+
+fn fill_slow(cell: &mut SlowLstmCell, golden: &Golden, prefix: &str) {
+    let gates = [
+        ("i", &mut cell.input_gate),
+        ("f", &mut cell.forget_gate),
+        ("c", &mut cell.cell_gate),
+        ("o", &mut cell.output_gate),
+    ];
+    for (letter, gate) in gates {
+        let leaf = |name: &str| golden.leaf::<2>(&format!("param.{prefix}{name}{letter}"));
+        gate.input_transform.weight = param(leaf("w_x"));
+        gate.hidden_transform.weight = param(leaf("w_h"));
+        if gate.input_transform.bias.is_some() {
+            let bias = golden.leaf::<1>(&format!("param.{prefix}b_{letter}"));
+            gate.input_transform.bias = Some(param(bias));
+        }
+    }
+}
+
+fn fill_layer_norm(cell: &mut LayerNormLstmCell, golden: &Golden, prefix: &str) {
+    let name = |name: &str| format!("param.{prefix}{name}");
+    cell.weight_input = param(weight(golden, &name("i2h.weight")));
+    cell.weight_hidden = param(weight(golden, &name("h2h.weight")));
+    if cell.bias_input.is_some() {
+        cell.bias_input = Some(param(vector(golden, &name("i2h.bias"))));
+        cell.bias_hidden = Some(param(vector(golden, &name("h2h.bias"))));
+    }
+    let packed = [("ln_i2h", &mut cell.norm_input), ("ln_h2h", &mut cell.norm_hidden)];
+    for (norm_name, norm) in packed {
+        if let Some(norm) = norm.as_mut().filter(|norm| norm.gain.is_some()) {
+            norm.gain = Some(param(vector(golden, &name(&format!("{norm_name}.alpha")))));
+            norm.shift = Some(param(vector(golden, &name(&format!("{norm_name}.beta")))));
+        }
+    }
+    if let Some(norm) = cell.norm_cell.as_mut().filter(|norm| norm.gain.is_some()) {
+        norm.gain = Some(param(golden.leaf::<1>(&name("ln_cell.alpha"))));
+        norm.shift = Some(param(golden.leaf::<1>(&name("ln_cell.beta"))));
+    }
+}
+
+/// The masks of one layer, from `mask.<infix><h|c|g>`; `None` where the file has none.
+fn masks(golden: &Golden, infix: &str) -> Masks {
+    let keep = 1.0 - golden.f64("dropout");
+    let batch_size = golden.usize("batch").expect("batch");
+    let mask = |letter: &str| {
+        let name = format!("mask.{infix}{letter}");
+        golden.has(&name).then(|| {
+            if matches!(golden.option("dropout_method").as_str(), Some("gal" | "moon")) {
+                let flat = golden.tensor::<1>(&name);
+                let [count] = flat.dims();
+                // One row for the whole batch, or one per sequence.
+                let columns = golden.mask_width(infix);
+                let rows = flat.reshape([count / columns, columns]);
+                Mask::PerSequence(rows.expand([batch_size, columns]) / keep)
+            } else {
+                Mask::PerStep(golden.tensor::<3>(&name) / keep)
+            }
+        })
+    };
+    Masks {
+        hidden: mask("h"),
+        cell: mask("c"),
+        candidate: mask("g"),
+        ..Masks::none()
+    }
+}
+
+impl Golden {
+    /// Units of the layer that `mask.<infix>…` belongs to.
+    fn mask_width(&self, infix: &str) -> usize {
+        match infix.trim_end_matches('.').parse::<usize>() {
+            Ok(layer) => sizes(self)[layer],
+            Err(_) => self.usize("hidden_size").expect("hidden_size"),
+        }
+    }
+}
+
+fn sizes(golden: &Golden) -> Vec<usize> {
+    match golden.option("layer_sizes").as_array() {
+        Some(list) => list.iter().filter_map(|n| n.as_u64()).map(|n| n as usize).collect(),
+        None => vec![golden.usize("hidden_size").expect("hidden_size")],
+    }
+}
+
+/// A module of the family, filled from the file.
+enum Module {
+    Lstm(Stack<LstmCell>),
+    Slow(Stack<SlowLstmCell>),
+    LayerNorm(Stack<LayerNormLstmCell>),
+}
+
+fn build(golden: &Golden, slow: bool, prefix: impl Fn(usize) -> String) -> Module {
+    let d_input = golden.usize("input_size").expect("input_size");
+    let bias = golden.flag("bias");
+    let device = &golden.device;
+    if slow {
+        let config = SlowLstmConfig::stacked(d_input, sizes(golden));
+        let mut stack = config.with_batch_first(false).with_bias(bias).init(device);
+        for (index, layer) in stack.layers.iter_mut().enumerate() {
+            fill_slow(&mut layer.forward, golden, &prefix(index));
+        }
+        return Module::Slow(stack);
+    }
+    if golden.flag("layer_norm") {
+        let norm = NormConfig::lstms_pth().with_learnable(golden.flag("learnable"));
+        let preact = golden.flag("ln_preact").then(|| norm.clone());
+        let mut stack = LayerNormLstmConfig::stacked(d_input, sizes(golden))
+            .with_norm_input(preact.clone())
+            .with_norm_hidden(preact)
+            .with_norm_cell(Some(norm))
+            .with_carry_normalized(true)
+            .with_norm_bias(NormBias::Inside)
+            .with_batch_first(false)
+            .with_bias(bias)
+            .init(device);
+        for (index, layer) in stack.layers.iter_mut().enumerate() {
+            fill_layer_norm(&mut layer.forward, golden, &prefix(index));
+        }
+        return Module::LayerNorm(stack);
+    }
+    let config = LstmConfig::stacked(d_input, sizes(golden));
+    let mut stack = config.with_batch_first(false).with_bias(bias).init(device);
+    for (index, layer) in stack.layers.iter_mut().enumerate() {
+        fill_lstm(&mut layer.forward, golden, &prefix(index));
+    }
+    Module::Lstm(stack)
+}
+
+fn forward<C>(
+    golden: &Golden,
+    stack: &Stack<C>,
+    state: StackState,
+    cells: Vec<Masks>,
+) -> (Tensor<3>, StackState)
+where
+    C: Cell,
+    C::Step: recurrent_core::Step<State = LstmState<2>>,
+{
+    let masks = StackMasks {
+        cells,
+        between: vec![],
+    };
+    let options = ForwardOptions {
+        masks: Some(&masks),
+        ..ForwardOptions::default()
+    };
+    stack.forward_with(golden.leaf::<3>("x"), Some(state), options)
+}
+
+fn run(golden: &Golden, module: &Module, state: StackState, masks: Vec<Masks>) -> (Tensor<3>, StackState) {
+    match module {
+        Module::Lstm(stack) => forward(golden, stack, state, masks),
+        Module::Slow(stack) => forward(golden, stack, state, masks),
+        Module::LayerNorm(stack) => forward(golden, stack, state, masks),
+    }
+}
+
+pub fn single(golden: &Golden) -> Result<Outputs, String> {
+    let module = build(golden, golden.variant == "lstms_slow", |_| String::new());
+    let state = StackState::from(LstmState {
+        cell: golden.leaf::<2>("c0"),
+        hidden: golden.leaf::<2>("h0"),
+    });
+    let (y, state) = run(golden, &module, state, vec![masks(golden, "")]);
+    let mut outputs = vec![];
+    push(&mut outputs, "y", y);
+    push(&mut outputs, "h_n", state.last().hidden.clone());
+    push(&mut outputs, "c_n", state.last().cell.clone());
+    Ok(outputs)
+}
+
+pub fn multilayer(golden: &Golden) -> Result<Outputs, String> {
+    let slow = golden.option("layer_type") == "SlowLSTM";
+    let module = build(golden, slow, |layer| format!("params.{layer}."));
+    let layers = sizes(golden).len();
+    let state = StackState {
+        cells: (0..layers)
+            .map(|layer| LstmState {
+                cell: golden.leaf::<2>(&format!("c0.{layer}")),
+                hidden: golden.leaf::<2>(&format!("h0.{layer}")),
+            })
+            .collect(),
+    };
+    let masks = (0..layers).map(|layer| masks(golden, &format!("{layer}."))).collect();
+    let (y, state) = run(golden, &module, state, masks);
+    let mut outputs = vec![];
+    push(&mut outputs, "y", y);
+    for (layer, state) in state.cells.into_iter().enumerate() {
+        push(&mut outputs, format!("h_n.{layer}"), state.hidden);
+        push(&mut outputs, format!("c_n.{layer}"), state.cell);
+    }
+    Ok(outputs)
+}
+
+/// The three stand-alone normalisers.
+pub fn norm(golden: &Golden) -> Result<Outputs, String> {
+    let (config, gain, shift) = match golden.option("kind").as_str() {
+        Some("LayerNorm") => (NormConfig::lstms_pth(), "alpha", "beta"),
+        Some("BradburyLayerNorm") => (NormConfig::bradbury(), "gamma", "beta"),
+        Some("BaLayerNorm") => (NormConfig::ba(), "alpha", "beta"),
+        other => return Err(format!("unknown normaliser {other:?}")),
+    };
+    if config.epsilon != golden.f64("epsilon") {
+        return Err(format!("epsilon is {}", golden.f64("epsilon")));
+    }
+    let config = config.with_learnable(golden.flag("learnable"));
+    let features = golden.usize("input_size").expect("input_size");
+    let mut norm: Norm = config.init(features, &golden.device);
+    if norm.gain.is_some() {
+        norm.gain = Some(param(golden.leaf::<1>(&format!("param.{gain}"))));
+        norm.shift = Some(param(golden.leaf::<1>(&format!("param.{shift}"))));
+    }
+    let mut outputs = vec![];
+    push(&mut outputs, "y", norm.forward(golden.leaf::<2>("x")));
+    Ok(outputs)
+}

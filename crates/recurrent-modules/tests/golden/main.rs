@@ -1,0 +1,182 @@
+//! Outputs, final states and all gradients against the original implementations.
+//!
+//! Every `*.safetensors` file of `tests/golden/data` (or of `RECURRENT_GOLDEN_DIR`) is one case;
+//! its metadata says which module runs it. See `tests/golden/data/SOURCE.md` for where the files
+//! come from. The parameters of a file are the leaves of the graph, under the original's names and
+//! in its layout; the conversion to ours is differentiable, so that each gradient of the file is
+//! compared as it stands.
+
+mod file;
+mod lstms;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, Tensor};
+use recurrent_core::eval::compare::{Tolerance, close, values};
+
+use file::{Golden, Outputs};
+
+/// Variants whose module does not exist yet. A file of any other unknown variant fails the test.
+const NOT_YET_BUILT: [&str; 12] = [
+    "alstm",
+    "alstm_cell",
+    "alstm_cell_asshipped",
+    "cifg",
+    "cifg_peephole",
+    "mogrifier",
+    "mogrifier_paper",
+    "peephole_diag",
+    "peephole_full",
+    "rlstm",
+    "urlstm",
+    "urlstm_cell",
+];
+
+fn run(golden: &Golden) -> Result<Outputs, String> {
+    match golden.variant.as_str() {
+        "torch_lstm" | "ulstm" => torch::lstm(golden),
+        "torch_lstmcell" => torch::cell(golden),
+        "exercise_lstmcell" => torch::exercise_cell(golden),
+        "naive_lstm" => torch::naive(golden),
+        "lstms_norm" => lstms::norm(golden),
+        "lstms_multilayer" => lstms::multilayer(golden),
+        "lstms_slow" | "lstms_lstm" | "lstms_gal" | "lstms_moon" | "lstms_semeniuta"
+        | "lstms_layernorm" | "lstms_layernorm_gal" | "lstms_layernorm_moon"
+        | "lstms_layernorm_semeniuta" => lstms::single(golden),
+        other => Err(format!("unknown variant `{other}`")),
+    }
+}
+
+/// Runs one file; returns what was compared, or every difference.
+fn check(path: &Path, device: &Device) -> Result<String, Vec<String>> {
+    let golden = Golden::open(path, device).map_err(|error| vec![error])?;
+    let outputs = run(&golden).map_err(|error| vec![error])?;
+    let seq_length = golden.usize("seq").unwrap_or(1);
+    let mut errors = Vec::new();
+
+    let mut loss = Tensor::<1>::zeros([1], device);
+    for (name, output) in &outputs {
+        match golden.values(name) {
+            Some(expected) => {
+                let tolerance = Tolerance::values(DType::F32, seq_length);
+                errors.extend(close(name, &values(output), &expected, tolerance).err());
+            }
+            None => errors.push(format!("the file has no output `{name}`")),
+        }
+        let weights = golden.tensor::<1>(&format!("loss_w.{name}"));
+        loss = loss + (output.clone() * weights).sum();
+    }
+    for name in golden.names_after("loss_w.") {
+        if !outputs.iter().any(|(other, _)| *other == name) {
+            errors.push(format!("output `{name}` of the file was not computed"));
+        }
+    }
+    let (got, expected) = (values(&loss)[0], golden.values("loss").expect("loss")[0]);
+    if (got - expected).abs() > 1e-4 + 1e-5 * expected.abs() {
+        errors.push(format!("loss: got {got}, expected {expected}"));
+    }
+
+    let gradients = loss.backward();
+    let unused = golden.strings("zero_grad_params");
+    for name in golden.names_after("grad.") {
+        let expected = golden.values(&format!("grad.{name}")).expect("listed");
+        let got = match golden.gradient(&name, &gradients) {
+            Ok(Some(gradient)) => gradient,
+            Ok(None) if unused.iter().any(|p| name == format!("param.{p}")) => {
+                vec![0.0; expected.len()]
+            }
+            Ok(None) => {
+                errors.push(format!("grad.{name}: no gradient arrived"));
+                continue;
+            }
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        let tolerance = Tolerance::gradients(DType::F32, seq_length);
+        errors.extend(close(&format!("grad.{name}"), &got, &expected, tolerance).err());
+    }
+    if errors.is_empty() {
+        Ok(golden.variant)
+    } else {
+        Err(errors)
+    }
+}
+
+fn directory() -> PathBuf {
+    std::env::var_os("RECURRENT_GOLDEN_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data"),
+        PathBuf::from,
+    )
+}
+
+fn check_all(name: &str, device: Device) {
+    let directory = directory();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.expect("directory entry").path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "safetensors"))
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no golden files in {}", directory.display());
+
+    let mut checked: BTreeMap<String, usize> = BTreeMap::new();
+    let mut skipped: BTreeMap<String, usize> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for path in &paths {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match file::variant_of(path) {
+            Ok(variant) if NOT_YET_BUILT.contains(&variant.as_str()) => {
+                *skipped.entry(variant).or_default() += 1;
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                failures.push(format!("{file}: {error}"));
+                continue;
+            }
+        }
+        match check(path, &device) {
+            Ok(variant) => *checked.entry(variant).or_default() += 1,
+            Err(errors) => {
+                failures.extend(errors.into_iter().map(|error| format!("{file}: {error}")));
+            }
+        }
+    }
+    println!("golden files checked on {name}: {}", checked.values().sum::<usize>());
+    for (variant, count) in &checked {
+        println!("  {variant:<28}{count:>4}");
+    }
+    if !skipped.is_empty() {
+        println!("not checked, variant not yet built: {skipped:?}");
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn golden_files_on_flex() {
+    check_all("flex", Device::flex().autodiff());
+}
+
+#[test]
+fn golden_files_on_ndarray() {
+    check_all("ndarray", Device::ndarray().autodiff());
+}
+
+/// The comparison itself must be able to fail: two gates swapped in one file.
+#[test]
+fn swapped_gates_are_noticed() {
+    let device = Device::flex().autodiff();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/data/torch_lstm__l1_state.safetensors");
+    let mut golden = Golden::open(&path, &device).expect("a golden file");
+    golden.swap_rows("param.weight_ih_l0", 0, 6, 6);
+    let outputs = run(&golden).expect("the case runs");
+    let (name, y) = &outputs[0];
+    let expected = golden.values(name).expect("y");
+    let tolerance = Tolerance::values(DType::F32, 7);
+    assert!(close(name, &values(y), &expected, tolerance).is_err());
+}

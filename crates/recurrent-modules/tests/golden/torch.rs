@@ -1,0 +1,158 @@
+//! `torch.nn.LSTM` and `LSTMCell`, and other plain LSTMs with separate matrices.
+
+use burn::module::{Param, ParamId};
+use burn::tensor::Tensor;
+use recurrent_modules::cells::LstmCell;
+use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, LstmState, StackMasks, StackState};
+
+use crate::file::{Golden, Outputs, push};
+
+/// A parameter that stays a part of the graph it came from.
+pub fn param<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
+    Param::initialized(ParamId::new(), tensor)
+}
+
+/// Weights of one cell under PyTorch's names with a suffix such as `_l0_reverse`.
+fn fill(cell: &mut LstmCell, golden: &Golden, suffix: &str) {
+    let name = |name: &str| format!("param.{name}{suffix}");
+    cell.weight_input = param(golden.leaf::<2>(&name("weight_ih")).transpose());
+    cell.weight_hidden = param(golden.leaf::<2>(&name("weight_hh")).transpose());
+    cell.bias = golden.has(&name("bias_ih")).then(|| {
+        param(golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh")))
+    });
+    cell.projection = golden
+        .has(&name("weight_hr"))
+        .then(|| param(golden.leaf::<2>(&name("weight_hr")).transpose()));
+}
+
+/// The initial state in stacked form, as leaves.
+fn stacked_state(golden: &Golden) -> Option<StackState> {
+    golden.has("h0").then(|| {
+        StackState::from_stacked(LstmState {
+            cell: golden.leaf::<2>("c0").unsqueeze_dim::<3>(0),
+            hidden: golden.leaf::<2>("h0").unsqueeze_dim::<3>(0),
+        })
+    })
+}
+
+pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
+    let size = |key| golden.usize(key).ok_or_else(|| format!("options have no `{key}`"));
+    let (layers, proj) = (size("num_layers")?, golden.usize("proj_size").unwrap_or(0));
+    let bidirectional = golden.flag("bidirectional");
+    let dropout = golden.f64("dropout");
+    let mut lstm = LstmConfig::new(size("input_size")?, size("hidden_size")?)
+        .with_num_layers(layers)
+        .with_bidirectional(bidirectional)
+        .with_batch_first(golden.flag("batch_first"))
+        .with_bias(golden.flag("bias"))
+        .with_d_proj((proj > 0).then_some(proj))
+        .with_dropout(if layers > 1 { dropout } else { 0.0 })
+        .init(&golden.device);
+    for (index, layer) in lstm.layers.iter_mut().enumerate() {
+        fill(&mut layer.forward, golden, &format!("_l{index}"));
+        if let Some(backward) = &mut layer.backward {
+            fill(backward, golden, &format!("_l{index}_reverse"));
+        }
+    }
+
+    let masks = StackMasks {
+        cells: vec![],
+        between: match golden.flag("training") && dropout > 0.0 {
+            true => (0..layers - 1)
+                .map(|l| Some(golden.tensor::<3>(&format!("mask.y.{l}")) / (1.0 - dropout)))
+                .collect(),
+            false => vec![],
+        },
+    };
+    let x = golden.leaf::<3>("x");
+    let lengths = golden.option("lengths").as_array().map(|list| {
+        let list: Vec<usize> = list.iter().filter_map(|n| n.as_u64()).map(|n| n as usize).collect();
+        let seq_length = x.dims()[usize::from(golden.flag("batch_first"))];
+        Lengths::new(list, seq_length).expect("lengths of the file")
+    });
+    let state = golden.has("h0").then(|| {
+        let cells = layers * if bidirectional { 2 } else { 1 };
+        // A single state loses its first axis on reading.
+        if cells == 1 {
+            stacked_state(golden).expect("h0 is there")
+        } else {
+            StackState::from_stacked(LstmState {
+                cell: golden.leaf::<3>("c0"),
+                hidden: golden.leaf::<3>("h0"),
+            })
+        }
+    });
+    let options = ForwardOptions {
+        lengths: lengths.as_ref(),
+        masks: Some(&masks),
+    };
+    let (y, state) = lstm.forward_with(x, state, options);
+    let state = state.into_stacked();
+    let mut outputs = vec![];
+    push(&mut outputs, "y", y);
+    push(&mut outputs, "h_n", state.hidden);
+    push(&mut outputs, "c_n", state.cell);
+    Ok(outputs)
+}
+
+/// One step of a bare cell.
+fn step(golden: &Golden, cell: &LstmCell) -> Outputs {
+    let state = golden.has("h0").then(|| LstmState {
+        cell: golden.leaf::<2>("c0"),
+        hidden: golden.leaf::<2>("h0"),
+    });
+    let (_, state) = cell.step(golden.leaf::<2>("x"), state);
+    let mut outputs = vec![];
+    push(&mut outputs, "h_n", state.hidden);
+    push(&mut outputs, "c_n", state.cell);
+    outputs
+}
+
+fn cell_config(golden: &Golden) -> LstmConfig {
+    let size = |key| golden.usize(key).unwrap_or_else(|| panic!("options have no `{key}`"));
+    LstmConfig::new(size("input_size"), size("hidden_size"))
+}
+
+pub fn cell(golden: &Golden) -> Result<Outputs, String> {
+    let config = cell_config(golden).with_bias(golden.flag("bias"));
+    let mut cell = config.init_cell(&golden.device);
+    fill(&mut cell, golden, "");
+    Ok(step(golden, &cell))
+}
+
+/// The exercise's plain cell: one matrix per gate and source, `[out, in]`.
+pub fn exercise_cell(golden: &Golden) -> Result<Outputs, String> {
+    let mut cell = cell_config(golden).init_cell(&golden.device);
+    let packed = |source: &str| {
+        let blocks = ["i", "f", "c", "o"]
+            .map(|gate| golden.leaf::<2>(&format!("param.W{gate}{source}")).transpose());
+        Tensor::cat(blocks.to_vec(), 1)
+    };
+    cell.weight_input = param(packed("x"));
+    cell.weight_hidden = param(packed("h"));
+    let biases = ["i", "f", "c", "o"].map(|gate| golden.leaf::<1>(&format!("param.b{gate}")));
+    cell.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
+    Ok(step(golden, &cell))
+}
+
+/// The Mogrifier notebook's plain LSTM: one matrix per gate on `[h, x]`.
+pub fn naive(golden: &Golden) -> Result<Outputs, String> {
+    let mut lstm = cell_config(golden).init(&golden.device);
+    let cell = &mut lstm.layers[0].forward;
+    let d_hidden = cell.d_hidden;
+    let gates = ["i", "f", "c", "o"].map(|gate| golden.leaf::<2>(&format!("param.W{gate}")));
+    let packed = Tensor::cat(gates.to_vec(), 1);
+    let [rows, columns] = packed.dims();
+    cell.weight_hidden = param(packed.clone().slice([0..d_hidden, 0..columns]));
+    cell.weight_input = param(packed.slice([d_hidden..rows, 0..columns]));
+    let biases = ["i", "f", "c", "o"].map(|gate| golden.leaf::<1>(&format!("param.b{gate}")));
+    cell.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
+
+    let (y, state) = lstm.forward(golden.leaf::<3>("x"), stacked_state(golden));
+    let state = state.into_stacked();
+    let mut outputs = vec![];
+    push(&mut outputs, "y", y);
+    push(&mut outputs, "h_n", state.hidden);
+    push(&mut outputs, "c_n", state.cell);
+    Ok(outputs)
+}
