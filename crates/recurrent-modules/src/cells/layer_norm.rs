@@ -145,6 +145,8 @@ pub struct LayerNormLstmCell {
     pub d_input: usize,
     /// Units.
     pub d_hidden: usize,
+    /// Features of the hidden state: `d_hidden`, or the projected size.
+    pub d_output: usize,
 }
 
 cell_step!(LayerNormLstmCell);
@@ -182,6 +184,7 @@ impl LayerNormLstmCell {
             clip: options.clip,
             d_input,
             d_hidden,
+            d_output: options.d_output(),
         }
     }
 }
@@ -214,8 +217,6 @@ impl Cell for LayerNormLstmCell {
     }
 
     fn d_output(&self) -> usize {
-        self.projection
-            .as_ref()
-            .map_or(self.d_hidden, |projection| projection.shape()[1])
+        self.d_output
     }
 }

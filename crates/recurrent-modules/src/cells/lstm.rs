@@ -79,6 +79,8 @@ pub struct LstmCell {
     pub d_input: usize,
     /// Units.
     pub d_hidden: usize,
+    /// Features of the hidden state: `d_hidden`, or the projected size.
+    pub d_output: usize,
 }
 
 cell_step!(LstmCell);
@@ -104,6 +106,7 @@ impl LstmCell {
             clip: options.clip,
             d_input,
             d_hidden,
+            d_output: options.d_output(),
         }
     }
 }
@@ -128,8 +131,6 @@ impl Cell for LstmCell {
     }
 
     fn d_output(&self) -> usize {
-        self.projection
-            .as_ref()
-            .map_or(self.d_hidden, |projection| projection.shape()[1])
+        self.d_output
     }
 }

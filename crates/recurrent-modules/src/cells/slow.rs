@@ -57,6 +57,8 @@ pub struct SlowLstmCell {
     pub d_input: usize,
     /// Units.
     pub d_hidden: usize,
+    /// Features of the hidden state: `d_hidden`, or the projected size.
+    pub d_output: usize,
 }
 
 cell_step!(SlowLstmCell);
@@ -94,6 +96,7 @@ impl SlowLstmCell {
             clip: options.clip,
             d_input,
             d_hidden,
+            d_output: options.d_output(),
         }
     }
 }
@@ -124,8 +127,6 @@ impl Cell for SlowLstmCell {
     }
 
     fn d_output(&self) -> usize {
-        self.projection
-            .as_ref()
-            .map_or(self.d_hidden, |projection| projection.shape()[1])
+        self.d_output
     }
 }
