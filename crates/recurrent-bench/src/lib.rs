@@ -85,5 +85,7 @@ pub mod cli;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod models;
 pub mod progress;
 pub mod report;
+pub mod tasks;

@@ -1,0 +1,3 @@
+//! The tasks: data, model, training loop and metric of each experiment.
+
+pub mod capacity;

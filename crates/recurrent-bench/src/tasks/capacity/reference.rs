@@ -1,0 +1,64 @@
+//! What the original's own code and README say of the capacity task.
+//!
+//! `data/capacity_reference.json` was made by running the script of lstms.pth under PyTorch 2.13
+//! with its Gal and Moon masks written as ordinary operations (`visible`; its own way of writing
+//! them does nothing on a current PyTorch), and holds the table of its README (`published`).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::report::Summary;
+
+/// Errors of the original.
+#[derive(Debug, Deserialize)]
+pub struct Reference {
+    results: BTreeMap<String, BTreeMap<String, Columns>>,
+    published: Published,
+    constant_outputs: BTreeMap<String, Values>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Columns {
+    protocol: Values,
+    eval_mode: Values,
+}
+
+#[derive(Debug, Deserialize)]
+struct Values {
+    values: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Published {
+    values: BTreeMap<String, f64>,
+}
+
+impl Reference {
+    /// The committed file.
+    ///
+    /// # Errors
+    /// If it is not what this module expects.
+    pub fn load() -> Result<Self, serde_json::Error> {
+        serde_json::from_str(include_str!("../../../data/capacity_reference.json"))
+    }
+
+    /// What the original code gives today: with dropout active, and in evaluation mode.
+    pub fn today(&self, model: &str) -> Option<(Summary, Summary)> {
+        let columns = self.results.get(model)?.get("visible")?;
+        Some((
+            Summary::of(&columns.protocol.values)?,
+            Summary::of(&columns.eval_mode.values)?,
+        ))
+    }
+
+    /// The figure in the README of lstms.pth.
+    pub fn published(&self, model: &str) -> Option<f64> {
+        self.published.values.get(model).copied()
+    }
+
+    /// The error when every output is 1, which a hidden state without dropout cannot exceed.
+    pub fn saturated(&self) -> Option<f64> {
+        Some(Summary::of(&self.constant_outputs.get("all outputs 1")?.values)?.mean)
+    }
+}
