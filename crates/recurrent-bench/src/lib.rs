@@ -89,3 +89,8 @@ pub mod models;
 pub mod progress;
 pub mod report;
 pub mod tasks;
+
+/// Compiles and runs the code blocks of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

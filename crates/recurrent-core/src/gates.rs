@@ -90,6 +90,12 @@ impl GateLayout {
     #[track_caller]
     pub fn permute_from<const D: usize>(&self, from: GateLayout, packed: Tensor<D>) -> Tensor<D> {
         let last = D - 1;
+        let columns = packed.dims()[last];
+        assert!(
+            columns % from.len() == 0,
+            "packed tensor has {columns} columns, expected a multiple of {} gates",
+            from.len(),
+        );
         let blocks = packed.chunk(from.len(), last);
         let picked: Vec<_> = self
             .0

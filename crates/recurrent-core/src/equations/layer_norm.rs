@@ -82,26 +82,31 @@ impl Normalizer {
     /// # Shapes
     /// - x, output `[rows, n]`
     pub fn normalize(&self, x: Tensor<2>) -> Tensor<2> {
-        let (centred, deviation) = self.centre(x);
-        centred / deviation
+        let (centred, root) = self.centre(x);
+        centred / self.deviation(root)
     }
 
-    /// `x − μ` and its divisor `[rows, 1]`.
+    /// `x − μ` and the root `[rows, 1]`: `√(s² + ε)` inside, `s` outside.
     fn centre(&self, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
         let mean = x.clone().mean_dim(1);
         let centred = x - mean;
         let divisor = self.divisor(centred.dims()[1]);
         let variance = centred.clone().square().sum_dim(1) / divisor;
-        let deviation = match self.place {
+        let root = match self.place {
             EpsilonPlace::InsideRoot => variance.add_scalar(self.epsilon).sqrt(),
             // The slope of √ at 0 is infinite: a constant row would give 0·∞ = NaN backwards.
             // The clamp passes no gradient there and is far below ε.
-            EpsilonPlace::OutsideRoot => variance
-                .clamp_min(f32::MIN_POSITIVE)
-                .sqrt()
-                .add_scalar(self.epsilon),
+            EpsilonPlace::OutsideRoot => variance.clamp_min(f32::MIN_POSITIVE).sqrt(),
         };
-        (centred, deviation)
+        (centred, root)
+    }
+
+    /// What `x − μ` is divided by.
+    fn deviation(&self, root: Tensor<2>) -> Tensor<2> {
+        match self.place {
+            EpsilonPlace::InsideRoot => root,
+            EpsilonPlace::OutsideRoot => root.add_scalar(self.epsilon),
+        }
     }
 
     fn divisor(&self, features: usize) -> f64 {
@@ -118,12 +123,9 @@ impl Normalizer {
     /// ∂L/∂x = (δ − mean(δ)) / d − (x − μ) · Σ(δ ⊙ (x − μ)) / (k · s̃ · d²)
     /// ```
     pub fn backward(&self, x: Tensor<2>, grad: Tensor<2>) -> Tensor<2> {
-        let (centred, deviation) = self.centre(x);
+        let (centred, root) = self.centre(x);
+        let deviation = self.deviation(root.clone());
         let divisor = self.divisor(centred.dims()[1]);
-        let root = match self.place {
-            EpsilonPlace::InsideRoot => deviation.clone(),
-            EpsilonPlace::OutsideRoot => deviation.clone().sub_scalar(self.epsilon),
-        };
         let along = (grad.clone() * centred.clone()).sum_dim(1);
         let mean = grad.clone().mean_dim(1);
         (grad - mean) / deviation.clone()

@@ -44,8 +44,8 @@ impl Tolerance {
 /// Compares values; the error text names the worst element.
 ///
 /// # Errors
-/// If the lengths differ, a value is not finite where the expected one is, or the difference is
-/// beyond the tolerance.
+/// If the lengths differ, a value on either side is not finite, or the difference is beyond the
+/// tolerance.
 pub fn close(
     name: &str,
     got: &[f64],
@@ -63,7 +63,7 @@ pub fn close(
     let mut worst = (0, 0.0);
     for (index, (a, b)) in got.iter().zip(expected).enumerate() {
         let difference = (a - b).abs();
-        if !a.is_finite() {
+        if !a.is_finite() || !b.is_finite() {
             return Err(format!("{name}[{index}]: got {a}, expected {b}"));
         }
         if difference > worst.1 {
