@@ -291,9 +291,8 @@ fn normalizer_backward_is_the_slope_and_autodiff(
             let ours = form.backward(input.clone().detach(), grad);
             let label = |what: &str| format!("{name} {dtype:?}: {what}");
             if features == 2 && dtype == DType::F32 {
-                // x̂ of two features is ±1 whatever x is: the slope is what ε leaves of a
-                // difference of terms near 1, below the rounding of f32.
-                assert_close(&label("slope"), &ours, &slope, Tolerance(2e-2));
+                // x̂ of two features is ±1 whatever x is: what ε leaves of the slope is below the
+                // rounding of f32. Checked in f64.
                 continue;
             }
             // Slopes of the scalar loop are good to 1e-8 of the largest.
@@ -432,7 +431,7 @@ fn permute_from_a_longer_layout() {
 }
 
 #[test]
-#[should_panic(expected = "got 10, expected a multiple of 4 gates")]
+#[should_panic(expected = "packed tensor has 10 columns, expected a multiple of 4 gates")]
 fn permute_from_of_indivisible_columns() {
     GateLayout::LSTM.permute_from(GateLayout::LSTMS_PTH, zeros(10));
 }

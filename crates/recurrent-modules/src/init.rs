@@ -129,7 +129,8 @@ fn lazy<const D: usize>(
     Param::uninitialized(
         ParamId::new(),
         move |device, require_grad| {
-            let tensor = make(device);
+            // What is joined from parts is no leaf of a graph until it is detached.
+            let tensor = make(device).detach();
             if require_grad {
                 tensor.require_grad()
             } else {

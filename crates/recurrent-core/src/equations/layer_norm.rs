@@ -91,7 +91,8 @@ impl Normalizer {
         let mean = x.clone().mean_dim(1);
         let centred = x - mean;
         let divisor = self.divisor(centred.dims()[1]);
-        let variance = centred.clone().square().sum_dim(1) / divisor;
+        // Not `/ divisor`: autodiff rounds the slope of a division by a scalar to f32, also in f64.
+        let variance = centred.clone().square().sum_dim(1) * divisor.recip();
         let root = match self.place {
             EpsilonPlace::InsideRoot => variance.add_scalar(self.epsilon).sqrt(),
             // The slope of √ at 0 is infinite: a constant row would give 0·∞ = NaN backwards.

@@ -15,6 +15,7 @@ pub use lengths::{Lengths, LengthsError};
 use crate::cell::Step;
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
+use crate::state::State;
 use plan::Plan;
 
 /// In which order the steps run. Outputs stay at the time of their input either way.
@@ -74,7 +75,10 @@ pub fn run<C: Step>(
             cell.check_state(&state, dims.batch_size);
             state
         }
-        None => cell.initial_state(dims.batch_size, &input.device()),
+        // Made in the device's dtype; the input may have another.
+        None => cell
+            .initial_state(dims.batch_size, &input.device())
+            .map(|tensor| tensor.cast(input.dtype())),
     };
     let no_masks = Masks::none();
     let masks = options.masks.unwrap_or(&no_masks);

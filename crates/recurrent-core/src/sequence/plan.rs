@@ -90,7 +90,7 @@ impl Plan {
         let shape = [self.seq_length, self.batch_size, features];
         match &self.ragged {
             Some(ragged) => {
-                let zero = Tensor::zeros([1, features], &rows.device());
+                let zero = Tensor::zeros([1, features], (&rows.device(), rows.dtype()));
                 Tensor::cat(vec![rows, zero], 0)
                     .select(0, ragged.scatter.clone())
                     .reshape(shape)

@@ -7,9 +7,11 @@ use burn::tensor::{DType, Device, Gradients, Shape, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_core::eval::compare::{Tolerance, close, values};
+use recurrent_core::{Mask, Masks};
+use recurrent_modules::cells::Cell;
 use recurrent_modules::{
-    LayerNormLstmConfig, LstmConfig, LstmState, NormConfig, Recurrent, RecurrentConfig,
-    RecurrentDropout, SlowLstmConfig, StackState,
+    Layer, LayerNormLstmConfig, LstmConfig, LstmState, NormConfig, Recurrent, RecurrentConfig,
+    RecurrentDropout, SlowLstmConfig, StackMasks, StackState,
 };
 
 // Sizes: all distinct, none a multiple of a vector width.
@@ -48,24 +50,6 @@ macro_rules! on_stack {
     };
 }
 pub(crate) use on_stack;
-
-/// `map_stack!(module, |stack| expression)`: a new stack of the same variant.
-macro_rules! map_stack {
-    ($module:expr, |$stack:ident| $body:expr) => {
-        match $module {
-            recurrent_modules::Recurrent::Lstm($stack) => {
-                recurrent_modules::Recurrent::Lstm($body)
-            }
-            recurrent_modules::Recurrent::SlowLstm($stack) => {
-                recurrent_modules::Recurrent::SlowLstm($body)
-            }
-            recurrent_modules::Recurrent::LayerNormLstm($stack) => {
-                recurrent_modules::Recurrent::LayerNormLstm($body)
-            }
-        }
-    };
-}
-pub(crate) use map_stack;
 
 /// Every variant, and the forms of those that have several, with sizes [`I`] and [`H`].
 pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
@@ -260,14 +244,18 @@ pub fn each_parameter<M: Module>(module: &M, f: impl FnMut(&str, &dyn AnyParam))
         f: F,
     }
     impl<F: FnMut(&str, &dyn AnyParam)> ModuleVisitor for Visit<F> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_string());
+        fn enter_module(&mut self, name: &str, container: &str) {
+            // Without the name of the variant, so that variants can be compared.
+            let is_variant = container.starts_with("Enum");
+            self.path.push(if is_variant { String::new() } else { name.to_string() });
         }
         fn exit_module(&mut self, _: &str, _: &str) {
             self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            (self.f)(&self.path.join("."), param);
+            let path: Vec<&str> =
+                self.path.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+            (self.f)(&path.join("."), param);
         }
     }
     module.visit(&mut Visit { path: vec![], f });
@@ -515,4 +503,56 @@ pub fn for_each(
             f(&name, &config, &module, &problem);
         }
     }
+}
+
+/// Units and output features of each cell, in state order.
+pub fn cell_sizes(module: &Recurrent) -> Vec<(usize, usize)> {
+    on_stack!(module, |stack| stack
+        .layers
+        .iter()
+        .flat_map(Layer::cells)
+        .map(|cell| (Cell::d_hidden(cell), Cell::d_output(cell)))
+        .collect())
+}
+
+/// Output features of each layer.
+pub fn layer_widths(module: &Recurrent) -> Vec<usize> {
+    on_stack!(module, |stack| stack.layers.iter().map(Layer::d_output).collect())
+}
+
+/// Masks of every kind at once, per step and per sequence in turn.
+pub fn random_masks(
+    module: &Recurrent,
+    seq_length: usize,
+    batch_size: usize,
+    seed: u64,
+    device: &Device,
+) -> StackMasks {
+    let mut numbers = Numbers::new(seed);
+    let mut turn = 0;
+    let mut mask = |features: usize, scale: f32| {
+        turn += 1;
+        Some(if turn % 2 == 0 {
+            Mask::PerStep(numbers.mask([seq_length, batch_size, features], 0.6, scale, device))
+        } else {
+            Mask::PerSequence(numbers.mask([batch_size, features], 0.6, scale, device))
+        })
+    };
+    let cells = cell_sizes(module)
+        .into_iter()
+        .map(|(d_hidden, d_output)| Masks {
+            hidden: mask(d_output, 1.25),
+            cell: mask(d_hidden, 1.25),
+            candidate: mask(d_hidden, 1.25),
+            update_hidden: mask(d_output, 1.0),
+            update_cell: mask(d_hidden, 1.0),
+        })
+        .collect();
+    let mut widths = layer_widths(module);
+    widths.pop();
+    let between = widths
+        .into_iter()
+        .map(|width| Some(numbers.mask([seq_length, batch_size, width], 0.6, 1.5, device)))
+        .collect();
+    StackMasks { cells, between }
 }

@@ -1,0 +1,701 @@
+//! Dropout: when it acts, what its masks are, and how gradients pass them.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::compare::{close, values};
+use recurrent_core::eval::oracle::{LstmOracle, OracleMasks, OracleNorm};
+use recurrent_core::{Mask, Masks};
+use recurrent_modules::cells::{LayerNormLstmCell, LstmCell};
+use recurrent_modules::{
+    ForwardOptions, LayerNormLstmConfig, LstmConfig, Norm, Recurrent, RecurrentConfig,
+    RecurrentDropout, StackMasks, StackState,
+};
+
+use crate::support::*;
+
+fn with_masks(masks: &StackMasks) -> ForwardOptions<'_> {
+    ForwardOptions {
+        masks: Some(masks),
+        ..ForwardOptions::default()
+    }
+}
+
+fn with_dropout(config: &RecurrentConfig, dropout: RecurrentDropout) -> RecurrentConfig {
+    with!(config.clone(), |c| c.with_recurrent_dropout(dropout))
+}
+
+fn output(module: &Recurrent, problem: &Problem) -> Vec<f64> {
+    let (output, _) = module.forward(problem.input.clone(), Some(problem.state.clone()));
+    values(&output)
+}
+
+#[test]
+fn zero_probability_is_none() {
+    for device in devices() {
+        for (name, config) in variants() {
+            for (layers, config) in [
+                ("one layer", config.clone()),
+                ("two layers", with!(config, |c| c.with_num_layers(2))),
+            ] {
+                let plain = build(&config, 11, &device);
+                let problem = Problem::new(&plain, true, 12, &device);
+                let expected = record(&plain, &problem, |x, s| plain.forward(x, Some(s)));
+                for dropout in dropouts(0.0) {
+                    let module = build(&with_dropout(&config, dropout), 11, &device);
+                    let masks = module.sample_masks(T, B, &device);
+                    assert!(masks.cells.iter().all(Masks::is_none), "{dropout:?}");
+                    assert!(masks.between.iter().all(Option::is_none), "{dropout:?}");
+                    let got = record(&module, &problem, |x, s| module.forward(x, Some(s)));
+                    got.assert_same(&expected, &format!("{name}, {layers}, {dropout:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// Multiplying by ones, and updating every unit, is the identity to the bit.
+#[test]
+fn masks_of_ones_are_none() {
+    let device = flex();
+    for_each(all_containers, &device, |name, _, module, problem| {
+        let mut masks = random_masks(module, T, B, 31, &device);
+        let ones = |mask: &mut Option<Mask>| {
+            *mask = mask.take().map(|mask| match mask {
+                Mask::PerSequence(mask) => Mask::PerSequence(mask.ones_like()),
+                Mask::PerStep(mask) => Mask::PerStep(mask.ones_like()),
+            });
+        };
+        for cell in &mut masks.cells {
+            ones(&mut cell.hidden);
+            ones(&mut cell.cell);
+            ones(&mut cell.candidate);
+            ones(&mut cell.update_hidden);
+            ones(&mut cell.update_cell);
+        }
+        for mask in masks.between.iter_mut().flatten() {
+            *mask = mask.ones_like();
+        }
+        let got = record(module, problem, |x, s| {
+            module.forward_with(x, Some(s), with_masks(&masks))
+        });
+        let expected = record(module, problem, |x, s| module.forward(x, Some(s)));
+        got.assert_same(&expected, name);
+    });
+}
+
+/// Kinds that leave no trace in evaluation.
+fn kinds_without_expectation() -> Vec<RecurrentDropout> {
+    let mut kinds = dropouts(0.5);
+    kinds.retain(|kind| !matches!(kind, RecurrentDropout::Zoneout { .. }));
+    kinds
+}
+
+#[test]
+fn dropout_acts_in_training_only() {
+    for device in devices() {
+        let plain_device = device.clone().without_autodiff();
+        for (name, config) in variants() {
+            let reference = build(&with!(config.clone(), |c| c.with_num_layers(2)), 11, &device);
+            let problem = Problem::new(&reference, true, 12, &device);
+            let expected = output(&reference, &problem);
+            let on_plain = Problem {
+                input: problem.input.clone().without_autodiff(),
+                state: problem.state.clone().map(Tensor::without_autodiff),
+            };
+
+            let mut configs: Vec<(String, RecurrentConfig)> = kinds_without_expectation()
+                .into_iter()
+                .map(|kind| {
+                    let config = with!(config.clone(), |c| c.with_num_layers(2));
+                    (format!("{name}, {kind:?}"), with_dropout(&config, kind))
+                })
+                .collect();
+            configs.push((
+                format!("{name}, between"),
+                with!(config.clone(), |c| c.with_num_layers(2).with_dropout(0.5)),
+            ));
+            for (name, config) in configs {
+                let module = build(&config, 11, &device);
+                let training = output(&module, &problem);
+                assert_differs(&name, &training, &expected);
+                // A new mask in each call.
+                assert_differs(&name, &training, &output(&module, &problem));
+                // `no_grad` only stops gradients, as with Burn's Dropout.
+                assert_differs(&name, &output(&module.clone().no_grad(), &problem), &expected);
+
+                let frozen = module.clone().freeze();
+                assert_same(&name, &output(&frozen, &problem), &expected);
+                assert_differs(&name, &output(&frozen.unfreeze(), &problem), &expected);
+
+                let valid = module.valid();
+                assert_same(&name, &output(&valid, &on_plain), &expected);
+                // Even with an input on an autodiff device.
+                assert_same(&name, &output(&valid, &problem), &expected);
+                assert_differs(&name, &output(&valid.train(), &problem), &expected);
+
+                let never = build(&config, 11, &plain_device);
+                assert_same(&name, &output(&never, &on_plain), &expected);
+                // `step` asks the same questions.
+                let step = |module: &Recurrent, problem: &Problem| {
+                    let x = problem.input.clone().slice([0..B, 0..1, 0..I]);
+                    let (y, _) = module.step(x.squeeze_dim(1), Some(problem.state.clone()));
+                    values(&y)
+                };
+                let still = step(&reference, &problem);
+                assert_same(&name, &step(&module.valid(), &on_plain), &still);
+                assert_differs(&name, &step(&module, &problem), &still);
+            }
+        }
+    }
+}
+
+/// Explicit masks act in evaluation too.
+#[test]
+fn explicit_masks_act_everywhere() {
+    let device = flex();
+    let plain = Device::flex();
+    for (name, config) in variants() {
+        let module = build(&config, 11, &device);
+        let problem = Problem::new(&module, true, 12, &device);
+        let masks = random_masks(&module, T, B, 31, &device);
+        let masked = |module: &Recurrent, device: &Device| {
+            let problem = Problem::new(module, true, 12, device);
+            let masks = random_masks(module, T, B, 31, device);
+            let state = Some(problem.state.clone());
+            let (output, _) = module.forward_with(problem.input.clone(), state, with_masks(&masks));
+            values(&output)
+        };
+        let expected = masked(&module, &device);
+        assert_differs(name, &expected, &output(&module, &problem));
+        assert_same(name, &masked(&module.valid(), &plain), &expected);
+        // Twice the same masks, twice the same call; other masks, another.
+        let run = |masks: &StackMasks| {
+            record(&module, &problem, |x, s| module.forward_with(x, Some(s), with_masks(masks)))
+        };
+        run(&masks).assert_same(&run(&masks), name);
+        let others = random_masks(&module, T, B, 32, &device);
+        assert_differs(name, run(&others).get("output"), run(&masks).get("output"));
+    }
+}
+
+/// Sampled masks given twice give the same call twice; given masks are used instead of sampling.
+#[test]
+fn sampled_masks_are_reproducible_values() {
+    for device in devices() {
+        for (name, config) in variants() {
+            for kind in dropouts(0.4) {
+                let config = with!(with_dropout(&config, kind), |c| c
+                    .with_num_layers(2)
+                    .with_dropout(0.3)
+                    .with_bidirectional(true));
+                let module = build(&config, 11, &device);
+                let problem = Problem::new(&module, true, 12, &device);
+                let masks = module.sample_masks(T, B, &device);
+                let run = || {
+                    record(&module, &problem, |x, s| {
+                        module.forward_with(x, Some(s), with_masks(&masks))
+                    })
+                };
+                run().assert_same(&run(), &format!("{name}, {kind:?}"));
+            }
+        }
+    }
+}
+
+/// The zeros of a training output are its mask: with that mask given, the same call results.
+#[test]
+fn a_training_output_shows_its_masks() {
+    for device in devices() {
+        for (name, config) in variants() {
+            for kind in [
+                RecurrentDropout::Standard { prob: 0.5 },
+                RecurrentDropout::Gal { prob: 0.5 },
+            ] {
+                let config = with!(with_dropout(&config, kind), |c| c.with_batch_first(false));
+                let module = build(&config, 11, &device);
+                let problem = Problem::new(&module, false, 12, &device);
+                let (x, s) = (problem.input.clone(), problem.state.clone());
+                let (output, state) = module.forward(x.clone(), Some(s.clone()));
+                let mask = output.clone().not_equal_elem(0.0).float() * 2.0;
+                let zeros = values(&mask).iter().filter(|&&m| m == 0.0).count();
+                assert!(zeros > 0 && zeros < B * T * H, "{name}: {zeros} zeros");
+                let first = mask.clone().slice([0..1, 0..B, 0..H]).squeeze_dim::<2>(0);
+                let mask = match kind {
+                    RecurrentDropout::Gal { .. } => {
+                        let all = values(&mask);
+                        let repeated: Vec<f64> = values(&first).repeat(T);
+                        assert_same(&format!("{name}: one mask over time"), &all, &repeated);
+                        Mask::PerSequence(first)
+                    }
+                    _ => Mask::PerStep(mask),
+                };
+                let masks = StackMasks {
+                    cells: vec![Masks {
+                        hidden: Some(mask),
+                        ..Masks::none()
+                    }],
+                    between: vec![],
+                };
+                let (again, last) = module.forward_with(x, Some(s), with_masks(&masks));
+                assert_same(name, &values(&again), &values(&output));
+                assert_same(name, &values(&last.last().cell), &values(&state.last().cell));
+            }
+        }
+    }
+}
+
+/// Rows (or steps) of a mask, each `width` values.
+fn rows(mask: &Option<Mask>, width: usize) -> Vec<Vec<f64>> {
+    let list = match mask.as_ref().expect("a mask") {
+        Mask::PerSequence(mask) => values(mask),
+        Mask::PerStep(mask) => values(mask),
+    };
+    list.chunks(width).map(<[f64]>::to_vec).collect()
+}
+
+fn is_per_step(mask: &Option<Mask>) -> bool {
+    matches!(mask, Some(Mask::PerStep(_)))
+}
+
+/// Values are 0 or `scale`, and the share of `scale` is near `keep` (five standard deviations).
+#[track_caller]
+fn assert_distribution(name: &str, list: &[f64], keep: f64, scale: f64) {
+    let scale = f64::from(scale as f32);
+    assert!(
+        list.iter().all(|&v| v == 0.0 || (v - scale).abs() < 1e-6 * scale),
+        "{name}: values other than 0 and {scale}"
+    );
+    let kept = list.iter().filter(|&&v| v != 0.0).count() as f64 / list.len() as f64;
+    let allowed = 5.0 * (keep * (1.0 - keep) / list.len() as f64).sqrt();
+    assert!((kept - keep).abs() < allowed, "{name}: keep rate {kept}, expected {keep} ± {allowed}");
+}
+
+#[test]
+fn sampled_masks_have_their_form_and_rate() {
+    const STEPS: usize = 40;
+    const ROWS: usize = 50;
+    for device in devices() {
+        for (name, config) in variants() {
+            let config = with!(config, |c| c.with_d_proj(Some(P)).with_num_layers(2));
+            let sample = |kind: RecurrentDropout| {
+                let module = with_dropout(&config, kind).init(&device);
+                module.sample_masks(STEPS, ROWS, &device).cells
+            };
+            let prob = 0.3;
+            for (kind, on_hidden, on_cell, on_candidate) in [
+                (RecurrentDropout::Standard { prob }, true, false, false),
+                (RecurrentDropout::Gal { prob }, true, false, false),
+                (RecurrentDropout::Moon { prob }, false, true, false),
+                (RecurrentDropout::Semeniuta { prob }, false, false, true),
+            ] {
+                let name = format!("{name}, {kind:?}");
+                let per_step = matches!(
+                    kind,
+                    RecurrentDropout::Standard { .. } | RecurrentDropout::Semeniuta { .. }
+                );
+                let cells = sample(kind);
+                assert_eq!(cells.len(), 2, "{name}");
+                for masks in &cells {
+                    let places = [&masks.hidden, &masks.cell, &masks.candidate];
+                    let there = places.map(Option::is_some);
+                    assert_eq!(there, [on_hidden, on_cell, on_candidate], "{name}");
+                    assert!(masks.update_hidden.is_none() && masks.update_cell.is_none());
+                    let mask = places.into_iter().find(|mask| mask.is_some()).expect("one");
+                    assert_eq!(is_per_step(mask), per_step, "{name}");
+
+                    let width = if on_hidden { P } else { H };
+                    let rows = rows(mask, width);
+                    assert_eq!(rows.len(), if per_step { STEPS * ROWS } else { ROWS }, "{name}");
+                    assert_distribution(&name, &rows.concat(), 1.0 - prob, 1.0 / (1.0 - prob));
+                    // Sequences differ, and so do steps.
+                    assert!(rows[..ROWS].windows(2).any(|pair| pair[0] != pair[1]), "{name}");
+                    if per_step {
+                        let first: Vec<_> = rows.iter().step_by(ROWS).collect();
+                        assert!(first.windows(2).any(|pair| pair[0] != pair[1]), "{name}");
+                    }
+                }
+                // Layers and calls have masks of their own.
+                let all = |cells: &[Masks], k: usize| {
+                    let masks = &cells[k];
+                    let mask = [&masks.hidden, &masks.cell, &masks.candidate]
+                        .into_iter()
+                        .find(|mask| mask.is_some())
+                        .expect("one");
+                    rows(mask, 1)
+                };
+                assert_ne!(all(&cells, 0), all(&cells, 1), "{name}: layers share a mask");
+                assert_ne!(all(&cells, 0), all(&sample(kind), 0), "{name}: calls share a mask");
+            }
+
+            let cells = sample(RecurrentDropout::Zoneout {
+                hidden: 0.2,
+                cell: 0.45,
+            });
+            for masks in &cells {
+                assert!(masks.hidden.is_none() && masks.cell.is_none());
+                assert!(masks.candidate.is_none());
+                assert!(is_per_step(&masks.update_hidden) && is_per_step(&masks.update_cell));
+                let hidden = rows(&masks.update_hidden, P).concat();
+                let cell = rows(&masks.update_cell, H).concat();
+                assert_eq!((hidden.len(), cell.len()), (STEPS * ROWS * P, STEPS * ROWS * H));
+                assert_distribution(name, &hidden, 0.8, 1.0);
+                assert_distribution(name, &cell, 0.55, 1.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn dropout_between_layers_spares_the_last() {
+    for device in devices() {
+        for (name, config) in variants() {
+            let config = with!(config, |c| c
+                .with_num_layers(3)
+                .with_layer_sizes(Some(vec![8, 13, H]))
+                .with_bidirectional(true)
+                .with_dropout(0.9));
+            let module = build(&config, 11, &device);
+            let masks = module.sample_masks(40, B, &device);
+            let shapes: Vec<_> = masks
+                .between
+                .iter()
+                .map(|mask| mask.as_ref().expect("a mask").dims())
+                .collect();
+            assert_eq!(shapes, [[40, B, 16], [40, B, 26]], "{name}");
+            for mask in masks.between.iter().flatten() {
+                assert_distribution(name, &values(mask), 0.1, 10.0);
+            }
+            assert!(masks.cells.iter().all(Masks::is_none), "{name}");
+
+            let problem = Problem::new(&module, true, 12, &device);
+            let list = output(&module, &problem);
+            assert!(list.iter().all(|&v| v != 0.0), "{name}: the last layer is dropped");
+        }
+    }
+}
+
+/// A mask between layers is a product of the first stack's output.
+#[test]
+fn masks_between_layers_multiply_outputs() {
+    let device = flex();
+    for (name, config) in variants() {
+        let config = with!(config, |c| c.with_num_layers(2));
+        let module = build(&config, 11, &device);
+        let problem = Problem::new(&module, true, 12, &device);
+        let mask = Numbers::new(8).mask([T, B, H], 0.5, 2.0, &device);
+        let masks = StackMasks {
+            cells: vec![],
+            between: vec![Some(mask.clone())],
+        };
+        let got = record(&module, &problem, |x, s| {
+            module.forward_with(x, Some(s), with_masks(&masks))
+        });
+        let expected = record(&module, &problem, |x, s| {
+            on_stack!(&module, |stack| {
+                let half = |k: usize| {
+                    let mut half = stack.clone();
+                    half.layers = vec![stack.layers[k].clone()];
+                    half
+                };
+                let initial = |k: usize| Some(StackState::from(s.cells[k].clone()));
+                let (x, first) = half(0).forward(x, initial(0));
+                let (y, second) = half(1).forward(x * mask.swap_dims(0, 1), initial(1));
+                let cells = vec![first.last().clone(), second.last().clone()];
+                (y, StackState { cells })
+            })
+        });
+        got.assert_same(&expected, name);
+    }
+}
+
+/// Streaming with one set of masks is the sequence with them.
+#[test]
+fn step_with_reads_masks_at_its_time() {
+    for device in devices() {
+        for_each(containers, &device, |name, config, module, problem| {
+            let axis = usize::from(batch_first(config));
+            let masks = random_masks(module, T, B, 31, &device);
+            let got = record(module, problem, |x, s| {
+                let mut state = s;
+                let mut outputs = vec![];
+                for (t, x_t) in x.chunk(T, axis).into_iter().enumerate() {
+                    let x_t = x_t.squeeze_dim::<2>(axis);
+                    let (y, next) = on_stack!(module, |stack| {
+                        stack.step_with(x_t, Some(state), &masks, t)
+                    });
+                    outputs.push(y.unsqueeze_dim::<3>(axis));
+                    state = next;
+                }
+                (Tensor::cat(outputs, axis), state)
+            });
+            let expected = record(module, problem, |x, s| {
+                module.forward_with(x, Some(s), with_masks(&masks))
+            });
+            got.assert_close(&expected, name);
+        });
+    }
+}
+
+/// Gradients of one step with cotangents on the output and the final cell.
+fn one_step(
+    module: &Recurrent,
+    problem: &Problem,
+    masks: Masks,
+    on_output: Option<&Tensor<2>>,
+    on_cell: Option<&Tensor<2>>,
+) -> Results {
+    let input = leaf(&problem.input);
+    let initial = problem.state.clone().map(|tensor| leaf(&tensor));
+    let masks = StackMasks {
+        cells: vec![masks],
+        between: vec![],
+    };
+    let (output, state) =
+        module.forward_with(input.clone(), Some(initial.clone()), with_masks(&masks));
+    let mut loss = Tensor::<1>::zeros([1], &input.device());
+    if let Some(weights) = on_output {
+        loss = loss + (output.squeeze_dim::<2>(1) * weights.clone()).sum();
+    }
+    if let Some(weights) = on_cell {
+        loss = loss + (state.last().cell.clone() * weights.clone()).sum();
+    }
+    let gradients = loss.backward();
+    let mut results = Results::default();
+    let mut insert = |name: &str, gradient: Option<Vec<f64>>| {
+        results.0.insert(name.into(), gradient.unwrap_or_default());
+    };
+    insert("input", input.grad(&gradients).map(|g| values(&g)));
+    let initial = initial.last();
+    insert("cell", initial.cell.grad(&gradients).map(|g| values(&g)));
+    insert("hidden", initial.hidden.grad(&gradients).map(|g| values(&g)));
+    each_parameter(module, |path, param| insert(path, param.gradient(&gradients)));
+    results
+}
+
+/// With p = 0.5 the scale 2 is exact: a dropped unit's path has gradient 0 and a kept one's twice
+/// its own, which is to say that the mask acts on the cotangent.
+#[test]
+fn gradients_flow_through_masks() {
+    let device = flex();
+    for (name, config) in variants() {
+        let module = build(&config, 11, &device);
+        let problem = Problem::sized(&module, true, B, 1, 12, &device);
+        let weights = Numbers::new(6).tensor::<2>([B, H], &device);
+        let mask = Numbers::new(7).mask::<2>([B, H], 0.5, 2.0, &device);
+        let masked_weights = weights.clone() * mask.clone();
+
+        let on_hidden = Masks {
+            hidden: Some(Mask::PerSequence(mask.clone())),
+            ..Masks::none()
+        };
+        let got = one_step(&module, &problem, on_hidden, Some(&weights), None);
+        let expected = one_step(&module, &problem, Masks::none(), Some(&masked_weights), None);
+        got.assert_same(&expected, &format!("{name}, hidden"));
+        let unmasked = one_step(&module, &problem, Masks::none(), Some(&weights), None);
+        assert_differs(name, got.get("input"), unmasked.get("input"));
+
+        let carries_normalized =
+            matches!(&config, RecurrentConfig::LayerNormLstm(c) if c.carry_normalized);
+        if carries_normalized {
+            continue; // the carried cell mixes the units
+        }
+        let on_cell = Masks {
+            cell: Some(Mask::PerStep(mask.clone().unsqueeze_dim(0))),
+            ..Masks::none()
+        };
+        let got = one_step(&module, &problem, on_cell, None, Some(&weights));
+        let expected = one_step(&module, &problem, Masks::none(), None, Some(&masked_weights));
+        got.assert_same(&expected, &format!("{name}, cell"));
+        let unmasked = one_step(&module, &problem, Masks::none(), None, Some(&weights));
+        for (k, mask) in values(&mask).into_iter().enumerate() {
+            assert_eq!(got.get("cell")[k], mask * unmasked.get("cell")[k], "{name}, unit {k}");
+        }
+    }
+}
+
+/// The candidate's mask acts on its own gate's gradient and on no other path to c'.
+#[test]
+fn gradients_flow_through_candidate_masks() {
+    let device = flex();
+    let module = build(&RecurrentConfig::Lstm(LstmConfig::new(I, H)), 11, &device);
+    // One sequence, so that the gradient of a bias is that of one unit.
+    let problem = Problem::sized(&module, true, 1, 1, 12, &device);
+    let weights = Numbers::new(6).tensor::<2>([1, H], &device);
+    let mask = Numbers::new(7).mask::<2>([1, H], 0.5, 2.0, &device);
+    let masks = Masks {
+        candidate: Some(Mask::PerSequence(mask.clone())),
+        ..Masks::none()
+    };
+    let got = one_step(&module, &problem, masks, None, Some(&weights));
+    let unmasked = one_step(&module, &problem, Masks::none(), None, Some(&weights));
+    let bias = "layers.0.forward.bias";
+    let mask = values(&mask);
+    assert!(mask.contains(&0.0) && mask.contains(&2.0));
+    for (k, mask) in mask.into_iter().enumerate() {
+        let at = |results: &Results, gate: usize| results.get(bias)[gate * H + k];
+        // c' = f⊙c + i⊙m⊙g: the input gate and the candidate are behind the mask.
+        assert_eq!(at(&got, 0), mask * at(&unmasked, 0), "input gate {k}");
+        assert_eq!(at(&got, 1), at(&unmasked, 1), "forget gate {k}");
+        assert_eq!(at(&got, 2), mask * at(&unmasked, 2), "candidate {k}");
+        assert_ne!(at(&unmasked, 2), 0.0);
+    }
+    assert_same("cell", got.get("cell"), unmasked.get("cell"));
+}
+
+/// Zoneout's gradient: what is kept passes the old state's gradient unchanged.
+#[test]
+fn gradients_flow_through_zoneout() {
+    let device = flex();
+    for (name, config) in variants() {
+        let module = build(&config, 11, &device);
+        let problem = Problem::sized(&module, true, B, 1, 12, &device);
+        let weights = Numbers::new(6).tensor::<2>([B, H], &device);
+        let none = Tensor::<2>::zeros([B, H], &device);
+        // Nothing is updated: the state's gradient is the cotangent, all others are zero.
+        let masks = Masks {
+            update_hidden: Some(Mask::PerSequence(none.clone())),
+            update_cell: Some(Mask::PerSequence(none)),
+            ..Masks::none()
+        };
+        let got = one_step(&module, &problem, masks, Some(&weights), Some(&weights));
+        for (entry, list) in &got.0 {
+            if entry == "cell" || entry == "hidden" {
+                assert_same(&format!("{name}: {entry}"), list, &values(&weights));
+            } else {
+                assert!(list.iter().all(|&g| g == 0.0), "{name}: {entry}");
+            }
+        }
+    }
+}
+
+fn oracle_norm(norm: &Option<Norm>) -> Option<OracleNorm> {
+    use recurrent_modules::{EpsilonPlace, Variance};
+    norm.as_ref().map(|norm| OracleNorm {
+        unbiased: norm.normalizer.variance == Variance::Unbiased,
+        epsilon: norm.normalizer.epsilon,
+        inside_root: norm.normalizer.place == EpsilonPlace::InsideRoot,
+        gain: norm.gain.as_ref().map_or(vec![], |gain| values(&gain.val())),
+        shift: norm.shift.as_ref().map_or(vec![], |shift| values(&shift.val())),
+    })
+}
+
+fn oracle_of_lstm(cell: &LstmCell) -> LstmOracle {
+    LstmOracle {
+        d_input: cell.d_input,
+        d_hidden: cell.d_hidden,
+        weight_input: values(&cell.weight_input.val()),
+        weight_hidden: values(&cell.weight_hidden.val()),
+        bias: cell.bias.as_ref().map_or(vec![], |bias| values(&bias.val())),
+        clip: cell.clip,
+        projection: cell.projection.as_ref().map_or(vec![], |p| values(&p.val())),
+        ..LstmOracle::default()
+    }
+}
+
+fn oracle_of_layer_norm(cell: &LayerNormLstmCell) -> LstmOracle {
+    let vector = |bias: &Option<burn::module::Param<Tensor<1>>>| {
+        bias.as_ref().map_or(vec![], |bias| values(&bias.val()))
+    };
+    LstmOracle {
+        d_input: cell.d_input,
+        d_hidden: cell.d_hidden,
+        weight_input: values(&cell.weight_input.val()),
+        weight_hidden: values(&cell.weight_hidden.val()),
+        bias: vector(&cell.bias),
+        bias_input: vector(&cell.bias_input),
+        bias_hidden: vector(&cell.bias_hidden),
+        norm_input: oracle_norm(&cell.norm_input),
+        norm_hidden: oracle_norm(&cell.norm_hidden),
+        norm_cell: oracle_norm(&cell.norm_cell),
+        carry_normalized: cell.carry_normalized,
+        clip: cell.clip,
+        projection: cell.projection.as_ref().map_or(vec![], |p| values(&p.val())),
+    }
+}
+
+/// In evaluation zoneout is the expectation: c' = (1 − p)·c̃ + p·c, against a scalar loop in f64.
+#[test]
+fn zoneout_in_evaluation_is_its_expectation() {
+    let device = Device::flex();
+    let (hidden, cell) = (0.3, 0.6);
+    for (name, config) in variants() {
+        for (proj, clip) in [(None, None), (Some(P), Some(0.4))] {
+            let config = with!(config.clone(), |c| c
+                .with_recurrent_dropout(RecurrentDropout::Zoneout { hidden, cell })
+                .with_d_proj(proj)
+                .with_clip(clip));
+            let module = build(&config, 11, &device);
+            let oracle = match &module {
+                Recurrent::Lstm(stack) => oracle_of_lstm(&stack.layers[0].forward),
+                Recurrent::LayerNormLstm(stack) => oracle_of_layer_norm(&stack.layers[0].forward),
+                // The twin with the same weights is the Lstm: `slow_lstm_is_the_lstm`.
+                Recurrent::SlowLstm(_) => continue,
+            };
+            let problem = Problem::new(&module, true, 12, &device);
+            let (output, state) =
+                module.forward(problem.input.clone(), Some(problem.state.clone()));
+            let d_output = module.d_output();
+            let masks = OracleMasks {
+                update_hidden: vec![1.0 - hidden; d_output],
+                update_cell: vec![1.0 - cell; H],
+                ..OracleMasks::default()
+            };
+            let (output, last) = (values(&output), values(&state.last().cell));
+            let inputs = values(&problem.input);
+            let h0 = values(&problem.state.last().hidden);
+            let c0 = values(&problem.state.last().cell);
+            for row in 0..B {
+                let xs: Vec<Vec<f64>> = (0..T)
+                    .map(|t| inputs[(row * T + t) * I..][..I].to_vec())
+                    .collect();
+                let trace = oracle.run(
+                    &xs,
+                    &h0[row * d_output..][..d_output],
+                    &c0[row * H..][..H],
+                    &vec![masks.clone(); T],
+                );
+                let expected: Vec<f64> =
+                    trace.iter().flat_map(|step| step.hidden.clone()).collect();
+                let got = &output[row * T * d_output..][..T * d_output];
+                close(name, got, &expected, value_tolerance()).unwrap();
+                let cells = &trace[T - 1].cell;
+                close(name, &last[row * H..][..H], cells, value_tolerance()).unwrap();
+            }
+            // `step` too, and a plain module is another function.
+            let plain = build(
+                &with!(config, |c| c.with_recurrent_dropout(RecurrentDropout::None)),
+                11,
+                &device,
+            );
+            let (other, _) = plain.forward(problem.input.clone(), Some(problem.state.clone()));
+            assert_differs(name, &values(&other), &output);
+            let x = problem.input.clone().slice([0..B, 0..1, 0..I]).squeeze_dim::<2>(1);
+            let (y, _) = module.step(x, Some(problem.state.clone()));
+            let first: Vec<f64> = (0..B)
+                .flat_map(|row| output[row * T * d_output..][..d_output].to_vec())
+                .collect();
+            close(name, &values(&y), &first, value_tolerance()).unwrap();
+        }
+    }
+}
+
+/// One of the two rates at a time.
+#[test]
+fn zoneout_rates_are_apart() {
+    let device = Device::flex();
+    let config = |hidden, cell| {
+        RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::zoneout(I, H, hidden, cell))
+    };
+    let run = |hidden: f64, cell: f64| {
+        let module = build(&config(hidden, cell), 11, &device);
+        let problem = Problem::sized(&module, true, B, 1, 12, &device);
+        record(&module, &problem, |x, s| module.forward(x, Some(s)))
+    };
+    let none = run(0.0, 0.0);
+    let hidden = run(0.5, 0.0);
+    let cell = run(0.0, 0.5);
+    assert_same("cell", hidden.get("state.0.cell"), none.get("state.0.cell"));
+    assert_differs("hidden", hidden.get("state.0.hidden"), none.get("state.0.hidden"));
+    assert_same("hidden", cell.get("state.0.hidden"), none.get("state.0.hidden"));
+    assert_differs("cell", cell.get("state.0.cell"), none.get("state.0.cell"));
+}

@@ -1,0 +1,292 @@
+//! The modules as Burn modules: training in a user's struct, records, configs as files, states.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::store::ModuleRecord;
+use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::compare::values;
+use recurrent_modules::{
+    LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, NormBias, NormConfig, Recurrent,
+    RecurrentConfig, RecurrentDropout, SlowLstmConfig, StackState,
+};
+
+use crate::support::*;
+
+#[derive(Module, Debug)]
+struct Model {
+    recurrent: Recurrent,
+    second: LayerNormLstm,
+    head: Linear,
+}
+
+impl Model {
+    fn forward(&self, input: Tensor<3>) -> Tensor<3> {
+        let (x, _) = self.recurrent.forward(input, None);
+        let (x, _) = self.second.forward(x, None);
+        self.head.forward(x)
+    }
+}
+
+#[test]
+fn a_field_of_a_users_module_trains() {
+    for device in devices() {
+        for (name, config) in variants() {
+            let config = with!(config, |c| c.with_bidirectional(true).with_d_proj(Some(P)));
+            let mut model = Model {
+                recurrent: config.init(&device),
+                second: LayerNormLstmConfig::gal(2 * P, 5, 0.0).init(&device),
+                head: LinearConfig::new(5, 2).init(&device),
+            };
+            let mut numbers = Numbers::new(21);
+            let input = numbers.tensor::<3>([B, T, I], &device);
+            let target = numbers.tensor::<3>([B, T, 2], &device);
+            let loss = |model: &Model| {
+                (model.forward(input.clone()) - target.clone()).square().mean()
+            };
+            let mut optimizer = SgdConfig::new().init();
+            let before = loss(&model);
+            let gradients = GradientsParams::from_grads(before.backward(), &model);
+            let mut parameters = 0;
+            each_parameter(&model, |_, _| parameters += 1);
+            assert_eq!(gradients.len(), parameters, "{name}");
+            let old = model.clone();
+            model = optimizer.step(0.05, model, gradients);
+            let after = loss(&model);
+            assert!(
+                values(&after)[0] < values(&before)[0],
+                "{name}: the loss went from {before} to {after}"
+            );
+            let mut moved = vec![];
+            each_parameter(&old, |_, param| moved.push(param.values()));
+            let mut index = 0;
+            each_parameter(&model, |path, param| {
+                assert_ne!(param.values(), moved[index], "{name}: {path} did not move");
+                assert!(param.requires_grad(), "{name}: {path} after the step");
+                index += 1;
+            });
+        }
+    }
+}
+
+#[test]
+fn valid_forward_is_the_training_forward() {
+    for device in devices() {
+        let plain = device.clone().without_autodiff();
+        for_each(all_containers, &device, |name, _, module, problem| {
+            let valid = module.valid();
+            each_parameter(&valid, |path, param| assert!(!param.requires_grad(), "{path}"));
+            let on_plain = Problem {
+                input: problem.input.clone().without_autodiff(),
+                state: problem.state.clone().map(Tensor::without_autodiff),
+            };
+            let got = record(&valid, &on_plain, |x, s| {
+                assert_eq!(x.device(), plain);
+                valid.forward(x, Some(s))
+            });
+            let expected = record(module, problem, |x, s| module.forward(x, Some(s)));
+            got.assert_same(&expected.only(|name| !name.starts_with("grad.")), name);
+        });
+    }
+}
+
+/// A record holds every parameter: loaded into another module of the same config it gives the same
+/// function, also after a file, and from a training device to a plain one.
+#[test]
+fn saving_and_loading_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("module.bpk");
+    for device in devices() {
+        let plain = device.clone().without_autodiff();
+        for_each(all_containers, &device, |name, config, module, problem| {
+            let expected = record(module, problem, |x, s| module.forward(x, Some(s)));
+            let other = || build(config, 99, &device);
+            let run = |module: &Recurrent| {
+                record(module, problem, |x, s| module.forward(x, Some(s)))
+            };
+            assert_differs(name, run(&other()).get("output"), expected.get("output"));
+
+            let loaded = other().load_record(module.clone().into_record());
+            run(&loaded).assert_same(&expected, name);
+
+            module.clone().into_record().save(&path).expect("saved");
+            let record_of_file = ModuleRecord::load(&path).expect("loaded");
+            run(&other().load_record(record_of_file)).assert_same(&expected, name);
+            // Also into parameters that were never drawn.
+            let fresh = config.init(&device).load_file(&path);
+            run(&fresh).assert_same(&expected, name);
+
+            let on_plain = config.init(&plain).load_file(&path);
+            let (output, _) = on_plain.forward(
+                problem.input.clone().without_autodiff(),
+                Some(problem.state.clone().map(Tensor::without_autodiff)),
+            );
+            assert_same(name, &values(&output), expected.get("output"));
+            std::fs::remove_file(&path).expect("removed");
+        });
+    }
+}
+
+/// Records of other sizes are refused.
+#[test]
+fn records_of_other_sizes_are_refused() {
+    let device = Device::flex();
+    for (name, config) in variants() {
+        let record = || config.init(&device).into_record();
+        assert!(config.init(&device).try_load_record(record()).is_ok(), "{name}");
+        let deeper = with!(config.clone(), |c| c.with_num_layers(2));
+        assert!(deeper.init(&device).try_load_record(record()).is_err(), "{name}");
+        let wider = with!(config.clone(), |c| {
+            let mut c = c;
+            c.d_input += 1;
+            c
+        });
+        assert!(wider.init(&device).try_load_record(record()).is_err(), "{name}");
+    }
+}
+
+/// Every field away from its default.
+fn unusual() -> Vec<RecurrentConfig> {
+    let init = |value: f64| Some(Initializer::Constant { value });
+    let shared = |config: RecurrentConfig| {
+        with!(config, |c| c
+            .with_num_layers(2)
+            .with_layer_sizes(Some(vec![9, H]))
+            .with_bidirectional(true)
+            .with_batch_first(false)
+            .with_dropout(0.25)
+            .with_recurrent_dropout(RecurrentDropout::Zoneout {
+                hidden: 0.1,
+                cell: 0.2,
+            })
+            .with_d_proj(Some(P))
+            .with_clip(Some(3.5))
+            .with_initializer(Some(Initializer::Orthogonal { gain: 1.25 }))
+            .with_input_initializer(Some(Initializer::XavierNormal { gain: 0.5 }))
+            .with_hidden_initializer(Some(Initializer::Uniform {
+                min: -0.1,
+                max: 0.2
+            }))
+            .with_bias_initializer(init(0.125))
+            .with_forget_bias(Some(1.5)))
+    };
+    let norm = NormConfig::bradbury()
+        .with_epsilon(3e-4)
+        .with_gain_initializer(init(0.5))
+        .with_shift_initializer(init(0.25));
+    let mut list = vec![
+        shared(RecurrentConfig::Lstm(LstmConfig::new(I, H))),
+        shared(RecurrentConfig::SlowLstm(SlowLstmConfig::new(I, H))),
+        shared(RecurrentConfig::LayerNormLstm(
+            LayerNormLstmConfig::new(I, H)
+                .with_norm_input(None)
+                .with_norm_hidden(Some(NormConfig::ba().with_learnable(false)))
+                .with_norm_cell(Some(norm))
+                .with_carry_normalized(true)
+                .with_norm_bias(NormBias::Inside),
+        )),
+    ];
+    // `reverse` and `bias = false` exclude some of the above.
+    for (_, config) in variants() {
+        list.push(with!(config, |c| c.with_reverse(true).with_bias(false)));
+    }
+    list
+}
+
+#[test]
+fn configs_survive_a_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("config.json");
+    for config in unusual() {
+        config.validate().expect("a valid config");
+        config.save(&path).expect("saved");
+        let loaded = RecurrentConfig::load(&path).expect("loaded");
+        assert_eq!(loaded, config);
+        let json = std::fs::read_to_string(&path).expect("text");
+        assert!(json.contains(config.name()), "{json}");
+        // The default would not be equal: the comparison sees the fields.
+        let default = match &config {
+            RecurrentConfig::Lstm(_) => RecurrentConfig::Lstm(LstmConfig::new(I, H)),
+            RecurrentConfig::SlowLstm(_) => RecurrentConfig::SlowLstm(SlowLstmConfig::new(I, H)),
+            RecurrentConfig::LayerNormLstm(_) => {
+                RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H))
+            }
+        };
+        assert_ne!(loaded, default);
+
+        let device = Device::flex();
+        let module = build(&config, 11, &device);
+        let problem = Problem::new(&module, batch_first(&config), 12, &device);
+        let twin = build(&loaded, 11, &device);
+        let run = |module: &Recurrent| record(module, &problem, |x, s| module.forward(x, Some(s)));
+        run(&twin).assert_same(&run(&module), config.name());
+    }
+}
+
+#[test]
+fn unknown_variants_and_bad_json_are_errors() {
+    for (_, config) in variants() {
+        let json = config.to_string();
+        assert!(RecurrentConfig::load_binary(json.as_bytes()).is_ok());
+        let other = json.replace(&format!("\"{}\"", config.name()), "\"TransformerLstm\"");
+        assert_ne!(other, json);
+        let error = RecurrentConfig::load_binary(other.as_bytes()).expect_err("unknown variant");
+        assert!(error.to_string().contains("TransformerLstm"), "{error}");
+        let cut = &json[..json.len() / 2];
+        assert!(RecurrentConfig::load_binary(cut.as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn stacked_states_round_trip() {
+    for device in devices() {
+        for (name, config) in variants() {
+            let config = with!(config, |c| c
+                .with_num_layers(2)
+                .with_bidirectional(true)
+                .with_d_proj(Some(P)));
+            let module = build(&config, 11, &device);
+            let problem = Problem::new(&module, true, 12, &device);
+            let state = problem.state.clone();
+            let stacked = state.clone().into_stacked();
+            assert_eq!(stacked.cell.dims(), [4, B, H]);
+            assert_eq!(stacked.hidden.dims(), [4, B, P]);
+            // Index = layer · directions + direction.
+            for (index, state) in state.cells.iter().enumerate() {
+                let at = |tensor: &Tensor<3>| {
+                    let [_, rows, features] = tensor.dims();
+                    values(&tensor.clone().slice([index..index + 1, 0..rows, 0..features]))
+                };
+                assert_same(name, &at(&stacked.cell), &values(&state.cell));
+                assert_same(name, &at(&stacked.hidden), &values(&state.hidden));
+            }
+            let got = record(&module, &problem, |x, s| {
+                let state = StackState::from_stacked(s.into_stacked());
+                let (output, state) = module.forward(x, Some(state));
+                (output, StackState::from_stacked(state.into_stacked()))
+            });
+            let expected = record(&module, &problem, |x, s| module.forward(x, Some(s)));
+            got.assert_same(&expected, name);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "state 0 has hidden shape [3, 8], expected [3, 11] as in the last layer")]
+fn unequal_layers_do_not_stack() {
+    let device = Device::flex();
+    let lstm = LstmConfig::stacked(I, [8, H]).init(&device);
+    let (_, state) = lstm.forward(Tensor::ones([B, T, I], &device), None);
+    let _ = state.into_stacked();
+}
+
+#[test]
+#[should_panic(expected = "cell has 2 states on its first axis, hidden has 3")]
+fn unequal_counts_do_not_unstack() {
+    let device = Device::flex();
+    let _ = StackState::from_stacked(LstmState {
+        cell: Tensor::<3>::zeros([2, B, H], &device),
+        hidden: Tensor::<3>::zeros([3, B, H], &device),
+    });
+}
