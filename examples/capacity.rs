@@ -131,12 +131,12 @@ fn run_model(
         }
         progress.start(model.name, seed);
         let p = &experiment.protocol;
-        let config = model.config(p.size, p.size, p.dropout);
+        let config = model.config(p.size, p.d_hidden, p.dropout);
         outcome.original.push(original(&config, p, seed, device));
         progress.advance();
         if readout && !interrupt.requested() {
             let p = &experiment.readout_protocol;
-            let config = model.config(p.size, p.size, p.dropout);
+            let config = model.config(p.size, p.d_hidden, p.dropout);
             outcome.readout.push(with_readout(&config, p, seed, device));
             progress.advance();
         }
@@ -212,7 +212,8 @@ fn chart_of(experiment: &Experiment, reference: &Reference) -> BarChart {
         .series("dropout active, as the original measures", active)
         .series("evaluation mode", evaluation)
         .markers("original code today, dropout active", today)
-        .precision(2);
+        .precision(2)
+        .note("The axis starts at 3.");
     if let Some(error) = reference.saturated() {
         chart = chart.line("all outputs at 1", error);
     }

@@ -134,7 +134,12 @@ fn lstm_backward_is_the_slope_and_autodiff(#[case] dtype: DType, #[case] toleran
 
         let ours = step.backward(&lstm::gates(step.preact(&device, dtype)), &device, dtype);
         let label = |what: &str| format!("{name} {dtype:?}: {what}");
-        assert_close(&label("preact, slope"), &ours.preact, &preact_slope, tolerance);
+        assert_close(
+            &label("preact, slope"),
+            &ours.preact,
+            &preact_slope,
+            tolerance,
+        );
         assert_close(&label("cell, slope"), &ours.cell, &cell_slope, tolerance);
         let same = Tolerance::values(dtype, 1);
         assert_close(&label("preact, autodiff"), &ours.preact, &auto_preact, same);
@@ -191,7 +196,9 @@ fn oracle(form: Normalizer) -> OracleNorm {
 }
 
 fn by_rows(x: &[f64], features: usize, norm: &OracleNorm) -> Vec<f64> {
-    x.chunks(features).flat_map(|row| norm.forward(row)).collect()
+    x.chunks(features)
+        .flat_map(|row| norm.forward(row))
+        .collect()
 }
 
 /// Rows of ordinary size, plus one so small that ε weighs as much as the variance.
@@ -325,7 +332,10 @@ fn a_constant_row_gives_no_nan(#[case] form: Normalizer, #[values(0.0, 1.5)] con
         EpsilonPlace::InsideRoot => form.epsilon.sqrt(),
         EpsilonPlace::OutsideRoot => form.epsilon,
     };
-    let expected: Vec<f64> = cotangent[..H].iter().map(|d| (d - mean) / divisor).collect();
+    let expected: Vec<f64> = cotangent[..H]
+        .iter()
+        .map(|d| (d - mean) / divisor)
+        .collect();
     for dtype in [DType::F32, DType::F64] {
         for (name, device) in devices(dtype) {
             let label = |what: &str| format!("{name} {dtype:?}: {what}");
@@ -380,7 +390,10 @@ fn permute_from_moves_blocks_by_gate_and_back() {
     assert_eq!(values(&permuted), expected);
     let back = theirs.permute_from(ours, permuted);
     assert_eq!(values(&back), values(&packed));
-    assert_eq!(values(&ours.permute_from(ours, packed.clone())), values(&packed));
+    assert_eq!(
+        values(&ours.permute_from(ours, packed.clone())),
+        values(&packed)
+    );
 
     // The last axis of a bias and of a stack of weights alike.
     let x = Random::new(6).values(3 * 2 * 12, 1.0);
@@ -388,7 +401,10 @@ fn permute_from_moves_blocks_by_gate_and_back() {
     let back = theirs.permute_from(ours, ours.permute_from(theirs, stack.clone()));
     assert_eq!(values(&back), values(&stack));
     let bias = tensor(&[1.0, 2.0, 3.0, 4.0], [4], &device, DType::F32);
-    assert_eq!(values(&ours.permute_from(theirs, bias)), [1.0, 2.0, 4.0, 3.0]);
+    assert_eq!(
+        values(&ours.permute_from(theirs, bias)),
+        [1.0, 2.0, 4.0, 3.0]
+    );
 }
 
 #[test]

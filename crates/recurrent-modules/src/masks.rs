@@ -164,7 +164,7 @@ pub(crate) fn bernoulli<const D: usize>(
 pub struct StackMasks {
     /// Per layer and direction, ordered as the states; empty means none anywhere.
     pub cells: Vec<Masks>,
-    /// On the output of each layer but the last, `[seq_length, batch_size, directions·d_output]`;
-    /// empty means none.
+    /// On the output of each layer but the last, `[seq_length, batch_size, directions·d_output]`
+    /// with at least `seq_length` steps; empty means none.
     pub between: Vec<Option<Tensor<3>>>,
 }

@@ -1,6 +1,8 @@
 //! Layer normalisation with its parameters. Forms and equations:
 //! [`recurrent_core::equations::layer_norm`].
 
+use alloc::format;
+
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
@@ -67,14 +69,26 @@ impl NormConfig {
     /// # Errors
     /// If ε is not positive and finite, or a gain or shift initializer is orthogonal.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        check_positive("epsilon", self.epsilon)?;
-        check_vector_initializer("gain_initializer", &self.gain_initializer)?;
-        check_vector_initializer("shift_initializer", &self.shift_initializer)
+        self.validate_at("")
+    }
+
+    /// `path` stands before each field's name.
+    fn validate_at(&self, path: &str) -> Result<(), InvalidConfig> {
+        let check = |name: &str, initializer: &Option<Initializer>| {
+            check_vector_initializer(&format!("{path}{name}"), initializer)
+        };
+        check_positive(&format!("{path}epsilon"), self.epsilon)?;
+        check("gain_initializer", &self.gain_initializer)?;
+        check("shift_initializer", &self.shift_initializer)
     }
 
     /// Checks the config against the number of features.
     pub(crate) fn validate_for(&self, field: &str, features: usize) -> Result<(), InvalidConfig> {
-        self.validate()?;
+        self.validate_at(&format!("{field}."))?;
+        self.validate_features(field, features)
+    }
+
+    fn validate_features(&self, field: &str, features: usize) -> Result<(), InvalidConfig> {
         check_size(field, features)?;
         if self.variance == Variance::Unbiased && features < 2 {
             return Err(InvalidConfig::contradiction(
@@ -89,7 +103,8 @@ impl NormConfig {
     /// # Errors
     /// As [`validate`](Self::validate); also with the unbiased variance over fewer than 2 features.
     pub fn try_init(&self, features: usize, device: &Device) -> Result<Norm, InvalidConfig> {
-        self.validate_for("norm", features)?;
+        self.validate()?;
+        self.validate_features("features", features)?;
         let vector = |initializer: &Option<Initializer>, default: Initializer| {
             self.learnable.then(|| {
                 initializer.clone().unwrap_or(default).init_with(

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use burn::config::Config;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
-use recurrent_core::{Lengths, Step};
+use recurrent_core::{Dims, Lengths, Step};
 
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
@@ -59,6 +59,17 @@ impl StackConfig {
     /// contradict each other.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         check_size("d_input", self.d_input)?;
+        if let Some(sizes) = &self.layer_sizes {
+            // First, since `stacked` derives the other sizes from the list.
+            let expected = match sizes.contains(&0) {
+                true => Some("sizes of at least 1"),
+                false => sizes.is_empty().then_some("at least one size"),
+            };
+            if let Some(expected) = expected {
+                let got = format!("{sizes:?}");
+                return Err(InvalidConfig::value("layer_sizes", got, expected));
+            }
+        }
         check_size("d_hidden", self.d_hidden)?;
         check_size("num_layers", self.num_layers)?;
         check_prob("dropout", self.dropout)?;
@@ -71,10 +82,6 @@ impl StackConfig {
             ));
         }
         if let Some(sizes) = &self.layer_sizes {
-            check_size("layer_sizes", sizes.len())?;
-            for &size in sizes {
-                check_size("layer_sizes", size)?;
-            }
             if self.num_layers != sizes.len() {
                 return Err(InvalidConfig::contradiction(
                     "num_layers",
@@ -224,7 +231,11 @@ impl<C: Cell> Stack<C> {
         options: ForwardOptions<'_>,
     ) -> (Tensor<3>, StackState<StateOf<C>>) {
         let input = self.swap_if_batch_first(input);
-        let [seq_length, batch_size, _] = input.dims();
+        let Dims {
+            seq_length,
+            batch_size,
+            ..
+        } = Dims::of(&input, self.d_input(), self.layers[0].forward.d_hidden());
         let mut states = state.map(|state| self.per_layer(state));
 
         let sampled;
@@ -235,7 +246,7 @@ impl<C: Cell> Stack<C> {
                 &sampled
             }
         };
-        self.check_masks(masks);
+        self.check_masks(masks, seq_length, batch_size);
 
         let directions = self.directions();
         let mut x = input;
@@ -251,7 +262,7 @@ impl<C: Cell> Stack<C> {
             let (output, layer_finals) =
                 layer.run(x, states, options.lengths, cell_masks, self.reverse);
             x = match masks.between.get(index) {
-                Some(Some(mask)) => output * mask.clone(),
+                Some(Some(mask)) => output * mask.clone().slice([0..seq_length]),
                 _ => output,
             };
             finals.extend(layer_finals);
@@ -269,7 +280,7 @@ impl<C: Cell> Stack<C> {
     ///
     /// # Panics
     /// If the stack is bidirectional (a step cannot see the future), the last axis of `input` is
-    /// not `d_input`, or the state has other sizes than the stack.
+    /// not `d_input`, `batch_size` is 0, or the state has other sizes than the stack.
     #[track_caller]
     pub fn step(
         &self,
@@ -297,13 +308,17 @@ impl<C: Cell> Stack<C> {
             "step needs one direction, got a bidirectional stack: its backward direction starts \
              at the end of the sequence; use forward",
         );
-        self.check_masks(masks);
+        let [batch_size, _] = input.dims();
+        assert!(
+            batch_size > 0,
+            "input has batch_size 0, expected at least 1 sequence"
+        );
+        self.check_masks(masks, t + 1, batch_size);
         let mut states = state.map(|state| self.per_layer(state));
         let mut x = input;
         let mut finals = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
             let cell = layer.forward.bind();
-            let [batch_size, _] = x.dims();
             let state = states.as_mut().and_then(|states| states[index].pop());
             let state = state.unwrap_or_else(|| cell.initial_state(batch_size, &x.device()));
             let step_masks = match masks.cells.get(index) {
@@ -416,8 +431,9 @@ impl<C: Cell> Stack<C> {
             .collect()
     }
 
+    /// Masks within the cells are checked where they are used.
     #[track_caller]
-    fn check_masks(&self, masks: &StackMasks) {
+    fn check_masks(&self, masks: &StackMasks, seq_length: usize, batch_size: usize) {
         let expected = self.layers.len() * self.directions();
         let got = masks.cells.len();
         assert!(
@@ -429,6 +445,17 @@ impl<C: Cell> Stack<C> {
             got == 0 || got == expected,
             "got {got} masks between layers, expected {expected} (or 0 for none)",
         );
+        for (index, mask) in masks.between.iter().enumerate() {
+            let Some(mask) = mask else { continue };
+            let features = self.layers[index].d_output();
+            let [steps, rows, columns] = mask.dims();
+            assert!(
+                steps >= seq_length && [rows, columns] == [batch_size, features],
+                "mask `between` after layer {index} has shape {:?}, expected \
+                 [seq_length, batch_size, features] = [{seq_length}, {batch_size}, {features}]",
+                mask.dims(),
+            );
+        }
     }
 
     fn swap_if_batch_first(&self, tensor: Tensor<3>) -> Tensor<3> {

@@ -131,7 +131,8 @@ pub trait Step {
     /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step).
     ///
     /// # Panics
-    /// If `input` is not `[batch_size, d_input]` or the state has another batch size or other sizes.
+    /// If `input` is not `[batch_size, d_input]`, `batch_size` is 0, or the state has another batch
+    /// size or other sizes.
     #[track_caller]
     fn step_once(
         &self,
@@ -144,6 +145,10 @@ pub trait Step {
             features == self.d_input(),
             "input has inconsistent d_input: got {features}, expected {}",
             self.d_input(),
+        );
+        assert!(
+            batch_size > 0,
+            "input has batch_size 0, expected at least 1 sequence"
         );
         self.check_state(&state, batch_size);
         self.step(self.project(input), state, masks)

@@ -31,12 +31,6 @@ impl Random {
             .collect()
     }
 
-    /// `count` values with magnitudes in 0.3 to 1.
-    pub fn away_from_zero(&mut self, count: usize) -> Vec<f64> {
-        let shifted = |v: f64| v + 0.3 * v.signum();
-        self.values(count, 0.7).into_iter().map(shifted).collect()
-    }
-
     /// `count` values, each 0 with the given probability and `kept` otherwise.
     pub fn mask(&mut self, count: usize, prob: f64, kept: f64) -> Vec<f64> {
         (0..count)

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod network;
+mod options;
 mod panics;
 mod properties;
 mod reference;

@@ -13,15 +13,15 @@ use recurrent_core::eval::oracle::OracleNorm;
 use recurrent_core::{Dims, Lengths, Mask, Masks, SequenceOptions, SequenceOutput, Step, sequence};
 
 use crate::common::tensor;
-use crate::setup::{Form, Kind, MaskValues, Outcome, Setup};
+use crate::options::{Form, Kind};
+use crate::setup::{MaskValues, Outcome, Setup};
 
 pub type Run = SequenceOutput<LstmState<2>>;
+pub type NamedGradients = Vec<(&'static str, Option<Vec<f64>>)>;
 
 /// Flat tensors by the oracle's names; shapes are given where they are used, so that gradients
 /// come back in the oracle's layout.
-pub struct Leaves {
-    device: Device,
-    dtype: DType,
+struct Leaves {
     list: Vec<(&'static str, Tensor<1>)>,
 }
 
@@ -34,19 +34,26 @@ impl Leaves {
             ("cell", setup.cell.clone()),
         ];
         let parameters = oracle.parameters_mut();
-        all.extend(parameters.into_iter().map(|(name, values)| (name, values.clone())));
+        all.extend(
+            parameters
+                .into_iter()
+                .map(|(name, values)| (name, values.clone())),
+        );
         let list = all
             .into_iter()
             .map(|(name, values)| {
                 let leaf = tensor(&values, [values.len()], device, dtype);
-                (name, if tracked(name) { leaf.require_grad() } else { leaf })
+                (
+                    name,
+                    if tracked(name) {
+                        leaf.require_grad()
+                    } else {
+                        leaf
+                    },
+                )
             })
             .collect();
-        Self {
-            device: device.clone(),
-            dtype,
-            list,
-        }
+        Self { list }
     }
 
     fn find<const D: usize>(&self, name: &str, shape: [usize; D]) -> Option<Tensor<D>> {
@@ -55,7 +62,8 @@ impl Leaves {
     }
 
     fn get<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        self.find(name, shape).unwrap_or_else(|| panic!("no leaf `{name}`"))
+        self.find(name, shape)
+            .unwrap_or_else(|| panic!("no leaf `{name}`"))
     }
 }
 
@@ -69,14 +77,20 @@ enum Cell {
 
 /// A case as tensors, ready to run.
 pub struct Network {
-    cell: Cell,
+    setup: Setup,
+    kind: Kind,
     leaves: Leaves,
     dims: Dims,
     pub masks: Masks,
     cotangents: (Tensor<3>, Tensor<2>, Tensor<2>),
 }
 
-fn norm(oracle: &Option<OracleNorm>, form: Option<Form>, name: &str, leaves: &Leaves) -> Option<Norm> {
+fn norm(
+    oracle: &Option<OracleNorm>,
+    form: Option<Form>,
+    name: &str,
+    leaves: &Leaves,
+) -> Option<Norm> {
     oracle.as_ref()?;
     let vector = |part: &str| {
         let name = format!("norm_{name}.{part}");
@@ -167,7 +181,12 @@ fn mask(of: &Option<MaskValues>, batch_size: usize, device: &Device, dtype: DTyp
         let features = mask.features;
         if mask.per_step {
             let steps = mask.values.len() / (batch_size * features);
-            Mask::PerStep(tensor(&mask.values, [steps, batch_size, features], device, dtype))
+            Mask::PerStep(tensor(
+                &mask.values,
+                [steps, batch_size, features],
+                device,
+                dtype,
+            ))
         } else {
             Mask::PerSequence(tensor(&mask.values, [batch_size, features], device, dtype))
         }
@@ -194,12 +213,15 @@ impl Network {
             ..
         } = setup.dims;
         let leaves = Leaves::new(setup, device, dtype, tracked);
-        let [hidden, cell_mask, candidate, update_hidden, update_cell] =
-            setup.masks.each_ref().map(|values| mask(values, batch_size, device, dtype));
+        let [hidden, cell_mask, candidate, update_hidden, update_cell] = setup
+            .masks
+            .each_ref()
+            .map(|values| mask(values, batch_size, device, dtype));
         let [output, last_hidden, last_cell] = &setup.cotangents;
         let size = setup.d_output;
         Self {
-            cell: cell(setup, kind, &leaves),
+            setup: setup.clone(),
+            kind,
             leaves,
             dims: setup.dims,
             masks: Masks {
@@ -217,33 +239,44 @@ impl Network {
         }
     }
 
+    /// The cell, on the leaves. Made for each call: Burn drops a graph once it has been followed
+    /// backwards, and giving the leaves their shape is part of it.
+    fn cell(&self) -> Cell {
+        cell(&self.setup, self.kind, &self.leaves)
+    }
+
     /// `[T, B, I]`
     pub fn input(&self) -> Tensor<3> {
         let dims = &self.dims;
-        self.leaves.get("x", [dims.seq_length, dims.batch_size, dims.d_input])
+        self.leaves
+            .get("x", [dims.seq_length, dims.batch_size, dims.d_input])
     }
 
     /// The initial state.
     pub fn state(&self) -> LstmState<2> {
         let size = self.cotangents.1.dims()[1];
         LstmState {
-            cell: self.leaves.get("cell", [self.dims.batch_size, self.dims.d_hidden]),
+            cell: self
+                .leaves
+                .get("cell", [self.dims.batch_size, self.dims.d_hidden]),
             hidden: self.leaves.get("hidden", [self.dims.batch_size, size]),
         }
     }
 
     /// The whole case.
-    pub fn run(&self, setup: &Setup) -> Run {
-        self.run_with(setup, self.input(), Some(self.state()))
+    pub fn run(&self) -> Run {
+        self.run_with(self.input(), Some(self.state()))
     }
 
     /// Another input and state, the same masks, lengths and direction.
-    pub fn run_with(&self, setup: &Setup, input: Tensor<3>, state: Option<LstmState<2>>) -> Run {
-        let lengths = setup.lengths.clone().map(|list| {
-            Lengths::new(list, self.dims.seq_length).expect("lengths that fit")
-        });
+    pub fn run_with(&self, input: Tensor<3>, state: Option<LstmState<2>>) -> Run {
+        let lengths = self
+            .setup
+            .lengths
+            .clone()
+            .map(|list| Lengths::new(list, self.dims.seq_length).expect("lengths that fit"));
         let options = SequenceOptions {
-            direction: setup.direction,
+            direction: self.setup.direction,
             lengths: lengths.as_ref(),
             masks: Some(&self.masks),
         };
@@ -257,7 +290,7 @@ impl Network {
         state: Option<LstmState<2>>,
         options: &SequenceOptions<'_>,
     ) -> Run {
-        match &self.cell {
+        match &self.cell() {
             Cell::Packed(cell) => sequence::run(cell, input, state, options),
             Cell::PerGate(cell) => sequence::run(cell, input, state, options),
             Cell::LayerNorm(cell) => sequence::run(cell, input, state, options),
@@ -271,7 +304,7 @@ impl Network {
         state: LstmState<2>,
         masks: &StepMasks,
     ) -> (Tensor<2>, LstmState<2>) {
-        match &self.cell {
+        match &self.cell() {
             Cell::Packed(cell) => cell.step_once(input, state, masks),
             Cell::PerGate(cell) => cell.step_once(input, state, masks),
             Cell::LayerNorm(cell) => cell.step_once(input, state, masks),
@@ -287,19 +320,16 @@ impl Network {
     }
 
     /// Every leaf's gradient by name; `None` where none arrived.
-    pub fn gradients(&self, grads: &Gradients) -> Vec<(&'static str, Option<Vec<f64>>)> {
+    pub fn gradients(&self, grads: &Gradients) -> NamedGradients {
         let leaves = self.leaves.list.iter();
-        leaves.map(|(name, leaf)| (*name, leaf.grad(grads).map(|grad| values(&grad)))).collect()
+        leaves
+            .map(|(name, leaf)| (*name, leaf.grad(grads).map(|grad| values(&grad))))
+            .collect()
     }
 
     /// Gradients of the whole case.
-    pub fn backward(&self, setup: &Setup) -> Vec<(&'static str, Option<Vec<f64>>)> {
-        self.gradients(&self.loss(&self.run(setup)).backward())
-    }
-
-    /// A tensor like the leaves: same device, same dtype.
-    pub fn tensor<const D: usize>(&self, values: &[f64], shape: [usize; D]) -> Tensor<D> {
-        tensor(values, shape, &self.leaves.device, self.leaves.dtype)
+    pub fn backward(&self) -> NamedGradients {
+        self.gradients(&self.loss(&self.run()).backward())
     }
 }
 

@@ -1,258 +1,17 @@
-//! The numbers of one case in f64: options, weights, input, states, masks, cotangents; and what
-//! the oracle makes of them.
+//! The numbers of one case in f64: weights, input, states, masks, cotangents; and what the oracle
+//! makes of them.
 
-use recurrent_core::eval::oracle::{LstmOracle, OracleMasks, OracleNorm};
+use recurrent_core::eval::oracle::{LstmOracle, OracleMasks};
 use recurrent_core::eval::problems::Problem;
 use recurrent_core::{Dims, Direction};
 
 use crate::common::{Random, dot, slopes};
+use crate::options::{Drop, Options};
 
-/// How a step is written.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// `LstmCell`
-    Packed,
-    /// `SlowLstmCell`
-    PerGate,
-    /// `LayerNormLstmCell`
-    LayerNorm,
-}
-
-use Kind::{LayerNorm, Packed, PerGate};
-
-/// One of the four forms of `Normalizer`, by name.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Form {
-    Standard,
-    LstmsPth,
-    Bradbury,
-    Ba,
-}
-
-impl Form {
-    fn oracle(self) -> OracleNorm {
-        let (unbiased, epsilon, inside_root) = match self {
-            Form::Standard => (false, 1e-5, true),
-            Form::LstmsPth => (true, 1e-6, true),
-            Form::Bradbury => (true, 1e-6, false),
-            Form::Ba => (false, 1e-5, false),
-        };
-        OracleNorm {
-            unbiased,
-            epsilon,
-            inside_root,
-            gain: vec![],
-            shift: vec![],
-        }
-    }
-}
-
-/// Kind of one dropout mask.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Drop {
-    #[default]
-    None,
-    PerSequence,
-    PerStep,
-    /// Per step, for more steps than the input has.
-    PerStepLonger,
-    /// The same share everywhere: zoneout in evaluation.
-    Expectation,
-}
-
-/// One set of options, and the cells that have them.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    pub name: &'static str,
-    pub cells: &'static [Kind],
-    pub bias: bool,
-    /// b_x and b_h, in and outside of normalisations.
-    pub inner_biases: bool,
-    pub clip: Option<f64>,
-    pub project: bool,
-    pub hidden: Drop,
-    pub cell: Drop,
-    pub candidate: Drop,
-    pub update_hidden: Drop,
-    pub update_cell: Drop,
-    pub form: Option<Form>,
-    /// LN_x, LN_h, LN_c
-    pub norms: [bool; 3],
-    pub learnable: bool,
-    pub carry_normalized: bool,
-}
-
-const ALL: [bool; 3] = [true, true, true];
-
-/// Chosen so that no problem with one unit ends in a lone value that is a difference of large ones.
-const SEED: u64 = 12;
-
-/// Bites for initial cells in ±1.
-const CLIP: Option<f64> = Some(0.35);
-
-/// Every option set.
-pub fn option_sets() -> Vec<Options> {
-    let lstm = |name| Options {
-        name,
-        cells: &[Packed, PerGate],
-        bias: true,
-        ..Options::default()
-    };
-    let norm = |name, form| Options {
-        name,
-        cells: &[LayerNorm],
-        bias: true,
-        form: Some(form),
-        norms: ALL,
-        learnable: true,
-        ..Options::default()
-    };
-    let only = |name, norms| Options {
-        norms,
-        ..norm(name, Form::Standard)
-    };
-    vec![
-        Options {
-            cells: &[Packed, PerGate, LayerNorm],
-            ..lstm("plain")
-        },
-        Options {
-            bias: false,
-            ..lstm("no bias")
-        },
-        Options {
-            cells: &[PerGate, LayerNorm],
-            bias: false,
-            inner_biases: true,
-            ..lstm("two biases")
-        },
-        Options {
-            clip: CLIP,
-            ..lstm("clip")
-        },
-        Options {
-            project: true,
-            ..lstm("projection")
-        },
-        Options {
-            hidden: Drop::PerSequence,
-            ..lstm("hidden mask per sequence (Gal)")
-        },
-        Options {
-            hidden: Drop::PerStep,
-            ..lstm("hidden mask per step")
-        },
-        Options {
-            cell: Drop::PerSequence,
-            ..lstm("cell mask per sequence (Moon)")
-        },
-        Options {
-            candidate: Drop::PerStepLonger,
-            ..lstm("candidate mask per step (Semeniuta)")
-        },
-        Options {
-            update_hidden: Drop::PerStep,
-            update_cell: Drop::PerStep,
-            ..lstm("zoneout")
-        },
-        Options {
-            update_hidden: Drop::Expectation,
-            update_cell: Drop::Expectation,
-            ..lstm("zoneout in evaluation")
-        },
-        Options {
-            clip: CLIP,
-            project: true,
-            hidden: Drop::PerStep,
-            cell: Drop::PerSequence,
-            candidate: Drop::PerStep,
-            update_hidden: Drop::PerSequence,
-            update_cell: Drop::PerStep,
-            ..lstm("everything without norms")
-        },
-        norm("Ba et al.: bias outside, raw cell carried", Form::Standard),
-        Options {
-            bias: false,
-            inner_biases: true,
-            carry_normalized: true,
-            ..norm("lstms.pth: biases inside, normalised cell carried", Form::LstmsPth)
-        },
-        Options {
-            carry_normalized: true,
-            ..norm("bias outside, normalised cell carried", Form::Ba)
-        },
-        Options {
-            bias: false,
-            inner_biases: true,
-            ..norm("biases inside, raw cell carried", Form::Bradbury)
-        },
-        Options {
-            bias: false,
-            learnable: false,
-            ..norm("norms without gain, shift and bias", Form::Standard)
-        },
-        only("LN_x alone", [true, false, false]),
-        only("LN_h alone", [false, true, false]),
-        only("LN_c alone, raw cell carried", [false, false, true]),
-        Options {
-            carry_normalized: true,
-            ..only("LN_c alone, normalised cell carried", [false, false, true])
-        },
-        Options {
-            inner_biases: true,
-            clip: CLIP,
-            project: true,
-            hidden: Drop::PerSequence,
-            cell: Drop::PerStep,
-            candidate: Drop::PerStep,
-            update_hidden: Drop::PerStep,
-            update_cell: Drop::Expectation,
-            carry_normalized: true,
-            ..norm("everything with norms", Form::LstmsPth)
-        },
-    ]
-}
-
-/// The option set of that name.
-pub fn options(name: &str) -> Options {
-    option_sets()
-        .into_iter()
-        .find(|options| options.name == name)
-        .unwrap_or_else(|| panic!("no option set `{name}`"))
-}
-
-impl Options {
-    /// Whether something is normalised that is one number times a vector. That gives ± the same
-    /// whatever the number: the slope is what ε leaves of it, below the rounding of f32.
-    pub fn cancels(&self, dims: &Dims) -> bool {
-        let d_output = if self.project { dims.d_hidden.div_ceil(2) } else { dims.d_hidden };
-        let [norm_input, norm_hidden, _] = self.norms;
-        !self.inner_biases && (norm_input && dims.d_input == 1 || norm_hidden && d_output == 1)
-    }
-
-    /// Why the options have no meaning at these sizes, if they have none.
-    pub fn excluded(&self, dims: &Dims) -> Option<&'static str> {
-        let unbiased = matches!(self.form, Some(Form::LstmsPth | Form::Bradbury));
-        (unbiased && self.norms[2] && dims.d_hidden == 1)
-            .then_some("unbiased variance of one unit: 0 / 0")
-    }
-}
-
-/// No lengths, and lists of unequal, unsorted ones; some shorter than the input throughout. Their
-/// sorting permutations are not their own inverses where the batch allows it.
-pub fn length_lists(problem: &Problem) -> Vec<Option<Vec<usize>>> {
-    let lists: &[&[usize]] = match problem.name {
-        "odd sizes" => &[&[1, 4, 2]],
-        "one sequence" => &[&[3]],
-        "one step" => &[&[1, 1]],
-        "one unit" => &[&[1, 3], &[1, 2]],
-        "one feature" => &[&[1, 3, 2, 1]],
-        "long" => &[&[33, 70]],
-        other => panic!("write lengths for the new problem `{other}`"),
-    };
-    let some = lists.iter().map(|list| Some(list.to_vec()));
-    core::iter::once(None).chain(some).collect()
-}
+/// Chosen for conditioning. With few units some draws make a lone value the difference of large
+/// ones, normalise a row whose variance is about ε, or make a normalised recurrence chaotic over
+/// 70 steps; then f32 is off however it is computed.
+const SEED: u64 = 10;
 
 /// One mask: `[rows, features]`, rows being sequences, or steps × sequences.
 #[derive(Debug, Clone)]
@@ -263,13 +22,22 @@ pub struct MaskValues {
 }
 
 impl MaskValues {
-    fn draw(drop: Drop, dims: &Dims, features: usize, random: &mut Random, kept: f64) -> Option<Self> {
+    fn draw(
+        drop: Drop,
+        dims: &Dims,
+        features: usize,
+        random: &mut Random,
+        kept: f64,
+    ) -> Option<Self> {
         let sequences = dims.batch_size * features;
         let (mut values, per_step) = match drop {
             Drop::None => return None,
             Drop::PerSequence => (random.mask(sequences, 0.4, kept), false),
             Drop::PerStep => (random.mask(dims.seq_length * sequences, 0.4, kept), true),
-            Drop::PerStepLonger => (random.mask((dims.seq_length + 2) * sequences, 0.4, kept), true),
+            Drop::PerStepLonger => (
+                random.mask((dims.seq_length + 2) * sequences, 0.4, kept),
+                true,
+            ),
             Drop::Expectation => (vec![0.85; sequences], false),
         };
         if drop != Drop::Expectation {
@@ -285,7 +53,11 @@ impl MaskValues {
 
     fn at(mask: &Option<Self>, time: usize, row: usize, batch_size: usize) -> Vec<f64> {
         mask.as_ref().map_or(vec![], |mask| {
-            let row = if mask.per_step { time * batch_size + row } else { row };
+            let row = if mask.per_step {
+                time * batch_size + row
+            } else {
+                row
+            };
             mask.values[row * mask.features..(row + 1) * mask.features].to_vec()
         })
     }
@@ -347,18 +119,25 @@ impl Setup {
             d_input: i,
             d_hidden: h,
         } = dims;
-        // Smaller than H where H allows it.
-        let d_output = if options.project { h.div_ceil(2) } else { h };
+        let d_output = options.d_output(&dims);
         let random = &mut Random::new(SEED + (b + 10 * t + 100 * i + 1000 * h) as u64);
         let vector = |on: bool, count: usize, random: &mut Random| {
-            if on { random.values(count, 0.5) } else { vec![] }
+            if on {
+                random.values(count, 0.5)
+            } else {
+                vec![]
+            }
         };
         let norm = |on: bool, features: usize, random: &mut Random| {
             let form = options.form.filter(|_| on)?;
             let mut norm = form.oracle();
             if options.learnable {
                 // Below 1: a normalised recurrence with more gain is chaotic over 70 steps.
-                norm.gain = random.values(features, 0.4).iter().map(|v| 0.7 + v).collect();
+                norm.gain = random
+                    .values(features, 0.4)
+                    .iter()
+                    .map(|v| 0.7 + v)
+                    .collect();
                 norm.shift = random.values(features, 0.5);
             }
             Some(norm)
@@ -377,7 +156,11 @@ impl Setup {
             norm_cell: norm(options.norms[2], h, random),
             carry_normalized: options.carry_normalized,
             clip: options.clip,
-            projection: if options.project { random.values(h * d_output, bound(h)) } else { vec![] },
+            projection: if options.project {
+                random.values(h * d_output, bound(h))
+            } else {
+                vec![]
+            },
         };
         let masks = [
             MaskValues::draw(options.hidden, &dims, d_output, random, 1.0 / 0.6),
@@ -387,15 +170,18 @@ impl Setup {
             MaskValues::draw(options.update_cell, &dims, h, random, 1.0),
         ];
         Self {
-            name: format!("{}; {}; {direction:?}; lengths {lengths:?}", problem.name, options.name),
+            name: format!(
+                "{}; {}; {direction:?}; lengths {lengths:?}",
+                problem.name, options.name
+            ),
             dims,
             d_output,
             options: options.clone(),
             direction,
             lengths,
             oracle,
-            x: random.away_from_zero(t * b * i),
-            hidden: random.away_from_zero(b * d_output),
+            x: away_from_zero(random, t * b * i),
+            hidden: away_from_zero(random, b * d_output),
             cell: random.values(b * h, 1.0),
             masks,
             cotangents: [
@@ -406,9 +192,27 @@ impl Setup {
         }
     }
 
+    /// The same case with the sequences of the batch in another order.
+    pub fn permuted(&self, order: &[usize]) -> Self {
+        let mut permuted = self.clone();
+        permuted.lengths = self
+            .lengths
+            .as_ref()
+            .map(|list| order.iter().map(|&k| list[k]).collect());
+        permuted.x = permute(&self.x, order, self.dims.d_input);
+        permuted.hidden = permute(&self.hidden, order, self.d_output);
+        permuted.cell = permute(&self.cell, order, self.dims.d_hidden);
+        for mask in permuted.masks.iter_mut().flatten() {
+            mask.values = permute(&mask.values, order, mask.features);
+        }
+        permuted
+    }
+
     /// Steps of one sequence.
     pub fn length(&self, row: usize) -> usize {
-        self.lengths.as_ref().map_or(self.dims.seq_length, |list| list[row])
+        self.lengths
+            .as_ref()
+            .map_or(self.dims.seq_length, |list| list[row])
     }
 
     /// Whether `time` is past the end of the sequence.
@@ -454,8 +258,10 @@ impl Setup {
             let masks: Vec<OracleMasks> = times
                 .iter()
                 .map(|&time| {
-                    let [hidden, cell, candidate, update_hidden, update_cell] =
-                        self.masks.each_ref().map(|mask| MaskValues::at(mask, time, row, batch_size));
+                    let [hidden, cell, candidate, update_hidden, update_cell] = self
+                        .masks
+                        .each_ref()
+                        .map(|mask| MaskValues::at(mask, time, row, batch_size));
                     OracleMasks {
                         hidden,
                         cell,
@@ -516,12 +322,34 @@ impl Setup {
             let (name, values) = moved.oracle.parameters_mut().swap_remove(index);
             let start = values.clone();
             let slope = slopes(&start, |values| {
-                moved.oracle.parameters_mut()[index].1.copy_from_slice(values);
+                moved.oracle.parameters_mut()[index]
+                    .1
+                    .copy_from_slice(values);
                 moved.loss()
             });
-            moved.oracle.parameters_mut()[index].1.copy_from_slice(&start);
+            moved.oracle.parameters_mut()[index]
+                .1
+                .copy_from_slice(&start);
             all.push((name, slope));
         }
         all
     }
+}
+
+/// Reorders the sequences of `[steps, B, features]`.
+pub fn permute(list: &[f64], order: &[usize], features: usize) -> Vec<f64> {
+    list.chunks(order.len() * features)
+        .flat_map(|step| {
+            let rows = order
+                .iter()
+                .map(|&k| &step[k * features..(k + 1) * features]);
+            rows.flatten().copied().collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Values with magnitudes in 0.3 to 1.
+fn away_from_zero(random: &mut Random, count: usize) -> Vec<f64> {
+    let shifted = |v: f64| v + 0.3 * v.signum();
+    random.values(count, 0.7).into_iter().map(shifted).collect()
 }

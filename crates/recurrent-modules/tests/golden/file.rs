@@ -29,7 +29,10 @@ pub struct Golden {
 
 fn metadata(bytes: &[u8]) -> Result<std::collections::HashMap<String, String>, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    header.metadata().clone().ok_or_else(|| "no metadata".to_string())
+    header
+        .metadata()
+        .clone()
+        .ok_or_else(|| "no metadata".to_string())
 }
 
 /// The variant that a file's metadata names.
@@ -93,7 +96,9 @@ impl Golden {
 
     pub fn strings(&self, key: &str) -> Vec<String> {
         let list = self.options[key].as_array().cloned().unwrap_or_default();
-        list.iter().filter_map(|v| v.as_str().map(String::from)).collect()
+        list.iter()
+            .filter_map(|v| v.as_str().map(String::from))
+            .collect()
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -125,7 +130,11 @@ impl Golden {
             return [shape.iter().product(); D];
         }
         // A leading axis of 1 may be left out.
-        let shape = if shape.len() == D + 1 && shape[0] == 1 { &shape[1..] } else { shape };
+        let shape = if shape.len() == D + 1 && shape[0] == 1 {
+            &shape[1..]
+        } else {
+            shape
+        };
         shape
             .try_into()
             .unwrap_or_else(|_| panic!("`{name}` has shape {shape:?}, expected {D} axes"))

@@ -57,7 +57,10 @@ fn fill_layer_norm(cell: &mut LayerNormLstmCell, golden: &Golden, prefix: &str) 
         cell.bias_input = Some(param(vector(golden, &name("i2h.bias"))));
         cell.bias_hidden = Some(param(vector(golden, &name("h2h.bias"))));
     }
-    let packed = [("ln_i2h", &mut cell.norm_input), ("ln_h2h", &mut cell.norm_hidden)];
+    let packed = [
+        ("ln_i2h", &mut cell.norm_input),
+        ("ln_h2h", &mut cell.norm_hidden),
+    ];
     for (norm_name, norm) in packed {
         if let Some(norm) = norm.as_mut().filter(|norm| norm.gain.is_some()) {
             norm.gain = Some(param(vector(golden, &name(&format!("{norm_name}.alpha")))));
@@ -77,7 +80,10 @@ fn masks(golden: &Golden, infix: &str) -> Masks {
     let mask = |letter: &str| {
         let name = format!("mask.{infix}{letter}");
         golden.has(&name).then(|| {
-            if matches!(golden.option("dropout_method").as_str(), Some("gal" | "moon")) {
+            if matches!(
+                golden.option("dropout_method").as_str(),
+                Some("gal" | "moon")
+            ) {
                 let flat = golden.tensor::<1>(&name);
                 let [count] = flat.dims();
                 // One row for the whole batch, or one per sequence.
@@ -109,7 +115,11 @@ impl Golden {
 
 fn sizes(golden: &Golden) -> Vec<usize> {
     match golden.option("layer_sizes").as_array() {
-        Some(list) => list.iter().filter_map(|n| n.as_u64()).map(|n| n as usize).collect(),
+        Some(list) => list
+            .iter()
+            .filter_map(|n| n.as_u64())
+            .map(|n| n as usize)
+            .collect(),
         None => vec![golden.usize("hidden_size").expect("hidden_size")],
     }
 }
@@ -179,7 +189,12 @@ where
     stack.forward_with(golden.leaf::<3>("x"), Some(state), options)
 }
 
-fn run(golden: &Golden, module: &Module, state: StackState, masks: Vec<Masks>) -> (Tensor<3>, StackState) {
+fn run(
+    golden: &Golden,
+    module: &Module,
+    state: StackState,
+    masks: Vec<Masks>,
+) -> (Tensor<3>, StackState) {
     match module {
         Module::Lstm(stack) => forward(golden, stack, state, masks),
         Module::Slow(stack) => forward(golden, stack, state, masks),
@@ -213,7 +228,9 @@ pub fn multilayer(golden: &Golden) -> Result<Outputs, String> {
             })
             .collect(),
     };
-    let masks = (0..layers).map(|layer| masks(golden, &format!("{layer}."))).collect();
+    let masks = (0..layers)
+        .map(|layer| masks(golden, &format!("{layer}.")))
+        .collect();
     let (y, state) = run(golden, &module, state, masks);
     let mut outputs = vec![];
     push(&mut outputs, "y", y);

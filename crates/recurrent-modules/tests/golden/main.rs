@@ -42,8 +42,14 @@ fn run(golden: &Golden) -> Result<Outputs, String> {
         "naive_lstm" => torch::naive(golden),
         "lstms_norm" => lstms::norm(golden),
         "lstms_multilayer" => lstms::multilayer(golden),
-        "lstms_slow" | "lstms_lstm" | "lstms_gal" | "lstms_moon" | "lstms_semeniuta"
-        | "lstms_layernorm" | "lstms_layernorm_gal" | "lstms_layernorm_moon"
+        "lstms_slow"
+        | "lstms_lstm"
+        | "lstms_gal"
+        | "lstms_moon"
+        | "lstms_semeniuta"
+        | "lstms_layernorm"
+        | "lstms_layernorm_gal"
+        | "lstms_layernorm_moon"
         | "lstms_layernorm_semeniuta" => lstms::single(golden),
         other => Err(format!("unknown variant `{other}`")),
     }
@@ -121,13 +127,21 @@ fn check_all(name: &str, device: Device) {
         .filter(|path| path.extension().is_some_and(|ext| ext == "safetensors"))
         .collect();
     paths.sort();
-    assert!(!paths.is_empty(), "no golden files in {}", directory.display());
+    assert!(
+        !paths.is_empty(),
+        "no golden files in {}",
+        directory.display()
+    );
 
     let mut checked: BTreeMap<String, usize> = BTreeMap::new();
     let mut skipped: BTreeMap<String, usize> = BTreeMap::new();
     let mut failures = Vec::new();
     for path in &paths {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         match file::variant_of(path) {
             Ok(variant) if NOT_YET_BUILT.contains(&variant.as_str()) => {
                 *skipped.entry(variant).or_default() += 1;
@@ -146,14 +160,22 @@ fn check_all(name: &str, device: Device) {
             }
         }
     }
-    println!("golden files checked on {name}: {}", checked.values().sum::<usize>());
+    println!(
+        "golden files checked on {name}: {}",
+        checked.values().sum::<usize>()
+    );
     for (variant, count) in &checked {
         println!("  {variant:<28}{count:>4}");
     }
     if !skipped.is_empty() {
         println!("not checked, variant not yet built: {skipped:?}");
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]

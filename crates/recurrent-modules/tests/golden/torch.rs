@@ -17,9 +17,9 @@ fn fill(cell: &mut LstmCell, golden: &Golden, suffix: &str) {
     let name = |name: &str| format!("param.{name}{suffix}");
     cell.weight_input = param(golden.leaf::<2>(&name("weight_ih")).transpose());
     cell.weight_hidden = param(golden.leaf::<2>(&name("weight_hh")).transpose());
-    cell.bias = golden.has(&name("bias_ih")).then(|| {
-        param(golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh")))
-    });
+    cell.bias = golden
+        .has(&name("bias_ih"))
+        .then(|| param(golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh"))));
     cell.projection = golden
         .has(&name("weight_hr"))
         .then(|| param(golden.leaf::<2>(&name("weight_hr")).transpose()));
@@ -36,7 +36,11 @@ fn stacked_state(golden: &Golden) -> Option<StackState> {
 }
 
 pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
-    let size = |key| golden.usize(key).ok_or_else(|| format!("options have no `{key}`"));
+    let size = |key| {
+        golden
+            .usize(key)
+            .ok_or_else(|| format!("options have no `{key}`"))
+    };
     let (layers, proj) = (size("num_layers")?, golden.usize("proj_size").unwrap_or(0));
     let bidirectional = golden.flag("bidirectional");
     let dropout = golden.f64("dropout");
@@ -66,7 +70,11 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
     };
     let x = golden.leaf::<3>("x");
     let lengths = golden.option("lengths").as_array().map(|list| {
-        let list: Vec<usize> = list.iter().filter_map(|n| n.as_u64()).map(|n| n as usize).collect();
+        let list: Vec<usize> = list
+            .iter()
+            .filter_map(|n| n.as_u64())
+            .map(|n| n as usize)
+            .collect();
         let seq_length = x.dims()[usize::from(golden.flag("batch_first"))];
         Lengths::new(list, seq_length).expect("lengths of the file")
     });
@@ -109,7 +117,11 @@ fn step(golden: &Golden, cell: &LstmCell) -> Outputs {
 }
 
 fn cell_config(golden: &Golden) -> LstmConfig {
-    let size = |key| golden.usize(key).unwrap_or_else(|| panic!("options have no `{key}`"));
+    let size = |key| {
+        golden
+            .usize(key)
+            .unwrap_or_else(|| panic!("options have no `{key}`"))
+    };
     LstmConfig::new(size("input_size"), size("hidden_size"))
 }
 
@@ -124,8 +136,11 @@ pub fn cell(golden: &Golden) -> Result<Outputs, String> {
 pub fn exercise_cell(golden: &Golden) -> Result<Outputs, String> {
     let mut cell = cell_config(golden).init_cell(&golden.device);
     let packed = |source: &str| {
-        let blocks = ["i", "f", "c", "o"]
-            .map(|gate| golden.leaf::<2>(&format!("param.W{gate}{source}")).transpose());
+        let blocks = ["i", "f", "c", "o"].map(|gate| {
+            golden
+                .leaf::<2>(&format!("param.W{gate}{source}"))
+                .transpose()
+        });
         Tensor::cat(blocks.to_vec(), 1)
     };
     cell.weight_input = param(packed("x"));

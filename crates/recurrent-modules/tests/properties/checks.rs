@@ -22,7 +22,12 @@ fn swapped_gates_are_noticed() {
     let replaced = burn::tensor::Tensor::cat(blocks, 1).detach();
     *weight = burn::module::Param::from_tensor(replaced);
     let got = record(&swapped, &problem, |x, s| swapped.forward(x, Some(s)));
-    for name in ["output", "state.0.cell", "grad.input", "grad.layers.0.forward.bias"] {
+    for name in [
+        "output",
+        "state.0.cell",
+        "grad.input",
+        "grad.layers.0.forward.bias",
+    ] {
         assert_differs(name, got.get(name), expected.get(name));
     }
 }
@@ -36,10 +41,13 @@ fn records_are_complete() {
         let states = 2 * problem.state.cells.len();
         let mut parameters = 0;
         each_parameter(module, |_, _| parameters += 1);
-        assert_eq!(results.0.len(), 1 + states + 1 + states + parameters, "{name}");
+        assert_eq!(
+            results.0.len(),
+            1 + states + 1 + states + parameters,
+            "{name}"
+        );
         for (entry, values) in &results.0 {
             assert!(values.iter().any(|&v| v != 0.0), "{name}: {entry} is zero");
         }
     });
 }
-

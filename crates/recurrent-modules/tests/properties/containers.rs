@@ -135,17 +135,21 @@ fn defaults_are_zero_and_transposed() {
     }
 }
 
-/// A reversed stack is the stack between two flips.
+/// A reversed stack is the stack between two flips; that each layer flips on its own comes to the
+/// same.
 #[test]
 fn reverse_is_flip_forward_flip() {
     for device in devices() {
         for (variant, config) in variants() {
             for (container, config) in containers(&config) {
                 let forward = build(&config, 11, &device);
-                let reversed = build(&with!(config.clone(), |c| c.with_reverse(true)), 11, &device);
+                let reversed = build(
+                    &with!(config.clone(), |c| c.with_reverse(true)),
+                    11,
+                    &device,
+                );
                 let axis = usize::from(batch_first(&config));
                 let problem = Problem::new(&forward, batch_first(&config), 12, &device);
-                // Only one layer deep: deeper stacks flip in each layer, which comes to the same.
                 let expected = record(&forward, &problem, |x, s| {
                     let (output, state) = forward.forward(x.flip([axis as isize]), Some(s));
                     (output.flip([axis as isize]), state)
@@ -189,9 +193,9 @@ fn bare_cells_step_as_the_stack() {
             got.0
                 .into_iter()
                 .map(|(name, values)| {
-                    let parameter = name.strip_prefix("grad.").filter(|name| {
-                        *name != "input" && !name.starts_with("state.")
-                    });
+                    let parameter = name
+                        .strip_prefix("grad.")
+                        .filter(|name| *name != "input" && !name.starts_with("state."));
                     let name = match parameter {
                         Some(parameter) => format!("grad.layers.0.forward.{parameter}"),
                         None => name,
@@ -216,9 +220,8 @@ fn bare_cells_step_as_the_stack() {
 fn two_forwards_and_two_backwards_agree() {
     for device in devices() {
         for_each(all_containers, &device, |name, _, module, problem| {
-            let run = |module: &Recurrent| {
-                record(module, problem, |x, s| module.forward(x, Some(s)))
-            };
+            let run =
+                |module: &Recurrent| record(module, problem, |x, s| module.forward(x, Some(s)));
             let first = run(module);
             // A second forward before the first's backward.
             let interleaved = record(module, problem, |x, s| {

@@ -36,15 +36,26 @@ fn hidden_blocks(module: &Recurrent) -> (usize, Vec<Vec<f64>>) {
     match module {
         Recurrent::Lstm(stack) => {
             let weight = stack.layers[0].forward.weight_hidden.val();
-            (weight.dims()[0], blocks(&values(&weight), weight.dims()[0], 4))
+            (
+                weight.dims()[0],
+                blocks(&values(&weight), weight.dims()[0], 4),
+            )
         }
         Recurrent::LayerNormLstm(stack) => {
             let weight = stack.layers[0].forward.weight_hidden.val();
-            (weight.dims()[0], blocks(&values(&weight), weight.dims()[0], 4))
+            (
+                weight.dims()[0],
+                blocks(&values(&weight), weight.dims()[0], 4),
+            )
         }
         Recurrent::SlowLstm(stack) => {
             let cell = &stack.layers[0].forward;
-            let gates = [&cell.input_gate, &cell.forget_gate, &cell.cell_gate, &cell.output_gate];
+            let gates = [
+                &cell.input_gate,
+                &cell.forget_gate,
+                &cell.cell_gate,
+                &cell.output_gate,
+            ];
             let weights = gates.map(|gate| gate.hidden_transform.weight.val());
             (weights[0].dims()[0], weights.iter().map(values).collect())
         }
@@ -63,7 +74,11 @@ fn projection(module: &Recurrent) -> Vec<f64> {
 fn assert_orthogonal(name: &str, matrix: &[f64], rows: usize, gain: f64) {
     let columns = matrix.len() / rows;
     let wide = rows <= columns;
-    let (count, length) = if wide { (rows, columns) } else { (columns, rows) };
+    let (count, length) = if wide {
+        (rows, columns)
+    } else {
+        (columns, rows)
+    };
     let at = |vector: usize, k: usize| {
         let (row, column) = if wide { (vector, k) } else { (k, vector) };
         matrix[row * columns + column]
@@ -129,13 +144,20 @@ fn initializers_have_their_place() {
                         _ => 0.75,
                     };
                     let list = param.values();
-                    assert!(list.iter().all(|&v| v == expected), "{name}: {path}: {list:?}");
+                    assert!(
+                        list.iter().all(|&v| v == expected),
+                        "{name}: {path}: {list:?}"
+                    );
                     seen += 1;
                 });
                 assert!(seen >= 4, "{name}");
             };
             expect(&config, 0.25, 0.5);
-            expect(&with!(config.clone(), |c| c.with_hidden_initializer(None)), 0.25, 0.25);
+            expect(
+                &with!(config.clone(), |c| c.with_hidden_initializer(None)),
+                0.25,
+                0.25,
+            );
             let config = with!(config, |c| c.with_input_initializer(constant(0.125)));
             expect(&config, 0.125, 0.5);
         }
@@ -209,8 +231,14 @@ fn defaults_are_uniform_by_the_layer() {
                 let layer = usize::from(path.contains("layers.1."));
                 let bound = 1.0 / (SIZES[layer] as f64).sqrt();
                 let largest = list.iter().fold(0.0f64, |max, v| max.max(v.abs()));
-                assert!(largest <= bound + 1e-6, "{name}: {path}: {largest} > {bound}");
-                assert!(largest > 0.75 * bound, "{name}: {path}: {largest} of {bound}");
+                assert!(
+                    largest <= bound + 1e-6,
+                    "{name}: {path}: {largest} > {bound}"
+                );
+                assert!(
+                    largest > 0.75 * bound,
+                    "{name}: {path}: {largest} of {bound}"
+                );
                 let count = list.len() as f64;
                 let share = |test: fn(f64) -> bool| {
                     list.iter().filter(|&&v| test(v)).count() as f64 / count
@@ -276,7 +304,11 @@ fn number_of_parameters() {
             2 * cell(name, I, 8, Some(P)) + 2 * cell(name, 2 * P, H, Some(P)),
             "{name}, bidirectional"
         );
-        let biases = if name.contains("lstms_pth") { 8 * H } else { 4 * H };
+        let biases = if name.contains("lstms_pth") {
+            8 * H
+        } else {
+            4 * H
+        };
         assert_eq!(
             count(with!(single(), |c| c.with_bias(false))),
             cell(name, I, H, None) - biases,
@@ -360,7 +392,11 @@ fn gradients_arrive_at_every_parameter() {
                     let gradient = param
                         .gradient(&gradients)
                         .unwrap_or_else(|| panic!("{name}: no gradient at {path}"));
-                    assert_eq!(gradient.len(), param.shape().num_elements(), "{name}: {path}");
+                    assert_eq!(
+                        gradient.len(),
+                        param.shape().num_elements(),
+                        "{name}: {path}"
+                    );
                     assert!(gradient.iter().all(|g| g.is_finite()), "{name}: {path}");
                     assert!(gradient.iter().any(|&g| g != 0.0), "{name}: {path} is zero");
                     count += gradient.len();
@@ -376,10 +412,16 @@ fn gradients_arrive_at_every_parameter() {
 fn parameters_require_gradients_where_they_can() {
     for device in all_devices() {
         for (name, config) in variants() {
-            let config = with!(config, |c| c.with_d_proj(Some(P)).with_forget_bias(Some(1.0)));
+            let config = with!(config, |c| c
+                .with_d_proj(Some(P))
+                .with_forget_bias(Some(1.0)));
             let module = config.init(&device);
             each_parameter(&module, |path, param| {
-                assert_eq!(param.requires_grad(), device.is_autodiff(), "{name}: {path}");
+                assert_eq!(
+                    param.requires_grad(),
+                    device.is_autodiff(),
+                    "{name}: {path}"
+                );
             });
             let trained = config.init(&device).train();
             each_parameter(&trained, |path, param| {
@@ -390,7 +432,11 @@ fn parameters_require_gradients_where_they_can() {
             });
             let moved = config.init(&device).fork(&device);
             each_parameter(&moved, |path, param| {
-                assert_eq!(param.requires_grad(), device.is_autodiff(), "{name}: {path} forked");
+                assert_eq!(
+                    param.requires_grad(),
+                    device.is_autodiff(),
+                    "{name}: {path} forked"
+                );
             });
         }
     }
@@ -400,9 +446,18 @@ fn parameters_require_gradients_where_they_can() {
 #[test]
 fn constructors_set_their_fields() {
     let kinds = [
-        (LstmConfig::gal(I, H, 0.3), RecurrentDropout::Gal { prob: 0.3 }),
-        (LstmConfig::moon(I, H, 0.3), RecurrentDropout::Moon { prob: 0.3 }),
-        (LstmConfig::semeniuta(I, H, 0.3), RecurrentDropout::Semeniuta { prob: 0.3 }),
+        (
+            LstmConfig::gal(I, H, 0.3),
+            RecurrentDropout::Gal { prob: 0.3 },
+        ),
+        (
+            LstmConfig::moon(I, H, 0.3),
+            RecurrentDropout::Moon { prob: 0.3 },
+        ),
+        (
+            LstmConfig::semeniuta(I, H, 0.3),
+            RecurrentDropout::Semeniuta { prob: 0.3 },
+        ),
         (
             LstmConfig::zoneout(I, H, 0.1, 0.2),
             RecurrentDropout::Zoneout {

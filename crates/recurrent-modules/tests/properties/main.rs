@@ -8,6 +8,7 @@ mod containers;
 mod dropout;
 mod init;
 mod lengths;
+mod masks;
 mod modules;
 mod sequences;
 mod variants;

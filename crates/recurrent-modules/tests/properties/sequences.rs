@@ -61,8 +61,6 @@ fn sequence_is_a_fold_of_steps() {
     }
 }
 
-/// A deeper stack steps all layers at once, a sequence runs them one after the other; in reverse
-/// that is not a fold, but the layers still are.
 #[test]
 fn cutting_the_sequence_changes_nothing() {
     for device in devices() {
@@ -144,7 +142,10 @@ fn detach_stops_gradients_to_the_earlier_chunk() {
 
         // Without `detach` they do flow.
         let (first, attached, _) = run(false);
-        assert!(first.expect("a gradient").iter().any(|&g| g != 0.0), "{name}");
+        assert!(
+            first.expect("a gradient").iter().any(|&g| g != 0.0),
+            "{name}"
+        );
         let weight = attached
             .0
             .keys()
@@ -177,11 +178,17 @@ fn permuting_the_batch_permutes_the_output() {
 }
 
 trait MapCells {
-    fn map_cells(self, f: impl Fn(recurrent_modules::LstmState<2>) -> recurrent_modules::LstmState<2>) -> Self;
+    fn map_cells(
+        self,
+        f: impl Fn(recurrent_modules::LstmState<2>) -> recurrent_modules::LstmState<2>,
+    ) -> Self;
 }
 
 impl MapCells for StackState {
-    fn map_cells(self, f: impl Fn(recurrent_modules::LstmState<2>) -> recurrent_modules::LstmState<2>) -> Self {
+    fn map_cells(
+        self,
+        f: impl Fn(recurrent_modules::LstmState<2>) -> recurrent_modules::LstmState<2>,
+    ) -> Self {
         Self {
             cells: self.cells.into_iter().map(f).collect(),
         }
@@ -230,11 +237,9 @@ fn strided_inputs_are_read_right() {
         for (name, config) in variants() {
             let module = build(&config, 11, &device);
             let problem = Problem::new(&module, true, 12, &device);
-            let strided = Tensor::<3>::from_data(
-                problem.input.clone().permute([2, 0, 1]).to_data(),
-                &device,
-            )
-            .permute([1, 2, 0]);
+            let strided =
+                Tensor::<3>::from_data(problem.input.clone().permute([2, 0, 1]).to_data(), &device)
+                    .permute([1, 2, 0]);
             let (expected, _) = module.forward(leaf(&problem.input), None);
             let (got, _) = module.forward(strided, None);
             assert_same(name, &values(&got), &values(&expected));

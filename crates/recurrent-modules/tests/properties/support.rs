@@ -10,8 +10,8 @@ use recurrent_core::eval::compare::{Tolerance, close, values};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
-    Layer, LayerNormLstmConfig, LstmConfig, LstmState, NormConfig, Recurrent, RecurrentConfig,
-    RecurrentDropout, SlowLstmConfig, StackMasks, StackState,
+    ForwardOptions, Layer, LayerNormLstmConfig, LstmConfig, LstmState, NormConfig, Recurrent,
+    RecurrentConfig, RecurrentDropout, SlowLstmConfig, StackMasks, StackState,
 };
 
 // Sizes: all distinct, none a multiple of a vector width.
@@ -196,13 +196,7 @@ impl Numbers {
     ) -> Tensor<D> {
         let count = shape.iter().product();
         let list: Vec<f32> = (0..count)
-            .map(|_| {
-                if self.0.random_bool(keep) {
-                    scale
-                } else {
-                    0.0
-                }
-            })
+            .map(|_| if self.0.random_bool(keep) { scale } else { 0.0 })
             .collect();
         Tensor::from_data(TensorData::new(list, shape), device)
     }
@@ -247,14 +241,22 @@ pub fn each_parameter<M: Module>(module: &M, f: impl FnMut(&str, &dyn AnyParam))
         fn enter_module(&mut self, name: &str, container: &str) {
             // Without the name of the variant, so that variants can be compared.
             let is_variant = container.starts_with("Enum");
-            self.path.push(if is_variant { String::new() } else { name.to_string() });
+            self.path.push(if is_variant {
+                String::new()
+            } else {
+                name.to_string()
+            });
         }
         fn exit_module(&mut self, _: &str, _: &str) {
             self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let path: Vec<&str> =
-                self.path.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+            let path: Vec<&str> = self
+                .path
+                .iter()
+                .map(String::as_str)
+                .filter(|name| !name.is_empty())
+                .collect();
             (self.f)(&path.join("."), param);
         }
     }
@@ -517,7 +519,11 @@ pub fn cell_sizes(module: &Recurrent) -> Vec<(usize, usize)> {
 
 /// Output features of each layer.
 pub fn layer_widths(module: &Recurrent) -> Vec<usize> {
-    on_stack!(module, |stack| stack.layers.iter().map(Layer::d_output).collect())
+    on_stack!(module, |stack| stack
+        .layers
+        .iter()
+        .map(Layer::d_output)
+        .collect())
 }
 
 /// Masks of every kind at once, per step and per sequence in turn.
@@ -555,4 +561,12 @@ pub fn random_masks(
         .map(|width| Some(numbers.mask([seq_length, batch_size, width], 0.6, 1.5, device)))
         .collect();
     StackMasks { cells, between }
+}
+
+/// A call with given masks.
+pub fn with_masks(masks: &StackMasks) -> ForwardOptions<'_> {
+    ForwardOptions {
+        masks: Some(masks),
+        ..ForwardOptions::default()
+    }
 }

@@ -6,7 +6,7 @@ use recurrent_core::eval::compare::{Tolerance, close, values};
 use recurrent_core::{Gate, GateLayout};
 use recurrent_modules::cells::{LayerNormLstmCell, LstmCell, SlowLstmCell};
 use recurrent_modules::{
-    LayerNormLstmConfig, Layer, Lstm, LstmConfig, Norm, NormConfig, Recurrent, RecurrentConfig,
+    Layer, LayerNormLstmConfig, Lstm, LstmConfig, Norm, NormConfig, Recurrent, RecurrentConfig,
     SlowLstm, SlowLstmConfig,
 };
 
@@ -134,8 +134,16 @@ fn lstm_is_that_of_burn_nn() {
         theirs.forward(problem.input.clone(), Some(problem.state.last().clone()));
     for (name, got, expected) in [
         ("output", values(&output), values(&their_output)),
-        ("cell", values(&state.last().cell), values(&their_state.cell)),
-        ("hidden", values(&state.last().hidden), values(&their_state.hidden)),
+        (
+            "cell",
+            values(&state.last().cell),
+            values(&their_state.cell),
+        ),
+        (
+            "hidden",
+            values(&state.last().hidden),
+            values(&their_state.hidden),
+        ),
     ] {
         close(name, &got, &expected, value_tolerance()).unwrap();
     }
@@ -194,7 +202,10 @@ fn shifted(weight: &Param<Tensor<2>>, columns: usize) -> Param<Tensor<2>> {
 #[test]
 fn layer_norm_ignores_a_common_shift() {
     let device = Device::flex();
-    for config in [LayerNormLstmConfig::new(I, H), LayerNormLstmConfig::lstms_pth(I, H)] {
+    for config in [
+        LayerNormLstmConfig::new(I, H),
+        LayerNormLstmConfig::lstms_pth(I, H),
+    ] {
         let inside = config.carry_normalized;
         let module = build(&RecurrentConfig::LayerNormLstm(config), 11, &device);
         let problem = Problem::new(&module, true, 12, &device);
@@ -208,7 +219,9 @@ fn layer_norm_ignores_a_common_shift() {
             ),
             (
                 "hidden weights",
-                Box::new(|cell, columns| cell.weight_hidden = shifted(&cell.weight_hidden, columns)),
+                Box::new(|cell, columns| {
+                    cell.weight_hidden = shifted(&cell.weight_hidden, columns)
+                }),
             ),
         ];
         if inside {
@@ -285,7 +298,13 @@ fn cell_norm_ignores_a_shift_of_the_cell() {
     let mut moved = problem.state.clone();
     moved.cells[0].cell = moved.cells[0].cell.clone() + 1.0;
     let (got, _) = module.forward(problem.input.clone(), Some(moved));
-    close("output", &values(&got), &values(&expected), value_tolerance()).unwrap();
+    close(
+        "output",
+        &values(&got),
+        &values(&expected),
+        value_tolerance(),
+    )
+    .unwrap();
     // Without LN_c it does.
     layer_norm_cell(&mut module).norm_cell = None;
     let (bare, _) = module.forward(problem.input.clone(), Some(problem.state.clone()));
@@ -308,12 +327,16 @@ fn clip_bounds_the_cell() {
         run(Some(1e6)).assert_same(&run(None), name);
         let clipped = run(Some(0.05));
         assert_differs(name, clipped.get("output"), run(None).get("output"));
-        let carried_raw = !matches!(&config, RecurrentConfig::LayerNormLstm(c) if c.carry_normalized);
+        let carried_raw =
+            !matches!(&config, RecurrentConfig::LayerNormLstm(c) if c.carry_normalized);
         if carried_raw {
             let bound = f64::from(0.05f32);
             let cell = clipped.get("state.0.cell");
             assert!(cell.iter().all(|c| c.abs() <= bound), "{name}: {cell:?}");
-            assert!(cell.iter().any(|c| c.abs() == bound), "{name}: never clipped");
+            assert!(
+                cell.iter().any(|c| c.abs() == bound),
+                "{name}: never clipped"
+            );
         }
     }
 }
@@ -326,5 +349,8 @@ fn cells_are_in_state_order() {
     let layer: &Layer<LstmCell> = &lstm.layers[0];
     let ids: Vec<_> = layer.cells().map(|cell| cell.weight_input.id).collect();
     let backward = layer.backward.as_ref().expect("a backward cell");
-    assert_eq!(ids, [layer.forward.weight_input.id, backward.weight_input.id]);
+    assert_eq!(
+        ids,
+        [layer.forward.weight_input.id, backward.weight_input.id]
+    );
 }
