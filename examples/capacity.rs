@@ -89,7 +89,9 @@ fn run(args: &Args) -> Result<(), Error> {
     progress.finish();
 
     let table = original_table(&experiment, &reference);
-    println!("Capacity, protocol of lstms.pth: error on the training sequences, bare hidden state\n");
+    println!(
+        "Capacity, protocol of lstms.pth: error on the training sequences, bare hidden state\n"
+    );
     println!("{table}\n");
     let header = Header::gather(device::describe(args.common.device, &device));
     Report {
@@ -204,16 +206,26 @@ fn chance(experiment: &Experiment) -> Option<Summary> {
 fn chart_of(experiment: &Experiment, reference: &Reference) -> BarChart {
     let models = &experiment.models;
     let labels: Vec<String> = models.iter().map(|outcome| outcome.model.into()).collect();
-    let active = models.iter().map(|m| summary(&m.original, |run| run.dropout_active));
-    let evaluation = models.iter().map(|m| summary(&m.original, |run| run.evaluation));
-    let today = models.iter().map(|m| Some(reference.today(m.model)?.0.mean));
+    let active = models
+        .iter()
+        .map(|m| summary(&m.original, |run| run.dropout_active));
+    let evaluation = models
+        .iter()
+        .map(|m| summary(&m.original, |run| run.evaluation));
+    let today = models
+        .iter()
+        .map(|m| Some(reference.today(m.model)?.0.mean));
     let axis = Axis::new("mean smooth-L1 error per sequence (lower is better)").range(3.0, 5.0);
-    let mut chart = BarChart::new("Capacity: repeat the sum of ten random vectors", axis, labels)
-        .series("dropout active, as the original measures", active)
-        .series("evaluation mode", evaluation)
-        .markers("original code today, dropout active", today)
-        .precision(2)
-        .note("The axis starts at 3.");
+    let mut chart = BarChart::new(
+        "Capacity: repeat the sum of ten random vectors",
+        axis,
+        labels,
+    )
+    .series("dropout active, as the original measures", active)
+    .series("evaluation mode", evaluation)
+    .markers("original code today, dropout active", today)
+    .precision(2)
+    .note("The axis starts at 3.");
     if let Some(error) = reference.saturated() {
         chart = chart.line("all outputs at 1", error);
     }

@@ -52,30 +52,72 @@ pub const MODELS: [ModelSpec; 12] = [
     spec!("nn.LSTM", "LSTM without dropout", true, Lstm, |i, h, _| {
         LstmConfig::new(i, h)
     }),
-    spec!("SlowLSTM", "per-gate linears, standard dropout", true, SlowLstm, |i, h, prob| {
-        SlowLstmConfig::new(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
-    }),
-    spec!("LSTM", "standard dropout on h, fed back", true, Lstm, |i, h, prob| {
-        LstmConfig::new(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
-    }),
-    spec!("GalLSTM", "one mask per sequence on h", true, Lstm, |i, h, prob| {
-        LstmConfig::gal(i, h, prob)
-    }),
-    spec!("MoonLSTM", "one mask per sequence on c", true, Lstm, |i, h, prob| {
-        LstmConfig::moon(i, h, prob)
-    }),
-    spec!("SemeniutaLSTM", "a mask per step on the candidate", true, Lstm, |i, h, prob| {
-        LstmConfig::semeniuta(i, h, prob)
-    }),
-    spec!("LayerNormLSTM", "layer norm, standard dropout", true, LayerNormLstm, |i, h, prob| {
-        lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
-    }),
-    spec!("LayerNormGalLSTM", "layer norm, Gal dropout", true, LayerNormLstm, |i, h, prob| {
-        lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Gal { prob })
-    }),
-    spec!("LayerNormMoonLSTM", "layer norm, Moon dropout", true, LayerNormLstm, |i, h, prob| {
-        lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Moon { prob })
-    }),
+    spec!(
+        "SlowLSTM",
+        "per-gate linears, standard dropout",
+        true,
+        SlowLstm,
+        |i, h, prob| {
+            SlowLstmConfig::new(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
+        }
+    ),
+    spec!(
+        "LSTM",
+        "standard dropout on h, fed back",
+        true,
+        Lstm,
+        |i, h, prob| {
+            LstmConfig::new(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
+        }
+    ),
+    spec!(
+        "GalLSTM",
+        "one mask per sequence on h",
+        true,
+        Lstm,
+        |i, h, prob| { LstmConfig::gal(i, h, prob) }
+    ),
+    spec!(
+        "MoonLSTM",
+        "one mask per sequence on c",
+        true,
+        Lstm,
+        |i, h, prob| { LstmConfig::moon(i, h, prob) }
+    ),
+    spec!(
+        "SemeniutaLSTM",
+        "a mask per step on the candidate",
+        true,
+        Lstm,
+        |i, h, prob| { LstmConfig::semeniuta(i, h, prob) }
+    ),
+    spec!(
+        "LayerNormLSTM",
+        "layer norm, standard dropout",
+        true,
+        LayerNormLstm,
+        |i, h, prob| {
+            lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
+        }
+    ),
+    spec!(
+        "LayerNormGalLSTM",
+        "layer norm, Gal dropout",
+        true,
+        LayerNormLstm,
+        |i, h, prob| {
+            lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Gal { prob })
+        }
+    ),
+    spec!(
+        "LayerNormMoonLSTM",
+        "layer norm, Moon dropout",
+        true,
+        LayerNormLstm,
+        |i, h, prob| {
+            lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Moon { prob })
+        }
+    ),
     spec!(
         "LayerNormSemeniutaLSTM",
         "layer norm, Semeniuta dropout",
@@ -84,9 +126,13 @@ pub const MODELS: [ModelSpec; 12] = [
         |i, h, prob| lstms_pth_layer_norm(i, h)
             .with_recurrent_dropout(RecurrentDropout::Semeniuta { prob })
     ),
-    spec!("ZoneoutLSTM", "units keep h and c at random", false, Lstm, |i, h, prob| {
-        LstmConfig::zoneout(i, h, prob, prob)
-    }),
+    spec!(
+        "ZoneoutLSTM",
+        "units keep h and c at random",
+        false,
+        Lstm,
+        |i, h, prob| { LstmConfig::zoneout(i, h, prob, prob) }
+    ),
     spec!(
         "BaLayerNormLSTM",
         "layer norm of Ba et al., orthogonal start, forget bias 1",

@@ -72,7 +72,7 @@ impl GateLayout {
         );
         let [rows, columns] = packed.dims();
         assert!(
-            columns % N == 0,
+            columns.is_multiple_of(N),
             "packed tensor has {columns} columns, expected a multiple of {N} gates",
         );
         let d_hidden = columns / N;
@@ -92,7 +92,7 @@ impl GateLayout {
         let last = D - 1;
         let columns = packed.dims()[last];
         assert!(
-            columns % from.len() == 0,
+            columns.is_multiple_of(from.len()),
             "packed tensor has {columns} columns, expected a multiple of {} gates",
             from.len(),
         );

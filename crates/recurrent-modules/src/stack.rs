@@ -262,7 +262,7 @@ impl<C: Cell> Stack<C> {
             let (output, layer_finals) =
                 layer.run(x, states, options.lengths, cell_masks, self.reverse);
             x = match masks.between.get(index) {
-                Some(Some(mask)) => output * mask.clone().slice([0..seq_length]),
+                Some(Some(mask)) => output * mask.clone().slice(0..seq_length),
                 _ => output,
             };
             finals.extend(layer_finals);

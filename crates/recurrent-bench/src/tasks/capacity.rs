@@ -98,7 +98,10 @@ impl Data {
     fn batch(&self, start: usize, count: usize) -> (Tensor<3>, Tensor<2>) {
         let [_, seq_length, size] = self.input.dims();
         let rows = start..start + count;
-        let input = self.input.clone().slice([rows.clone(), 0..seq_length, 0..size]);
+        let input = self
+            .input
+            .clone()
+            .slice([rows.clone(), 0..seq_length, 0..size]);
         (input, self.target.clone().slice([rows, 0..size]))
     }
 
@@ -144,7 +147,12 @@ pub struct OriginalErrors {
 ///
 /// # Arguments
 /// * `device` - without autodiff
-pub fn original(config: &RecurrentConfig, protocol: &Protocol, seed: u64, device: &Device) -> OriginalErrors {
+pub fn original(
+    config: &RecurrentConfig,
+    protocol: &Protocol,
+    seed: u64,
+    device: &Device,
+) -> OriginalErrors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let training = device.clone().autodiff();
     training.seed(seed);
@@ -190,7 +198,12 @@ fn sgd() -> ModuleOptimizer {
     SgdConfig::new().with_momentum(Some(momentum)).init()
 }
 
-fn run(model: &Recurrent, input: Tensor<3>, state: StackState, masks: Option<&StackMasks>) -> Tensor<2> {
+fn run(
+    model: &Recurrent,
+    input: Tensor<3>,
+    state: StackState,
+    masks: Option<&StackMasks>,
+) -> Tensor<2> {
     let options = ForwardOptions {
         masks,
         ..ForwardOptions::default()
@@ -283,7 +296,12 @@ pub struct ReadoutErrors {
 ///
 /// # Arguments
 /// * `device` - without autodiff
-pub fn with_readout(config: &RecurrentConfig, protocol: &Protocol, seed: u64, device: &Device) -> ReadoutErrors {
+pub fn with_readout(
+    config: &RecurrentConfig,
+    protocol: &Protocol,
+    seed: u64,
+    device: &Device,
+) -> ReadoutErrors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let training = device.clone().autodiff();
     training.seed(seed);

@@ -139,7 +139,7 @@ impl Plan {
                 counts
                     .into_iter()
                     .map(|count| {
-                        let rows = ragged.gather.clone().slice([start..start + count]);
+                        let rows = ragged.gather.clone().slice(start..start + count);
                         start += count;
                         ragged.masks_at(masks, rows, count)
                     })
@@ -209,7 +209,7 @@ impl Ragged {
         let at = |mask: &Option<Mask>| {
             mask.as_ref().map(|mask| match mask {
                 Mask::PerSequence(mask) => {
-                    let order = self.order.clone().slice([0..count]);
+                    let order = self.order.clone().slice(0..count);
                     mask.clone().select(0, order)
                 }
                 Mask::PerStep(mask) => {

@@ -69,6 +69,7 @@ impl Leaves {
 
 /// One of the three cells.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // one at a time, on the stack of a test
 enum Cell {
     Packed(LstmCell),
     PerGate(SlowLstmCell),

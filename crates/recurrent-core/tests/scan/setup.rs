@@ -303,7 +303,8 @@ impl Setup {
     pub fn slopes(&self) -> Vec<(&'static str, Vec<f64>)> {
         let mut moved = self.clone();
         let mut all = vec![];
-        let parts: [(&'static str, fn(&mut Setup) -> &mut Vec<f64>); 3] = [
+        type Part = fn(&mut Setup) -> &mut Vec<f64>;
+        let parts: [(&'static str, Part); 3] = [
             ("x", |setup| &mut setup.x),
             ("hidden", |setup| &mut setup.hidden),
             ("cell", |setup| &mut setup.cell),

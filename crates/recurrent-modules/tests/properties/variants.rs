@@ -212,7 +212,8 @@ fn layer_norm_ignores_a_common_shift() {
         let run = |module: &Recurrent| record(module, &problem, |x, s| module.forward(x, Some(s)));
         let expected = run(&module);
 
-        let mut changes: Vec<(&str, Box<dyn Fn(&mut LayerNormLstmCell, usize)>)> = vec![
+        type Change = Box<dyn Fn(&mut LayerNormLstmCell, usize)>;
+        let mut changes: Vec<(&str, Change)> = vec![
             (
                 "input weights",
                 Box::new(|cell, columns| cell.weight_input = shifted(&cell.weight_input, columns)),
