@@ -6,6 +6,9 @@ use recurrent_modules::{
     SlowLstmConfig,
 };
 
+use RecurrentConfig::{LayerNormLstm, Lstm, SlowLstm};
+use RecurrentDropout::{Gal, Moon, Semeniuta, Standard};
+
 /// A model of the library as an experiment names it.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelSpec {
@@ -36,110 +39,102 @@ fn lstms_pth_layer_norm(d_input: usize, d_hidden: usize) -> LayerNormLstmConfig 
         .with_norm_bias(NormBias::Inside)
 }
 
-macro_rules! spec {
-    ($name:literal, $about:literal, $of:literal, $Variant:ident, |$i:ident, $h:ident, $p:pat_param| $config:expr) => {
-        ModelSpec {
-            name: $name,
-            about: $about,
-            of_lstms_pth: $of,
-            config: |$i, $h, $p| RecurrentConfig::$Variant($config),
-        }
-    };
+const fn spec(
+    name: &'static str,
+    about: &'static str,
+    of_lstms_pth: bool,
+    config: fn(usize, usize, f64) -> RecurrentConfig,
+) -> ModelSpec {
+    ModelSpec {
+        name,
+        about,
+        of_lstms_pth,
+        config,
+    }
 }
 
 /// Every model, those of lstms.pth first, in the order of its table.
 pub const MODELS: [ModelSpec; 12] = [
-    spec!("nn.LSTM", "LSTM without dropout", true, Lstm, |i, h, _| {
-        LstmConfig::new(i, h)
+    spec("nn.LSTM", "LSTM without dropout", true, |i, h, _| {
+        Lstm(LstmConfig::new(i, h))
     }),
-    spec!(
+    spec(
         "SlowLSTM",
         "per-gate linears, standard dropout",
         true,
-        SlowLstm,
-        |i, h, prob| {
-            SlowLstmConfig::new(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
-        }
+        |i, h, prob| SlowLstm(SlowLstmConfig::new(i, h).with_recurrent_dropout(Standard { prob })),
     ),
-    spec!(
+    spec(
         "LSTM",
         "standard dropout on h, fed back",
         true,
-        Lstm,
-        |i, h, prob| {
-            LstmConfig::new(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
-        }
+        |i, h, prob| Lstm(LstmConfig::new(i, h).with_recurrent_dropout(Standard { prob })),
     ),
-    spec!(
+    spec(
         "GalLSTM",
         "one mask per sequence on h",
         true,
-        Lstm,
-        |i, h, prob| { LstmConfig::gal(i, h, prob) }
+        |i, h, prob| Lstm(LstmConfig::gal(i, h, prob)),
     ),
-    spec!(
+    spec(
         "MoonLSTM",
         "one mask per sequence on c",
         true,
-        Lstm,
-        |i, h, prob| { LstmConfig::moon(i, h, prob) }
+        |i, h, prob| Lstm(LstmConfig::moon(i, h, prob)),
     ),
-    spec!(
+    spec(
         "SemeniutaLSTM",
         "a mask per step on the candidate",
         true,
-        Lstm,
-        |i, h, prob| { LstmConfig::semeniuta(i, h, prob) }
+        |i, h, prob| Lstm(LstmConfig::semeniuta(i, h, prob)),
     ),
-    spec!(
+    spec(
         "LayerNormLSTM",
         "layer norm, standard dropout",
         true,
-        LayerNormLstm,
         |i, h, prob| {
-            lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Standard { prob })
-        }
+            LayerNormLstm(lstms_pth_layer_norm(i, h).with_recurrent_dropout(Standard { prob }))
+        },
     ),
-    spec!(
+    spec(
         "LayerNormGalLSTM",
         "layer norm, Gal dropout",
         true,
-        LayerNormLstm,
-        |i, h, prob| {
-            lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Gal { prob })
-        }
+        |i, h, prob| LayerNormLstm(lstms_pth_layer_norm(i, h).with_recurrent_dropout(Gal { prob })),
     ),
-    spec!(
+    spec(
         "LayerNormMoonLSTM",
         "layer norm, Moon dropout",
         true,
-        LayerNormLstm,
         |i, h, prob| {
-            lstms_pth_layer_norm(i, h).with_recurrent_dropout(RecurrentDropout::Moon { prob })
-        }
+            LayerNormLstm(lstms_pth_layer_norm(i, h).with_recurrent_dropout(Moon { prob }))
+        },
     ),
-    spec!(
+    spec(
         "LayerNormSemeniutaLSTM",
         "layer norm, Semeniuta dropout",
         true,
-        LayerNormLstm,
-        |i, h, prob| lstms_pth_layer_norm(i, h)
-            .with_recurrent_dropout(RecurrentDropout::Semeniuta { prob })
+        |i, h, prob| {
+            LayerNormLstm(lstms_pth_layer_norm(i, h).with_recurrent_dropout(Semeniuta { prob }))
+        },
     ),
-    spec!(
+    spec(
         "ZoneoutLSTM",
         "units keep h and c at random",
         false,
-        Lstm,
-        |i, h, prob| { LstmConfig::zoneout(i, h, prob, prob) }
+        |i, h, prob| Lstm(LstmConfig::zoneout(i, h, prob, prob)),
     ),
-    spec!(
+    spec(
         "BaLayerNormLSTM",
         "layer norm of Ba et al., orthogonal start, forget bias 1",
         false,
-        LayerNormLstm,
-        |i, h, _| LayerNormLstmConfig::new(i, h)
-            .with_hidden_initializer(Some(Initializer::Orthogonal { gain: 1.0 }))
-            .with_forget_bias(Some(1.0))
+        |i, h, _| {
+            let orthogonal = Some(Initializer::Orthogonal { gain: 1.0 });
+            LayerNormLstm(
+                LayerNormLstmConfig::new(i, h)
+                    .with_hidden_initializer(orthogonal)
+                    .with_forget_bias(Some(1.0)),
+            )
+        },
     ),
 ];

@@ -7,6 +7,7 @@ use burn::module::{Param, ParamId};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
 #[cfg(not(feature = "std"))]
+#[allow(unused_imports)] // unused where a dependency brings std in all the same
 use num_traits::Float as _;
 use recurrent_core::{Gate, GateLayout};
 

@@ -235,18 +235,17 @@ fn defaults_are_uniform_by_the_layer() {
                     largest <= bound + 1e-6,
                     "{name}: {path}: {largest} > {bound}"
                 );
-                assert!(
-                    largest > 0.75 * bound,
-                    "{name}: {path}: {largest} of {bound}"
-                );
                 let count = list.len() as f64;
+                // Missed once in 1e9 draws of `count` values.
+                let least = bound * 1e-9f64.powf(1.0 / count);
+                assert!(largest > least, "{name}: {path}: {largest} of {bound}");
                 let share = |test: fn(f64) -> bool| {
                     list.iter().filter(|&&v| test(v)).count() as f64 / count
                 };
-                // Five standard deviations; the shortest vector has 25 values.
+                // Five standard deviations; the shortest vector has 25 values, not all of one sign.
                 let allowed = 0.5 - 5.0 * 0.5 / count.sqrt();
-                assert!(share(|v| v > 0.0) > allowed.max(0.1), "{name}: {path}");
-                assert!(share(|v| v < 0.0) > allowed.max(0.1), "{name}: {path}");
+                assert!(share(|v| v > 0.0) > allowed, "{name}: {path}");
+                assert!(share(|v| v < 0.0) > allowed, "{name}: {path}");
             });
         }
     }
