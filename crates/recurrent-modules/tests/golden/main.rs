@@ -184,6 +184,7 @@ fn golden_files_on_flex() {
 }
 
 #[test]
+#[allow(deprecated)] // upstream drops it; this library still supports it
 fn golden_files_on_ndarray() {
     check_all("ndarray", Device::ndarray().autodiff());
 }
