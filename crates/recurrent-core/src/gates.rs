@@ -19,6 +19,10 @@ pub enum Gate {
     Output,
     /// r: refines the forget gate (UR-LSTM).
     Refine,
+    /// ĩ: master input gate (ordered neurons).
+    MasterInput,
+    /// f̃: master forget gate (ordered neurons).
+    MasterForget,
 }
 
 /// The order of gate blocks in packed weights.
@@ -38,6 +42,25 @@ impl GateLayout {
     pub const LSTM: Self = Self(&[Gate::Input, Gate::Forget, Gate::Candidate, Gate::Output]);
     /// Input, forget, output, candidate: the order of lstms.pth.
     pub const LSTMS_PTH: Self = Self(&[Gate::Input, Gate::Forget, Gate::Output, Gate::Candidate]);
+
+    /// Forget, candidate, output: coupled gates without input weights (i = 1 − f).
+    pub const FORGET_ONLY: Self = Self(&[Gate::Forget, Gate::Candidate, Gate::Output]);
+    /// Input, candidate, output: coupled gates without forget weights (f = 1 − i).
+    pub const INPUT_ONLY: Self = Self(&[Gate::Input, Gate::Candidate, Gate::Output]);
+    /// Refine, forget, candidate, output: UR-LSTM.
+    pub const UR: Self = Self(&[Gate::Refine, Gate::Forget, Gate::Candidate, Gate::Output]);
+    /// Master input, master forget, then as LSTM: ordered neurons.
+    pub const MASTER: Self = Self(&[
+        Gate::MasterInput,
+        Gate::MasterForget,
+        Gate::Input,
+        Gate::Forget,
+        Gate::Candidate,
+        Gate::Output,
+    ]);
+    /// Forget, refine, candidate, output: the order of r0mainK/ur-lstm.
+    pub const UR_ORIGINAL: Self =
+        Self(&[Gate::Forget, Gate::Refine, Gate::Candidate, Gate::Output]);
 
     /// A single block, for weights that are not packed.
     pub const PLAIN: Self = Self(&[Gate::Candidate]);
@@ -83,6 +106,28 @@ impl GateLayout {
         })
     }
 
+    /// [`split`](Self::split) without a fixed number: the blocks by gate.
+    #[track_caller]
+    pub fn blocks(&self, packed: Tensor<2>) -> Blocks {
+        let [rows, columns] = packed.dims();
+        let gates = self.len();
+        assert!(
+            columns.is_multiple_of(gates),
+            "packed tensor has {columns} columns, expected a multiple of {gates} gates",
+        );
+        let d_hidden = columns / gates;
+        let parts = (0..gates)
+            .map(|slot| {
+                let columns = slot * d_hidden..(slot + 1) * d_hidden;
+                packed.clone().slice([0..rows, columns])
+            })
+            .collect();
+        Blocks {
+            layout: *self,
+            parts,
+        }
+    }
+
     /// Reorders the last axis of a packed tensor from the layout `from` to this one.
     ///
     /// # Panics
@@ -113,5 +158,29 @@ impl GateLayout {
             "layouts {self:?} and {from:?} differ in length"
         );
         Tensor::cat(picked, last)
+    }
+}
+
+/// Pre-activations by gate, see [`GateLayout::blocks`].
+#[derive(Debug, Clone)]
+pub struct Blocks {
+    layout: GateLayout,
+    parts: Vec<Tensor<2>>,
+}
+
+impl Blocks {
+    /// The block of `gate` `[rows, H]`, if the layout has it.
+    pub fn get(&self, gate: Gate) -> Option<Tensor<2>> {
+        self.layout.slot(gate).map(|slot| self.parts[slot].clone())
+    }
+
+    /// The block of `gate` `[rows, H]`.
+    ///
+    /// # Panics
+    /// If the layout does not have it.
+    #[track_caller]
+    pub fn of(&self, gate: Gate) -> Tensor<2> {
+        self.get(gate)
+            .unwrap_or_else(|| panic!("layout {:?} has no {gate:?} gate", self.layout))
     }
 }

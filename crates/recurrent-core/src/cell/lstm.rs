@@ -1,15 +1,16 @@
 //! One step of the LSTM with packed gates: see [`crate::equations::lstm`].
 //!
 //! ```text
-//! z = x·W + h·R + b        all four gates in one product
+//! z = x·W + h·R + b        all four gates in one product, each half normalised where asked
 //! ```
+//! With normalisations it is the layer-normalised LSTM.
 
 use alloc::vec::Vec;
 
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
-use super::{Affine, Step, Transition};
+use super::{Preactivation, Step, Transition};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::{Gates, gates};
 
@@ -17,10 +18,8 @@ use crate::equations::lstm::{Gates, gates};
 /// [`GateLayout::LSTM`](crate::GateLayout::LSTM).
 #[derive(Debug, Clone)]
 pub struct LstmCell {
-    /// W `[I, 4·H]` and b `[4·H]`
-    pub input: Affine,
-    /// R `[d_output, 4·H]`
-    pub weight_hidden: Tensor<2>,
+    /// W, R, b and their normalisations.
+    pub preact: Preactivation,
     /// What follows the gates.
     pub transition: Transition,
 }
@@ -29,11 +28,11 @@ impl Step for LstmCell {
     type State = LstmState<2>;
 
     fn d_input(&self) -> usize {
-        self.input.d_in()
+        self.preact.d_input()
     }
 
     fn d_hidden(&self) -> usize {
-        self.input.d_out() / 4
+        self.preact.width() / 4
     }
 
     fn d_output(&self) -> usize {
@@ -44,8 +43,12 @@ impl Step for LstmCell {
         self.transition.state_parts(self.d_hidden())
     }
 
+    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
+        alloc::vec![&mut self.preact.hidden.weight]
+    }
+
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
-        self.input.forward(input)
+        self.preact.from_input(input)
     }
 
     fn step(
@@ -54,13 +57,12 @@ impl Step for LstmCell {
         state: LstmState<2>,
         masks: &StepMasks,
     ) -> (Tensor<2>, LstmState<2>) {
-        let preact = projected + state.hidden.clone().matmul(self.weight_hidden.clone());
         let Gates {
             input,
             forget,
             candidate,
             output,
-        } = gates(preact);
+        } = gates(projected + self.preact.from_hidden(state.hidden.clone()));
         let state = self
             .transition
             .advance(forget, input, candidate, |_| output, state, masks);

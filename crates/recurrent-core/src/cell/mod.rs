@@ -4,17 +4,23 @@
 //! over time, lengths and direction know only the trait [`Step`], so a new cell gets all of them
 //! for free.
 
+pub mod adaptive;
 mod affine;
-pub mod layer_norm;
+pub mod cifg;
 pub mod lstm;
+pub mod mogrifier;
+pub mod peephole;
+mod preactivation;
 pub mod slow;
 mod transition;
+pub mod ur;
 
 use alloc::vec::Vec;
 
 use burn::tensor::{Device, Tensor};
 
 pub use affine::Affine;
+pub use preactivation::Preactivation;
 pub use transition::Transition;
 
 use crate::equations::dropout::StepMasks;

@@ -5,6 +5,11 @@
 //! derivatives are tested against autodiff and against finite differences in f64; they are the
 //! reference that hand-written kernels are compared with.
 
+pub mod adaptive;
+pub mod cifg;
 pub mod dropout;
 pub mod layer_norm;
 pub mod lstm;
+pub mod mogrifier;
+pub mod peephole;
+pub mod ur;

@@ -1,0 +1,68 @@
+//! One step of the LSTM with coupled gates: see [`crate::equations::cifg`].
+
+use alloc::vec::Vec;
+
+use burn::nn::LstmState;
+use burn::tensor::Tensor;
+use burn::tensor::activation::{sigmoid, tanh};
+
+use super::{Preactivation, Step, Transition};
+use crate::equations::cifg::Coupling;
+use crate::equations::dropout::StepMasks;
+use crate::gates::Gate;
+
+/// Weights of a coupled-gate cell for one call, gates in the order of [`Coupling::layout`].
+#[derive(Debug, Clone)]
+pub struct CifgLstmCell {
+    /// W, R, b and their normalisations.
+    pub preact: Preactivation,
+    /// How the input and forget gates depend on each other.
+    pub coupling: Coupling,
+    /// What follows the gates.
+    pub transition: Transition,
+}
+
+impl Step for CifgLstmCell {
+    type State = LstmState<2>;
+
+    fn d_input(&self) -> usize {
+        self.preact.d_input()
+    }
+
+    fn d_hidden(&self) -> usize {
+        self.preact.width() / self.coupling.layout().len()
+    }
+
+    fn d_output(&self) -> usize {
+        self.transition.d_output(self.d_hidden())
+    }
+
+    fn state_parts(&self) -> Vec<(&'static str, usize)> {
+        self.transition.state_parts(self.d_hidden())
+    }
+
+    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
+        alloc::vec![&mut self.preact.hidden.weight]
+    }
+
+    fn project(&self, input: Tensor<2>) -> Tensor<2> {
+        self.preact.from_input(input)
+    }
+
+    fn step(
+        &self,
+        projected: Tensor<2>,
+        state: LstmState<2>,
+        masks: &StepMasks,
+    ) -> (Tensor<2>, LstmState<2>) {
+        let preact = projected + self.preact.from_hidden(state.hidden.clone());
+        let z = self.coupling.layout().blocks(preact);
+        let (input, forget) = self.coupling.gates(z.get(Gate::Input), z.get(Gate::Forget));
+        let candidate = tanh(z.of(Gate::Candidate));
+        let output = sigmoid(z.of(Gate::Output));
+        let state = self
+            .transition
+            .advance(forget, input, candidate, |_| output, state, masks);
+        (state.hidden.clone(), state)
+    }
+}

@@ -1,0 +1,112 @@
+//! One step of the Mogrifier LSTM: see [`crate::equations::mogrifier`].
+//!
+//! The state gates the input, so nothing can be projected before the loop.
+
+use alloc::vec::Vec;
+
+use burn::nn::LstmState;
+use burn::tensor::Tensor;
+use burn::tensor::activation::{sigmoid, tanh};
+
+use super::{Preactivation, Step, Transition};
+use crate::equations::cifg::Coupling;
+use crate::equations::dropout::StepMasks;
+use crate::equations::mogrifier::gate;
+use crate::gates::Gate;
+
+/// The matrix of one round.
+#[derive(Debug, Clone)]
+pub enum RoundMatrix {
+    /// Full rank: `[from, to]`.
+    Full(Tensor<2>),
+    /// `left·right`, `[from, rank]` and `[rank, to]`.
+    LowRank(Tensor<2>, Tensor<2>),
+}
+
+/// One round of gating.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// Q `[d_output, I]` in odd rounds, R `[I, d_output]` in even ones.
+    pub matrix: RoundMatrix,
+    /// `[I]` or `[d_output]`
+    pub bias: Option<Tensor<1>>,
+}
+
+impl Round {
+    /// `2 σ(by·M + b) ⊙ value`
+    fn apply(&self, by: Tensor<2>, value: Tensor<2>) -> Tensor<2> {
+        let preact = match &self.matrix {
+            RoundMatrix::Full(matrix) => by.matmul(matrix.clone()),
+            RoundMatrix::LowRank(left, right) => by.matmul(left.clone()).matmul(right.clone()),
+        };
+        let preact = match &self.bias {
+            Some(bias) => preact + bias.clone().unsqueeze(),
+            None => preact,
+        };
+        gate(preact, value)
+    }
+}
+
+/// Weights of a Mogrifier cell for one call.
+#[derive(Debug, Clone)]
+pub struct MogrifierLstmCell {
+    /// The rounds in order; the first gates the input. None: a plain LSTM.
+    pub rounds: Vec<Round>,
+    /// W, R, b and their normalisations.
+    pub preact: Preactivation,
+    /// [`Coupling::Independent`], or [`Coupling::CappedInput`] as in the authors' code.
+    pub coupling: Coupling,
+    /// What follows the gates.
+    pub transition: Transition,
+}
+
+impl Step for MogrifierLstmCell {
+    type State = LstmState<2>;
+
+    fn d_input(&self) -> usize {
+        self.preact.d_input()
+    }
+
+    fn d_hidden(&self) -> usize {
+        self.preact.width() / self.coupling.layout().len()
+    }
+
+    fn d_output(&self) -> usize {
+        self.transition.d_output(self.d_hidden())
+    }
+
+    fn state_parts(&self) -> Vec<(&'static str, usize)> {
+        self.transition.state_parts(self.d_hidden())
+    }
+
+    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
+        alloc::vec![&mut self.preact.hidden.weight]
+    }
+
+    fn step(
+        &self,
+        input: Tensor<2>,
+        state: LstmState<2>,
+        masks: &StepMasks,
+    ) -> (Tensor<2>, LstmState<2>) {
+        let (mut x, mut h) = (input, state.hidden.clone());
+        for (index, round) in self.rounds.iter().enumerate() {
+            if index % 2 == 0 {
+                x = round.apply(h.clone(), x);
+            } else {
+                h = round.apply(x.clone(), h);
+            }
+        }
+        let z = self
+            .coupling
+            .layout()
+            .blocks(self.preact.from_input(x) + self.preact.from_hidden(h));
+        let (input, forget) = self.coupling.gates(z.get(Gate::Input), z.get(Gate::Forget));
+        let candidate = tanh(z.of(Gate::Candidate));
+        let output = sigmoid(z.of(Gate::Output));
+        let state = self
+            .transition
+            .advance(forget, input, candidate, |_| output, state, masks);
+        (state.hidden.clone(), state)
+    }
+}

@@ -1,0 +1,68 @@
+//! The gate family of UR-LSTM: how much of the old cell stays, as one effective gate.
+//!
+//! ```text
+//! c' = e ⊙ c + (1 − e) ⊙ g
+//! standard   e = f
+//! refine     e = r ⊙ (1 − (1 − f)²) + (1 − r) ⊙ f²  =  2 r f + (1 − 2 r) f²
+//! f = σ(z_f + b)     r = σ(z_r − b) (tied) or σ(z_r)
+//! ```
+//! e lies between f² (r = 0) and 1 − (1 − f)² (r = 1): the refine gate moves the forget gate where
+//! its own slope has vanished.
+//!
+//! ```text
+//! master     f̂ = f ⊙ ω + (f̃ − ω)     î = i ⊙ ω + (ĩ − ω)     ω = f̃ ⊙ ĩ
+//!            f̃ = cumax(z_f̃)           ĩ = 1 − cumax(z_ĩ)      c' = f̂ ⊙ c + î ⊙ g
+//! ```
+//! with cumax = cumsum ∘ softmax over the units: ordered neurons.
+//!
+//! **Source.** Gu et al., Improving the Gating Mechanism of Recurrent Neural Networks,
+//! arXiv:1910.09890, equations 8 to 12; Shen et al., Ordered Neurons, arXiv:1810.09536, equations
+//! 7 to 13.
+
+use burn::tensor::{Tensor, activation::softmax};
+
+use super::lstm::one_minus;
+
+/// The refined forget gate `2 r f + (1 − 2 r) f²`.
+pub fn effective_gate(forget: Tensor<2>, refine: Tensor<2>) -> Tensor<2> {
+    let squared = forget.clone().square();
+    let twice = refine.mul_scalar(2.0);
+    twice.clone() * forget + one_minus(twice) * squared
+}
+
+/// Derivative of [`effective_gate`]: `(∂e/∂f, ∂e/∂r)`.
+///
+/// ```text
+/// ∂e/∂f = 2 r + 2 (1 − 2 r) f        ∂e/∂r = 2 f (1 − f)
+/// ```
+pub fn effective_gate_backward(forget: Tensor<2>, refine: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let twice = refine.mul_scalar(2.0);
+    let by_forget = twice.clone() + (one_minus(twice) * forget.clone()).mul_scalar(2.0);
+    let by_refine = (forget.clone() * one_minus(forget)).mul_scalar(2.0);
+    (by_forget, by_refine)
+}
+
+/// `cumsum(softmax(x))` over the units: rises from near 0 to 1.
+pub fn cumax(x: Tensor<2>) -> Tensor<2> {
+    softmax(x, 1).cumsum(1)
+}
+
+/// (î, f̂): the gates under their master gates.
+///
+/// # Arguments
+/// * `input`, `forget` - i, f after σ
+/// * `preact_master_input`, `preact_master_forget` - z_ĩ, z_f̃; all `[B, H]`
+pub fn master_gates(
+    input: Tensor<2>,
+    forget: Tensor<2>,
+    preact_master_input: Tensor<2>,
+    preact_master_forget: Tensor<2>,
+) -> (Tensor<2>, Tensor<2>) {
+    let master_forget = cumax(preact_master_forget);
+    let master_input = one_minus(cumax(preact_master_input));
+    let overlap = master_forget.clone() * master_input.clone();
+    (
+        input * overlap.clone() + (master_input - overlap.clone()),
+        forget * overlap.clone() + (master_forget - overlap),
+    )
+}
