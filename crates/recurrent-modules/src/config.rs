@@ -7,8 +7,8 @@
 /// Makes the config of a variant: its own fields, the shared fields, `validate`, `try_init`,
 /// `init`, `try_init_cell`, `init_cell` and the constructors for each dropout kind.
 ///
-/// The variant implements `validate_variant(&self, d_hidden)` and
-/// `new_cell(&self, &CellOptions, &Device) -> Cell` by hand.
+/// The variant implements `validate_variant(&self, &CellOptions)`, `layer_norm_config(&self)`,
+/// `layout(&self) -> GateLayout` and `new_cell(&self, &CellOptions, &Device) -> Cell` by hand.
 macro_rules! variant_config {
     (
         $(#[$meta:meta])*
@@ -126,6 +126,7 @@ macro_rules! variant_config {
                     d_proj: self.d_proj,
                     bias: self.bias,
                     clip: self.clip,
+                    layer_norm: self.layer_norm_config(),
                     init: $crate::init::WeightInit {
                         input: or_common(&self.input_initializer),
                         hidden: or_common(&self.hidden_initializer),
@@ -143,8 +144,9 @@ macro_rules! variant_config {
             pub fn validate(&self) -> Result<(), $crate::InvalidConfig> {
                 self.stack().validate()?;
                 for d_hidden in self.stack().sizes() {
-                    self.cell_options(self.d_input, d_hidden).validate()?;
-                    self.validate_variant(d_hidden)?;
+                    let options = self.cell_options(self.d_input, d_hidden);
+                    options.validate_for(self.layout())?;
+                    self.validate_variant(&options)?;
                 }
                 Ok(())
             }

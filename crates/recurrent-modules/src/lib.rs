@@ -52,7 +52,7 @@ mod stack;
 mod state;
 
 pub use cells::{
-    Cell, GalLstm, LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
+    Cell, GalLstm, LayerNormConfig, LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
     LayerNormSemeniutaLstm, Lstm, LstmConfig, MoonLstm, NormBias, SemeniutaLstm, SlowLstm,
     SlowLstmConfig,
 };

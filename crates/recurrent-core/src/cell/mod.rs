@@ -4,7 +4,6 @@
 //! over time, lengths and direction know only the trait [`Step`], so a new cell gets all of them
 //! for free.
 
-pub mod adaptive;
 mod affine;
 pub mod cifg;
 pub mod lstm;
@@ -111,6 +110,11 @@ pub trait Step {
                  [{batch_size}, {features}]",
             );
         }
+    }
+
+    /// The recurrent weight matrices: what weight drop acts on. None by default.
+    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
+        Vec::new()
     }
 
     /// What of a step depends on the input alone, for all steps at once; by default the input.

@@ -66,6 +66,15 @@ impl Step for SlowLstmCell {
         self.transition.state_parts(self.d_hidden())
     }
 
+    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
+        alloc::vec![
+            &mut self.input_gate.hidden.weight,
+            &mut self.forget_gate.hidden.weight,
+            &mut self.cell_gate.hidden.weight,
+            &mut self.output_gate.hidden.weight,
+        ]
+    }
+
     fn step(
         &self,
         input: Tensor<2>,

@@ -1,14 +1,15 @@
 //! The LSTM cell with packed gates. Equations: [`recurrent_core::equations::lstm`].
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::Device;
 use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 
-use super::{Cell, CellOptions, affine, cell_step, transition};
+use super::{
+    Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step,
+};
 use crate::config::variant_config;
 use crate::error::InvalidConfig;
-use crate::init::{packed_bias, packed_weight};
 use crate::stack::Stack;
 
 /// The LSTM: layers of [`LstmCell`], created with [`LstmConfig`].
@@ -53,28 +54,36 @@ variant_config! {
 }
 
 impl LstmConfig {
-    fn validate_variant(&self, _d_hidden: usize) -> Result<(), InvalidConfig> {
+    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
         Ok(())
     }
 
+    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
+        None
+    }
+
+    fn layout(&self) -> GateLayout {
+        GateLayout::LSTM
+    }
+
     fn new_cell(&self, options: &CellOptions, device: &Device) -> LstmCell {
-        LstmCell::new(options, device)
+        LstmCell {
+            gates: GateWeights::new(self.layout(), options, device),
+            update: StateUpdate::new(options, device),
+            d_input: options.d_input,
+            d_hidden: options.d_hidden,
+            d_output: options.d_output(),
+        }
     }
 }
 
 /// One LSTM step; gates packed in the order input, forget, candidate, output.
 #[derive(Module, Debug)]
 pub struct LstmCell {
-    /// W `[d_input, 4·d_hidden]`
-    pub weight_input: Param<Tensor<2>>,
-    /// R `[d_output, 4·d_hidden]`
-    pub weight_hidden: Param<Tensor<2>>,
-    /// b `[4·d_hidden]`
-    pub bias: Option<Param<Tensor<1>>>,
-    /// P `[d_hidden, d_proj]`
-    pub projection: Option<Param<Tensor<2>>>,
-    /// Bound of the cell state.
-    pub clip: Option<f64>,
+    /// W, R and b of the four gates.
+    pub gates: GateWeights,
+    /// What follows the gates.
+    pub update: StateUpdate,
     /// Features of one input step.
     pub d_input: usize,
     /// Units.
@@ -85,52 +94,15 @@ pub struct LstmCell {
 
 cell_step!(LstmCell);
 
-impl LstmCell {
-    fn new(options: &CellOptions, device: &Device) -> Self {
-        let layout = GateLayout::LSTM;
-        let (d_input, d_hidden) = (options.d_input, options.d_hidden);
-        let init = &options.init;
-        Self {
-            weight_input: packed_weight(layout, d_input, d_hidden, &init.input, device),
-            weight_hidden: packed_weight(
-                layout,
-                options.d_output(),
-                d_hidden,
-                &init.hidden,
-                device,
-            ),
-            bias: options
-                .bias
-                .then(|| packed_bias(layout, d_hidden, &init.bias, init.forget_bias, device)),
-            projection: options.projection(device),
-            clip: options.clip,
-            d_input,
-            d_hidden,
-            d_output: options.d_output(),
-        }
-    }
-}
-
 impl Cell for LstmCell {
     type Step = steps::lstm::LstmCell;
 
     fn bind(&self) -> Self::Step {
         steps::lstm::LstmCell {
-            input: affine(&self.weight_input, &self.bias),
-            weight_hidden: self.weight_hidden.val(),
-            transition: transition(self.clip, &self.projection),
+            preact: self.gates.bind(),
+            transition: self.update.bind(),
         }
     }
 
-    fn d_input(&self) -> usize {
-        self.d_input
-    }
-
-    fn d_hidden(&self) -> usize {
-        self.d_hidden
-    }
-
-    fn d_output(&self) -> usize {
-        self.d_output
-    }
+    cell_sizes!();
 }

@@ -5,22 +5,22 @@
 
 mod layer_norm;
 mod lstm;
+mod parts;
 mod slow;
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::Tensor;
 use core::fmt::Debug;
-use recurrent_core::Step;
-use recurrent_core::cell::{Affine, Transition};
+use recurrent_core::{Gate, GateLayout, Step};
 use recurrent_core::equations::dropout::StepMasks;
 
 pub use layer_norm::*;
 pub use lstm::*;
+pub use parts::*;
 pub use slow::*;
 
 use crate::error::{InvalidConfig, check_positive, check_size};
-use crate::init::{WeightInit, packed_weight};
-use recurrent_core::GateLayout;
+use crate::init::WeightInit;
 
 /// A recurrent cell with parameters.
 ///
@@ -74,6 +74,8 @@ pub struct CellOptions {
     pub bias: bool,
     /// Bound of the cell state.
     pub clip: Option<f64>,
+    /// Layer normalisation.
+    pub layer_norm: Option<LayerNormConfig>,
     /// Initial values.
     pub init: WeightInit,
 }
@@ -81,8 +83,9 @@ pub struct CellOptions {
 impl CellOptions {
     /// # Errors
     /// If a size is 0, `d_proj` is not smaller than `d_hidden`, `clip` is not positive, a forget
-    /// bias is given without biases, or the initial values are invalid.
-    pub fn validate(&self) -> Result<(), InvalidConfig> {
+    /// bias is given without biases or without a forget gate in `layout`, a normalisation does not
+    /// fit, or the initial values are invalid.
+    pub fn validate_for(&self, layout: GateLayout) -> Result<(), InvalidConfig> {
         check_size("d_input", self.d_input)?;
         check_size("d_hidden", self.d_hidden)?;
         if let Some(d_proj) = self.d_proj {
@@ -105,48 +108,22 @@ impl CellOptions {
                 "without biases there is none to set",
             ));
         }
+        if layout.slot(Gate::Forget).is_none() && self.init.forget_bias.is_some() {
+            return Err(InvalidConfig::contradiction(
+                "coupling",
+                "forget_bias",
+                "the forget gate has no weights of its own, and no bias to set",
+            ));
+        }
+        if let Some(layer_norm) = &self.layer_norm {
+            layer_norm.validate_for(layout.len(), self.d_hidden)?;
+        }
         self.init.validate()
     }
 
     /// Features of the hidden state.
     pub fn d_output(&self) -> usize {
         self.d_proj.unwrap_or(self.d_hidden)
-    }
-
-    /// P `[H, d_proj]`, if there is a projection.
-    fn projection(&self, device: &Device) -> Option<Param<Tensor<2>>> {
-        self.d_proj.map(|d_proj| {
-            // PyTorch draws it from U(−1/√H, 1/√H) like the other weights.
-            let initializer = self
-                .init
-                .hidden
-                .clone()
-                .unwrap_or_else(|| crate::init::uniform_by(self.d_hidden));
-            packed_weight(
-                GateLayout::PLAIN,
-                self.d_hidden,
-                d_proj,
-                &Some(initializer),
-                device,
-            )
-        })
-    }
-}
-
-/// The weight and optional bias for one call.
-fn affine(weight: &Param<Tensor<2>>, bias: &Option<Param<Tensor<1>>>) -> Affine {
-    Affine {
-        weight: weight.val(),
-        bias: bias.as_ref().map(Param::val),
-    }
-}
-
-/// The transition of a cell without normalisation.
-fn transition(clip: Option<f64>, projection: &Option<Param<Tensor<2>>>) -> Transition {
-    Transition {
-        clip,
-        projection: projection.as_ref().map(Param::val),
-        ..Transition::default()
     }
 }
 
@@ -174,3 +151,21 @@ macro_rules! cell_step {
     };
 }
 use cell_step;
+
+/// The sizes of a cell that keeps them in fields.
+macro_rules! cell_sizes {
+    () => {
+        fn d_input(&self) -> usize {
+            self.d_input
+        }
+
+        fn d_hidden(&self) -> usize {
+            self.d_hidden
+        }
+
+        fn d_output(&self) -> usize {
+            self.d_output
+        }
+    };
+}
+use cell_sizes;

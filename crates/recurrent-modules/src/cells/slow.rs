@@ -2,12 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{GateController, Linear};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use recurrent_core::cell as steps;
+use recurrent_core::cell::Affine;
 use recurrent_core::cell::slow::GateMaps;
 use recurrent_core::{Gate, GateLayout};
 
-use super::{Cell, CellOptions, affine, cell_step, transition};
+use super::{Cell, CellOptions, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
 use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::init::{packed_bias, packed_weight};
@@ -26,8 +27,16 @@ variant_config! {
 }
 
 impl SlowLstmConfig {
-    fn validate_variant(&self, _d_hidden: usize) -> Result<(), InvalidConfig> {
+    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
         Ok(())
+    }
+
+    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
+        None
+    }
+
+    fn layout(&self) -> GateLayout {
+        GateLayout::LSTM
     }
 
     fn new_cell(&self, options: &CellOptions, device: &Device) -> SlowLstmCell {
@@ -49,10 +58,8 @@ pub struct SlowLstmCell {
     pub cell_gate: GateController,
     /// o
     pub output_gate: GateController,
-    /// P `[d_hidden, d_proj]`
-    pub projection: Option<Param<Tensor<2>>>,
-    /// Bound of the cell state.
-    pub clip: Option<f64>,
+    /// What follows the gates.
+    pub update: StateUpdate,
     /// Features of one input step.
     pub d_input: usize,
     /// Units.
@@ -92,8 +99,7 @@ impl SlowLstmCell {
             forget_gate: gate(Gate::Forget),
             cell_gate: gate(Gate::Candidate),
             output_gate: gate(Gate::Output),
-            projection: options.projection(device),
-            clip: options.clip,
+            update: StateUpdate::new(options, device),
             d_input,
             d_hidden,
             d_output: options.d_output(),
@@ -105,28 +111,22 @@ impl Cell for SlowLstmCell {
     type Step = steps::slow::SlowLstmCell;
 
     fn bind(&self) -> Self::Step {
+        let affine = |linear: &Linear| Affine {
+            weight: linear.weight.val(),
+            bias: linear.bias.as_ref().map(Param::val),
+        };
         let maps = |gate: &GateController| GateMaps {
-            input: affine(&gate.input_transform.weight, &gate.input_transform.bias),
-            hidden: affine(&gate.hidden_transform.weight, &gate.hidden_transform.bias),
+            input: affine(&gate.input_transform),
+            hidden: affine(&gate.hidden_transform),
         };
         steps::slow::SlowLstmCell {
             input_gate: maps(&self.input_gate),
             forget_gate: maps(&self.forget_gate),
             cell_gate: maps(&self.cell_gate),
             output_gate: maps(&self.output_gate),
-            transition: transition(self.clip, &self.projection),
+            transition: self.update.bind(),
         }
     }
 
-    fn d_input(&self) -> usize {
-        self.d_input
-    }
-
-    fn d_hidden(&self) -> usize {
-        self.d_hidden
-    }
-
-    fn d_output(&self) -> usize {
-        self.d_output
-    }
+    cell_sizes!();
 }
