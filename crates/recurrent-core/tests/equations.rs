@@ -3,7 +3,7 @@
 mod common;
 
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::equations::dropout::{Mask, Masks, StepMasks, apply, zoneout};
+use recurrent_core::equations::dropout::{Mask, MaskSizes, Masks, StepMasks, apply, zoneout};
 use recurrent_core::equations::layer_norm::{EpsilonPlace, Norm, Normalizer, Variance};
 use recurrent_core::equations::lstm;
 use recurrent_core::eval::compare::{Tolerance, assert_close, close, values};
@@ -523,7 +523,7 @@ fn masks_give_each_step_its_rows() {
         cell: Some(per_step(4, 2, 3)),
         ..Masks::none()
     };
-    masks.check(4, 2, 3, 3);
+    masks.check(4, 2, MaskSizes::of(3, 3));
     assert!(!masks.is_none());
     for t in 0..4 {
         let StepMasks {
@@ -532,6 +532,7 @@ fn masks_give_each_step_its_rows() {
             candidate,
             update_hidden,
             update_cell,
+            adapt,
         } = masks.at(t);
         let hidden = hidden.expect("hidden");
         assert_eq!(values(&hidden), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -539,14 +540,15 @@ fn masks_give_each_step_its_rows() {
         assert_eq!(cell.dims(), [2, 3]);
         let expected: Vec<f64> = (0..6).map(|k| (6 * t + k) as f64).collect();
         assert_eq!(values(&cell), expected, "step {t}");
-        assert!(candidate.is_none() && update_hidden.is_none() && update_cell.is_none());
+        assert!(candidate.is_none() && update_hidden.is_none());
+        assert!(update_cell.is_none() && adapt.is_none());
     }
 }
 
 #[test]
 fn no_masks_are_none() {
     assert!(Masks::none().is_none());
-    Masks::none().check(4, 2, 3, 3);
+    Masks::none().check(4, 2, MaskSizes::of(3, 3));
     let step = Masks::none().at(7);
     let StepMasks {
         hidden,
@@ -554,8 +556,9 @@ fn no_masks_are_none() {
         candidate,
         update_hidden,
         update_cell,
+        adapt,
     } = step;
-    for mask in [hidden, cell, candidate, update_hidden, update_cell] {
+    for mask in [hidden, cell, candidate, update_hidden, update_cell, adapt] {
         assert!(mask.is_none());
     }
 }
@@ -569,8 +572,9 @@ fn masks_on_h_have_the_projected_size() {
         candidate: Some(per_step(9, 2, 5)),
         update_hidden: Some(per_step(4, 2, 3)),
         update_cell: Some(per_sequence(2, 5)),
+        adapt: None,
     };
-    masks.check(4, 2, 5, 3);
+    masks.check(4, 2, MaskSizes::of(5, 3));
 }
 
 #[rstest]
@@ -583,8 +587,9 @@ fn masks_on_h_have_the_projected_size() {
 #[case::update_cell(
     "update_cell", Masks { update_cell: Some(per_sequence(2, 3)), ..Masks::none() }, 5
 )]
+#[case::adapt("adapt", Masks { adapt: Some(per_sequence(2, 3)), ..Masks::none() }, 0)]
 fn a_misfit_is_named(#[case] name: &str, #[case] masks: Masks, #[case] expected: usize) {
-    let panic = std::panic::catch_unwind(|| masks.check(4, 2, 5, 3)).expect_err("a panic");
+    let panic = std::panic::catch_unwind(|| masks.check(4, 2, MaskSizes::of(5, 3))).expect_err("a panic");
     let text = panic.downcast_ref::<String>().expect("a formatted panic");
     let start = format!("mask `{name}` has shape [2, ");
     let end = format!("expected [batch_size, features] = [2, {expected}]");

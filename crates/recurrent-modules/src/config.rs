@@ -132,6 +132,7 @@ macro_rules! variant_config {
                         hidden: or_common(&self.hidden_initializer),
                         bias: self.bias_initializer.clone(),
                         forget_bias: self.forget_bias,
+                        gate_init: None,
                     },
                 }
             }
@@ -143,8 +144,10 @@ macro_rules! variant_config {
             /// fields contradict each other.
             pub fn validate(&self) -> Result<(), $crate::InvalidConfig> {
                 self.stack().validate()?;
+                let mut d_input = self.d_input;
                 for d_hidden in self.stack().sizes() {
-                    let options = self.cell_options(self.d_input, d_hidden);
+                    let options = self.cell_options(d_input, d_hidden);
+                    d_input = options.d_output() * if self.bidirectional { 2 } else { 1 };
                     options.validate_for(self.layout())?;
                     self.validate_variant(&options)?;
                 }

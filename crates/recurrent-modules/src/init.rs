@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use burn::config::Config;
 use burn::module::{Param, ParamId};
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 #[cfg(not(feature = "std"))]
 #[allow(unused_imports)] // unused where a dependency brings std in all the same
 use num_traits::Float as _;
+use recurrent_core::equations::ur::{chrono_bias, uniform_gate_bias};
 use recurrent_core::{Gate, GateLayout};
 
 use crate::error::{InvalidConfig, check_finite};
@@ -28,16 +29,88 @@ pub struct WeightInit {
     pub bias: Option<Initializer>,
     /// Value of the forget gate's bias, in pre-activation units; over `bias`.
     pub forget_bias: Option<f64>,
+    /// Law of the forget gate's bias; over `bias`.
+    pub gate_init: Option<GateInit>,
+}
+
+/// How the bias of the forget gate starts: what the gate remembers before it has learnt anything.
+#[derive(Config, Debug, PartialEq, Copy)]
+pub enum GateInit {
+    /// The same value everywhere, in pre-activation units.
+    Constant {
+        /// The value.
+        value: f64,
+    },
+    /// Uniform gate initialisation: σ(b) ~ U[1/H, 1 − 1/H] (Gu et al., arXiv:1910.09890).
+    Uniform,
+    /// Chrono initialisation: b = log(u), u ~ U[1, t_max − 1]; the input gate, where it has a bias
+    /// of its own, gets −b (Tallec & Ollivier, arXiv:1804.11188).
+    Chrono {
+        /// The longest dependency expected, in steps.
+        t_max: usize,
+    },
+}
+
+impl GateInit {
+    /// # Errors
+    /// If a constant is not finite, or `t_max` is below 3, where the range of u is empty.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        match *self {
+            Self::Constant { value } => check_finite("gate_init.value", value),
+            Self::Chrono { t_max } if t_max < 3 => {
+                Err(InvalidConfig::value("gate_init.t_max", t_max, "at least 3"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A bias `[d_hidden]`.
+    fn draw(self, d_hidden: usize, device: &Device) -> Tensor<1> {
+        let unit = || Tensor::<1>::random([d_hidden], Distribution::Uniform(0.0, 1.0), device);
+        match self {
+            Self::Constant { value } => Tensor::full([d_hidden], value, device),
+            Self::Uniform => uniform_gate_bias(unit()),
+            Self::Chrono { t_max } => chrono_bias(unit(), t_max),
+        }
+    }
+}
+
+/// The bias b `[H]` of the UR family.
+pub(crate) fn gate_bias(
+    d_hidden: usize,
+    gate_init: GateInit,
+    trainable: bool,
+    device: &Device,
+) -> Param<Tensor<1>> {
+    let bias = lazy([d_hidden], move |device| gate_init.draw(d_hidden, device), device);
+    if trainable { bias } else { bias.set_require_grad(false) }
 }
 
 impl WeightInit {
     /// # Errors
-    /// If `forget_bias` is not finite, or `bias` is orthogonal, which needs a matrix.
+    /// If `forget_bias` is not finite or set together with `gate_init`, `gate_init` is invalid, or
+    /// `bias` is orthogonal, which needs a matrix.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
+        if let Some(gate_init) = self.gate_init {
+            gate_init.validate()?;
+            if self.forget_bias.is_some() {
+                return Err(InvalidConfig::contradiction(
+                    "forget_bias",
+                    "gate_init",
+                    "both set the forget gate's bias",
+                ));
+            }
+        }
         if let Some(forget_bias) = self.forget_bias {
             check_finite("forget_bias", forget_bias)?;
         }
         check_vector_initializer("bias_initializer", &self.bias)
+    }
+
+    /// The law of the forget gate's bias, if one is set.
+    pub(crate) fn forget(&self) -> Option<GateInit> {
+        let constant = self.forget_bias.map(|value| GateInit::Constant { value });
+        self.gate_init.or(constant)
     }
 }
 
@@ -92,23 +165,27 @@ pub(crate) fn packed_weight(
     )
 }
 
-/// A bias `[gates·H]`; `forget_bias` fills the forget gate's block.
+/// A bias `[gates·H]`; `forget` is the law of the forget gate's block.
 pub(crate) fn packed_bias(
     layout: GateLayout,
     d_hidden: usize,
     initializer: &Option<Initializer>,
-    forget_bias: Option<f64>,
+    forget: Option<GateInit>,
     device: &Device,
 ) -> Param<Tensor<1>> {
     let initializer = initializer.clone().unwrap_or_else(|| uniform_by(d_hidden));
     lazy(
         [layout.len() * d_hidden],
         move |device| {
+            let forget_block = forget.map(|forget| forget.draw(d_hidden, device));
             let blocks: Vec<Tensor<1>> = layout
                 .gates()
                 .iter()
-                .map(|gate| match (gate, forget_bias) {
-                    (Gate::Forget, Some(value)) => Tensor::full([d_hidden], value, device),
+                .map(|gate| match (gate, &forget_block, forget) {
+                    (Gate::Forget, Some(block), _) => block.clone(),
+                    (Gate::Input, Some(block), Some(GateInit::Chrono { .. })) => {
+                        block.clone().neg()
+                    }
                     _ => initializer
                         .init_with([d_hidden], Some(d_hidden), Some(d_hidden), device)
                         .val()

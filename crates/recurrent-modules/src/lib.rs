@@ -5,6 +5,10 @@
 //! | [`Lstm`] | c' = f⊙c + i⊙g, h' = o⊙tanh(c') | Hochreiter & Schmidhuber 1997; Gers et al. 2000 |
 //! | [`SlowLstm`] | the same, one pair of linears per gate | |
 //! | [`LayerNormLstm`] | z = LN(x·W) + LN(h·R) + b, h' = o⊙tanh(LN(c')) | Ba et al., arXiv:1607.06450 |
+//! | [`CifgLstm`] | i = 1 − f (or f = 1 − i, or i ≤ 1 − f) | Greff et al., arXiv:1503.04069 |
+//! | [`PeepholeLstm`] | gates see c: z + v⊙c, o sees c' | Gers & Schmidhuber, IJCNN 2000 |
+//! | [`UrLstm`] | c' = e⊙c + (1 − e)⊙g, e = 2rf + (1 − 2r)f² | Gu et al., arXiv:1910.09890 |
+//! | [`MogrifierLstm`] | x ← 2σ(h·Q)⊙x, h ← 2σ(x·R)⊙h, then LSTM | Melis et al., arXiv:1909.01792 |
 //! | [`GalLstm`], [`LayerNormGalLstm`] | h' = m⊙o⊙tanh(c'), m per sequence | Gal & Ghahramani, arXiv:1512.05287 |
 //! | [`MoonLstm`], [`LayerNormMoonLstm`] | c' = m⊙(f⊙c + i⊙g), m per sequence | Moon et al., ASRU 2015 |
 //! | [`SemeniutaLstm`], [`LayerNormSemeniutaLstm`] | c' = f⊙c + i⊙(m_t⊙g) | Semeniuta et al., arXiv:1603.05118 |
@@ -52,12 +56,14 @@ mod stack;
 mod state;
 
 pub use cells::{
-    Cell, GalLstm, LayerNormConfig, LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
-    LayerNormSemeniutaLstm, Lstm, LstmConfig, MoonLstm, NormBias, SemeniutaLstm, SlowLstm,
-    SlowLstmConfig,
+    Cell, CifgLstm, CifgLstmConfig, Coupling, GalLstm, GateMechanism, LayerNormConfig,
+    LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
+    LayerNormSemeniutaLstm, Lstm, LstmConfig, MogrifierLstm, MogrifierLstmConfig, MoonLstm,
+    NormBias, OutputPeephole, PeepholeKind, PeepholeLstm, PeepholeLstmConfig, SemeniutaLstm,
+    SlowLstm, SlowLstmConfig, UrLstm, UrLstmConfig,
 };
 pub use error::InvalidConfig;
-pub use init::WeightInit;
+pub use init::{GateInit, WeightInit};
 pub use layer::Layer;
 pub use masks::{Mask, Masks, RecurrentDropout, StackMasks};
 pub use norm::{EpsilonPlace, Norm, NormConfig, Variance};

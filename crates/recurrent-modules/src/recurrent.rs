@@ -5,7 +5,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::cells::{
-    LayerNormLstm, LayerNormLstmConfig, Lstm, LstmConfig, SlowLstm, SlowLstmConfig,
+    CifgLstm, CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, Lstm, LstmConfig, MogrifierLstm,
+    MogrifierLstmConfig, PeepholeLstm, PeepholeLstmConfig, SlowLstm, SlowLstmConfig, UrLstm,
+    UrLstmConfig,
 };
 use crate::error::{InvalidConfig, or_panic};
 use crate::masks::StackMasks;
@@ -158,4 +160,12 @@ variants! {
     SlowLstm(SlowLstm, SlowLstmConfig),
     /// Layer-normalised.
     LayerNormLstm(LayerNormLstm, LayerNormLstmConfig),
+    /// Coupled gates.
+    CifgLstm(CifgLstm, CifgLstmConfig),
+    /// Gates that look at the cell.
+    PeepholeLstm(PeepholeLstm, PeepholeLstmConfig),
+    /// Refine gate and uniform gate initialisation.
+    UrLstm(UrLstm, UrLstmConfig),
+    /// Input and state gate each other.
+    MogrifierLstm(MogrifierLstm, MogrifierLstmConfig),
 }

@@ -323,7 +323,7 @@ impl<C: Cell> Stack<C> {
             let state = state.unwrap_or_else(|| cell.initial_state(batch_size, &x.device()));
             let step_masks = match masks.cells.get(index) {
                 Some(masks) => {
-                    masks.check(t + 1, batch_size, cell.d_hidden(), cell.d_output());
+                    masks.check(t + 1, batch_size, cell.mask_sizes());
                     masks.at(t)
                 }
                 None => Default::default(),

@@ -85,8 +85,8 @@ fn check_parameters(device: &Device) {
         device.seed(seed);
         let lstm = LstmConfig::new(7, 11).init(device);
         let cell = &lstm.layers[0].forward;
-        let bias = cell.bias.as_ref().map(Param::val).expect("a bias");
-        (values(&cell.weight_input.val()), values(&bias))
+        let bias = cell.gates.bias.as_ref().map(Param::val).expect("a bias");
+        (values(&cell.gates.weight_input.val()), values(&bias))
     };
     assert_eq!(draw(3), draw(3));
     assert_ne!(draw(3), draw(4));

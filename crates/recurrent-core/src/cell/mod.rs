@@ -4,6 +4,7 @@
 //! over time, lengths and direction know only the trait [`Step`], so a new cell gets all of them
 //! for free.
 
+pub mod adaptive;
 mod affine;
 pub mod cifg;
 pub mod lstm;
@@ -22,7 +23,7 @@ pub use affine::Affine;
 pub use preactivation::Preactivation;
 pub use transition::Transition;
 
-use crate::equations::dropout::StepMasks;
+use crate::equations::dropout::{MaskSizes, StepMasks};
 use crate::state::State;
 
 /// One step of a recurrent cell: `(y_t, s_t) = step(x_t, s_{t−1})`.
@@ -84,6 +85,11 @@ pub trait Step {
     /// Name and number of features of each tensor of the state, in [`State::into_tensors`]' order.
     fn state_parts(&self) -> Vec<(&'static str, usize)>;
 
+    /// Features of the masks of a call; those of one cell by default.
+    fn mask_sizes(&self) -> MaskSizes {
+        MaskSizes::of(self.d_hidden(), self.d_output())
+    }
+
     /// The zero state.
     fn initial_state(&self, batch_size: usize, device: &Device) -> Self::State {
         State::from_tensors(
@@ -97,12 +103,18 @@ pub trait Step {
     /// Checks a state that a caller handed over.
     ///
     /// # Panics
-    /// If a tensor of the state is not `[batch_size, features]` of [`state_parts`](Self::state_parts).
+    /// If the state has not the tensors of [`state_parts`](Self::state_parts), each
+    /// `[batch_size, features]`.
     #[track_caller]
     fn check_state(&self, state: &Self::State, batch_size: usize) {
-        for (tensor, (name, features)) in
-            state.clone().into_tensors().iter().zip(self.state_parts())
-        {
+        let (tensors, parts) = (state.clone().into_tensors(), self.state_parts());
+        assert!(
+            tensors.len() == parts.len(),
+            "state has {} tensors, expected {}",
+            tensors.len(),
+            parts.len(),
+        );
+        for (tensor, (name, features)) in tensors.iter().zip(parts) {
             let got = tensor.dims();
             assert!(
                 got == [batch_size, features],

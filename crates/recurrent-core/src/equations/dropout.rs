@@ -64,6 +64,28 @@ impl Mask {
     }
 }
 
+/// Features of the masks of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaskSizes {
+    /// Of the masks on c' and g.
+    pub cell: usize,
+    /// Of the masks on h'.
+    pub hidden: usize,
+    /// Of the mask on the adaptation cells' z; 0 in a variant without such cells.
+    pub adapt: usize,
+}
+
+impl MaskSizes {
+    /// Those of one cell without an adaptation cell.
+    pub const fn of(d_hidden: usize, d_output: usize) -> Self {
+        Self {
+            cell: d_hidden,
+            hidden: d_output,
+            adapt: 0,
+        }
+    }
+}
+
 /// The masks of one cell for one call; `None` leaves the value alone.
 ///
 /// Masks are values that a caller may hold, so that streaming a sequence in pieces, or a test, can
@@ -80,6 +102,8 @@ pub struct Masks {
     pub update_hidden: Option<Mask>,
     /// Share of the new c' against the old c (zoneout).
     pub update_cell: Option<Mask>,
+    /// On z, the hidden state of an adaptation cell (aLSTM only).
+    pub adapt: Option<Mask>,
 }
 
 /// [`Masks`] at one step, each `[batch_size, features]`.
@@ -95,6 +119,8 @@ pub struct StepMasks {
     pub update_hidden: Option<Tensor<2>>,
     /// Share of the new c'.
     pub update_cell: Option<Tensor<2>>,
+    /// On z.
+    pub adapt: Option<Tensor<2>>,
 }
 
 impl Masks {
@@ -103,13 +129,14 @@ impl Masks {
         Self::default()
     }
 
-    fn named(&self) -> [(&'static str, &Option<Mask>); 5] {
+    fn named(&self) -> [(&'static str, &Option<Mask>); 6] {
         [
             ("hidden", &self.hidden),
             ("cell", &self.cell),
             ("candidate", &self.candidate),
             ("update_hidden", &self.update_hidden),
             ("update_cell", &self.update_cell),
+            ("adapt", &self.adapt),
         ]
     }
 
@@ -122,13 +149,14 @@ impl Masks {
     ///
     /// # Panics
     /// If a mask's shape is not `[batch_size, ·]` or `[at least seq_length, batch_size, ·]` with
-    /// `d_hidden` features (`d_output` for the masks on h).
+    /// the features of `sizes`.
     #[track_caller]
-    pub fn check(&self, seq_length: usize, batch_size: usize, d_hidden: usize, d_output: usize) {
+    pub fn check(&self, seq_length: usize, batch_size: usize, sizes: MaskSizes) {
         for (name, mask) in self.named() {
             let features = match name {
-                "hidden" | "update_hidden" => d_output,
-                _ => d_hidden,
+                "hidden" | "update_hidden" => sizes.hidden,
+                "adapt" => sizes.adapt,
+                _ => sizes.cell,
             };
             if let Some(mask) = mask {
                 mask.check(name, seq_length, batch_size, features);
@@ -145,6 +173,7 @@ impl Masks {
             candidate: at(&self.candidate),
             update_hidden: at(&self.update_hidden),
             update_cell: at(&self.update_cell),
+            adapt: at(&self.adapt),
         }
     }
 }

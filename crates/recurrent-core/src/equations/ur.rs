@@ -66,3 +66,32 @@ pub fn master_gates(
         forget * overlap.clone() + (master_forget - overlap),
     )
 }
+
+/// The uniform gate initialisation: `b = −log(1/u − 1)`, `u = r·(1 − 2/H) + 1/H`, so that
+/// σ(b) = u ~ U[1/H, 1 − 1/H].
+///
+/// With fewer than 3 units the range is empty or turned around: b = 0.
+///
+/// # Arguments
+/// * `draws` - r ~ U[0, 1), `[H]`
+pub fn uniform_gate_bias(draws: Tensor<1>) -> Tensor<1> {
+    let [size] = draws.dims();
+    if size < 3 {
+        return draws.zeros_like();
+    }
+    let edge = 1.0 / size as f64;
+    let u = draws.mul_scalar(1.0 - 2.0 * edge).add_scalar(edge);
+    u.recip().sub_scalar(1.0).log().neg()
+}
+
+/// The chrono initialisation: `b = log(u)`, `u = 1 + r·(t_max − 2)` ~ U[1, t_max − 1].
+///
+/// # Arguments
+/// * `draws` - r ~ U[0, 1), `[H]`
+/// * `t_max` - the longest dependency expected, in steps; at least 3
+///
+/// **Source.** Tallec & Ollivier, Can recurrent neural networks warp time?, arXiv:1804.11188,
+/// equation 16.
+pub fn chrono_bias(draws: Tensor<1>, t_max: usize) -> Tensor<1> {
+    draws.mul_scalar(t_max as f64 - 2.0).add_scalar(1.0).log()
+}

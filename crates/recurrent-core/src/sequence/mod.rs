@@ -82,12 +82,7 @@ pub fn run<C: Step>(
     };
     let no_masks = Masks::none();
     let masks = options.masks.unwrap_or(&no_masks);
-    masks.check(
-        dims.seq_length,
-        dims.batch_size,
-        dims.d_hidden,
-        cell.d_output(),
-    );
+    masks.check(dims.seq_length, dims.batch_size, cell.mask_sizes());
     let plan = Plan::new(&dims, options.direction, options.lengths, &input.device());
     scan::scan(cell, input, state, masks, &plan)
 }

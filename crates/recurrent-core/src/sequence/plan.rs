@@ -226,6 +226,7 @@ impl Ragged {
             candidate: at(&masks.candidate),
             update_hidden: at(&masks.update_hidden),
             update_cell: at(&masks.update_cell),
+            adapt: at(&masks.adapt),
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use burn::nn::LstmState;
 use burn::tensor::{DType, Device, Gradients, Tensor};
-use recurrent_core::cell::layer_norm::LayerNormLstmCell;
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::slow::{GateMaps, SlowLstmCell};
-use recurrent_core::cell::{Affine, Transition};
+use recurrent_core::cell::{Affine, Preactivation, Transition};
 use recurrent_core::equations::dropout::StepMasks;
 use recurrent_core::equations::layer_norm::{Norm, Normalizer};
 use recurrent_core::eval::compare::values;
@@ -67,13 +66,12 @@ impl Leaves {
     }
 }
 
-/// One of the three cells.
+/// One of the cells.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // one at a time, on the stack of a test
 enum Cell {
     Packed(LstmCell),
     PerGate(SlowLstmCell),
-    LayerNorm(LayerNormLstmCell),
 }
 
 /// A case as tensors, ready to run.
@@ -127,12 +125,20 @@ fn cell(setup: &Setup, kind: Kind, leaves: &Leaves) -> Cell {
         projection: leaves.find("projection", [d_hidden, setup.d_output]),
     };
     match kind {
-        Kind::Packed => Cell::Packed(LstmCell {
-            input: Affine {
-                weight: weight_input,
+        Kind::Packed | Kind::LayerNorm => Cell::Packed(LstmCell {
+            preact: Preactivation {
+                input: Affine {
+                    weight: weight_input,
+                    bias: bias("bias_input"),
+                },
+                hidden: Affine {
+                    weight: weight_hidden,
+                    bias: bias("bias_hidden"),
+                },
+                norm_input: norm(&oracle.norm_input, "input"),
+                norm_hidden: norm(&oracle.norm_hidden, "hidden"),
                 bias: bias("bias"),
             },
-            weight_hidden,
             transition,
         }),
         Kind::PerGate => {
@@ -160,20 +166,6 @@ fn cell(setup: &Setup, kind: Kind, leaves: &Leaves) -> Cell {
                 transition,
             })
         }
-        Kind::LayerNorm => Cell::LayerNorm(LayerNormLstmCell {
-            input: Affine {
-                weight: weight_input,
-                bias: bias("bias_input"),
-            },
-            hidden: Affine {
-                weight: weight_hidden,
-                bias: bias("bias_hidden"),
-            },
-            norm_input: norm(&oracle.norm_input, "input"),
-            norm_hidden: norm(&oracle.norm_hidden, "hidden"),
-            bias: bias("bias"),
-            transition,
-        }),
     }
 }
 
@@ -231,6 +223,7 @@ impl Network {
                 candidate,
                 update_hidden,
                 update_cell,
+                ..Masks::none()
             },
             cotangents: (
                 tensor(output, [seq_length, batch_size, size], device, dtype),
@@ -294,7 +287,6 @@ impl Network {
         match &self.cell() {
             Cell::Packed(cell) => sequence::run(cell, input, state, options),
             Cell::PerGate(cell) => sequence::run(cell, input, state, options),
-            Cell::LayerNorm(cell) => sequence::run(cell, input, state, options),
         }
     }
 
@@ -308,7 +300,6 @@ impl Network {
         match &self.cell() {
             Cell::Packed(cell) => cell.step_once(input, state, masks),
             Cell::PerGate(cell) => cell.step_once(input, state, masks),
-            Cell::LayerNorm(cell) => cell.step_once(input, state, masks),
         }
     }
 

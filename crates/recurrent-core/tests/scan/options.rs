@@ -11,7 +11,7 @@ pub enum Kind {
     Packed,
     /// `SlowLstmCell`
     PerGate,
-    /// `LayerNormLstmCell`
+    /// `LstmCell` with normalisations
     LayerNorm,
 }
 

@@ -232,6 +232,7 @@ fn map_masks(masks: &Masks, f: impl Fn(Tensor<3>) -> Tensor<3>) -> Masks {
         candidate: map(&masks.candidate),
         update_hidden: map(&masks.update_hidden),
         update_cell: map(&masks.update_cell),
+        adapt: map(&masks.adapt),
     }
 }
 

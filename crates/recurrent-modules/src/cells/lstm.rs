@@ -10,6 +10,7 @@ use super::{
 };
 use crate::config::variant_config;
 use crate::error::InvalidConfig;
+use crate::init::GateInit;
 use crate::stack::Stack;
 
 /// The LSTM: layers of [`LstmCell`], created with [`LstmConfig`].
@@ -50,12 +51,30 @@ pub type SemeniutaLstm = Lstm;
 
 variant_config! {
     /// Configuration of [`Lstm`].
-    pub struct LstmConfig => Lstm of LstmCell {}
+    pub struct LstmConfig => Lstm of LstmCell {
+        /// Law of the forget gate's initial bias, instead of one value (`forget_bias`):
+        /// [`GateInit::Uniform`] makes a U-LSTM, [`GateInit::Chrono`] a chrono LSTM.
+        pub gate_init: Option<GateInit>,
+    }
 }
 
 impl LstmConfig {
-    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
-        Ok(())
+    fn validate_variant(&self, options: &CellOptions) -> Result<(), InvalidConfig> {
+        if self.gate_init.is_some() && !self.bias {
+            return Err(InvalidConfig::contradiction(
+                "bias",
+                "gate_init",
+                "without biases there is none to set",
+            ));
+        }
+        self.with_gate_init_in(options).init.validate()
+    }
+
+    /// The options of a cell, with this config's own law of the forget bias.
+    fn with_gate_init_in(&self, options: &CellOptions) -> CellOptions {
+        let mut options = options.clone();
+        options.init.gate_init = self.gate_init;
+        options
     }
 
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
@@ -67,6 +86,7 @@ impl LstmConfig {
     }
 
     fn new_cell(&self, options: &CellOptions, device: &Device) -> LstmCell {
+        let options = &self.with_gate_init_in(options);
         LstmCell {
             gates: GateWeights::new(self.layout(), options, device),
             update: StateUpdate::new(options, device),

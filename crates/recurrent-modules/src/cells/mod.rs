@@ -3,10 +3,14 @@
 //! A cell holds parameters and hands them to its twin in [`recurrent_core::cell`] for one call.
 //! The trait [`Cell`] is all that layers, directions and lengths know of it.
 
+mod cifg;
 mod layer_norm;
 mod lstm;
+mod mogrifier;
 mod parts;
+mod peephole;
 mod slow;
+mod ur;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -14,10 +18,14 @@ use core::fmt::Debug;
 use recurrent_core::{Gate, GateLayout, Step};
 use recurrent_core::equations::dropout::StepMasks;
 
+pub use cifg::*;
 pub use layer_norm::*;
 pub use lstm::*;
+pub use mogrifier::*;
 pub use parts::*;
+pub use peephole::*;
 pub use slow::*;
+pub use ur::*;
 
 use crate::error::{InvalidConfig, check_positive, check_size};
 use crate::init::WeightInit;

@@ -8,7 +8,7 @@ use recurrent_core::cell::{Affine, Preactivation, Transition};
 
 use super::CellOptions;
 use crate::error::InvalidConfig;
-use crate::init::{packed_bias, packed_weight, uniform_by};
+use crate::init::{GateInit, packed_bias, packed_weight, uniform_by};
 use crate::norm::{Norm, NormConfig};
 
 /// Where the biases of a layer-normalised cell stand.
@@ -99,10 +99,11 @@ impl GateWeights {
         let (d_hidden, init) = (options.d_hidden, &options.init);
         let norms = options.layer_norm.as_ref();
         let inside = norms.is_some_and(|norms| norms.norm_bias == NormBias::Inside);
-        let bias = |wanted: bool, forget_bias: Option<f64>| {
+        let bias = |wanted: bool, forget: Option<GateInit>| {
             (options.bias && wanted)
-                .then(|| packed_bias(layout, d_hidden, &init.bias, forget_bias, device))
+                .then(|| packed_bias(layout, d_hidden, &init.bias, forget, device))
         };
+        let zero = init.forget().map(|_| GateInit::Constant { value: 0.0 });
         let weight = |rows: usize, initializer| {
             packed_weight(layout, rows, d_hidden, initializer, device)
         };
@@ -110,9 +111,9 @@ impl GateWeights {
         Self {
             weight_input: weight(options.d_input, &init.input),
             weight_hidden: weight(options.d_output(), &init.hidden),
-            bias: bias(!inside, init.forget_bias),
-            bias_input: bias(inside, init.forget_bias),
-            bias_hidden: bias(inside, init.forget_bias.map(|_| 0.0)), // counted once
+            bias: bias(!inside, init.forget()),
+            bias_input: bias(inside, init.forget()),
+            bias_hidden: bias(inside, zero), // counted once
             norm_input: norm(norms.and_then(|n| n.norm_input.as_ref()), width, device),
             norm_hidden: norm(norms.and_then(|n| n.norm_hidden.as_ref()), width, device),
         }

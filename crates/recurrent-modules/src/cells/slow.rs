@@ -76,11 +76,9 @@ impl SlowLstmCell {
         let init = &options.init;
         let one = GateLayout::PLAIN;
         let gate = |gate: Gate| {
-            let forget_bias = init.forget_bias.filter(|_| gate == Gate::Forget);
-            let bias = match forget_bias {
-                Some(value) => Some(burn::nn::Initializer::Constant { value }),
-                None => init.bias.clone(),
-            };
+            let constant = init.forget_bias.filter(|_| gate == Gate::Forget);
+            let constant = constant.map(|value| burn::nn::Initializer::Constant { value });
+            let bias = constant.or_else(|| init.bias.clone());
             GateController {
                 input_transform: Linear {
                     weight: packed_weight(one, d_input, d_hidden, &init.input, device),

@@ -301,6 +301,10 @@ macro_rules! on_stack {
             Recurrent::Lstm($stack) => $body,
             Recurrent::SlowLstm($stack) => $body,
             Recurrent::LayerNormLstm($stack) => $body,
+            Recurrent::CifgLstm($stack) => $body,
+            Recurrent::PeepholeLstm($stack) => $body,
+            Recurrent::UrLstm($stack) => $body,
+            Recurrent::MogrifierLstm($stack) => $body,
         }
     };
 }

@@ -36,6 +36,10 @@ fn assert_invalid(config: &RecurrentConfig, parts: &[&str]) {
         RecurrentConfig::Lstm(config) => own!(config, "LstmConfig"),
         RecurrentConfig::SlowLstm(config) => own!(config, "SlowLstmConfig"),
         RecurrentConfig::LayerNormLstm(config) => own!(config, "LayerNormLstmConfig"),
+        RecurrentConfig::CifgLstm(config) => own!(config, "CifgLstmConfig"),
+        RecurrentConfig::PeepholeLstm(config) => own!(config, "PeepholeLstmConfig"),
+        RecurrentConfig::UrLstm(config) => own!(config, "UrLstmConfig"),
+        RecurrentConfig::MogrifierLstm(config) => own!(config, "MogrifierLstmConfig"),
     }
 }
 

@@ -46,6 +46,18 @@ macro_rules! each {
             recurrent_modules::RecurrentConfig::LayerNormLstm($c) => {
                 recurrent_modules::RecurrentConfig::LayerNormLstm($change)
             }
+            recurrent_modules::RecurrentConfig::CifgLstm($c) => {
+                recurrent_modules::RecurrentConfig::CifgLstm($change)
+            }
+            recurrent_modules::RecurrentConfig::PeepholeLstm($c) => {
+                recurrent_modules::RecurrentConfig::PeepholeLstm($change)
+            }
+            recurrent_modules::RecurrentConfig::UrLstm($c) => {
+                recurrent_modules::RecurrentConfig::UrLstm($change)
+            }
+            recurrent_modules::RecurrentConfig::MogrifierLstm($c) => {
+                recurrent_modules::RecurrentConfig::MogrifierLstm($change)
+            }
         }
     };
 }

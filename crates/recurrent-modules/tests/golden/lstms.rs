@@ -23,11 +23,11 @@ fn vector(golden: &Golden, name: &str) -> Tensor<1> {
 
 fn fill_lstm(cell: &mut LstmCell, golden: &Golden, prefix: &str) {
     let name = |name: &str| format!("param.{prefix}{name}");
-    cell.weight_input = param(weight(golden, &name("i2h.weight")));
-    cell.weight_hidden = param(weight(golden, &name("h2h.weight")));
-    if cell.bias.is_some() {
+    cell.gates.weight_input = param(weight(golden, &name("i2h.weight")));
+    cell.gates.weight_hidden = param(weight(golden, &name("h2h.weight")));
+    if cell.gates.bias.is_some() {
         let sum = vector(golden, &name("i2h.bias")) + vector(golden, &name("h2h.bias"));
-        cell.bias = Some(param(sum));
+        cell.gates.bias = Some(param(sum));
     }
 }
 
@@ -51,15 +51,15 @@ fn fill_slow(cell: &mut SlowLstmCell, golden: &Golden, prefix: &str) {
 
 fn fill_layer_norm(cell: &mut LayerNormLstmCell, golden: &Golden, prefix: &str) {
     let name = |name: &str| format!("param.{prefix}{name}");
-    cell.weight_input = param(weight(golden, &name("i2h.weight")));
-    cell.weight_hidden = param(weight(golden, &name("h2h.weight")));
-    if cell.bias_input.is_some() {
-        cell.bias_input = Some(param(vector(golden, &name("i2h.bias"))));
-        cell.bias_hidden = Some(param(vector(golden, &name("h2h.bias"))));
+    cell.gates.weight_input = param(weight(golden, &name("i2h.weight")));
+    cell.gates.weight_hidden = param(weight(golden, &name("h2h.weight")));
+    if cell.gates.bias_input.is_some() {
+        cell.gates.bias_input = Some(param(vector(golden, &name("i2h.bias"))));
+        cell.gates.bias_hidden = Some(param(vector(golden, &name("h2h.bias"))));
     }
     let packed = [
-        ("ln_i2h", &mut cell.norm_input),
-        ("ln_h2h", &mut cell.norm_hidden),
+        ("ln_i2h", &mut cell.gates.norm_input),
+        ("ln_h2h", &mut cell.gates.norm_hidden),
     ];
     for (norm_name, norm) in packed {
         if let Some(norm) = norm.as_mut().filter(|norm| norm.gain.is_some()) {
@@ -67,7 +67,7 @@ fn fill_layer_norm(cell: &mut LayerNormLstmCell, golden: &Golden, prefix: &str) 
             norm.shift = Some(param(vector(golden, &name(&format!("{norm_name}.beta")))));
         }
     }
-    if let Some(norm) = cell.norm_cell.as_mut().filter(|norm| norm.gain.is_some()) {
+    if let Some(norm) = cell.update.norm_cell.as_mut().filter(|norm| norm.gain.is_some()) {
         norm.gain = Some(param(golden.leaf::<1>(&name("ln_cell.alpha"))));
         norm.shift = Some(param(golden.leaf::<1>(&name("ln_cell.beta"))));
     }

@@ -15,12 +15,12 @@ pub fn param<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
 /// Weights of one cell under PyTorch's names with a suffix such as `_l0_reverse`.
 fn fill(cell: &mut LstmCell, golden: &Golden, suffix: &str) {
     let name = |name: &str| format!("param.{name}{suffix}");
-    cell.weight_input = param(golden.leaf::<2>(&name("weight_ih")).transpose());
-    cell.weight_hidden = param(golden.leaf::<2>(&name("weight_hh")).transpose());
-    cell.bias = golden
+    cell.gates.weight_input = param(golden.leaf::<2>(&name("weight_ih")).transpose());
+    cell.gates.weight_hidden = param(golden.leaf::<2>(&name("weight_hh")).transpose());
+    cell.gates.bias = golden
         .has(&name("bias_ih"))
         .then(|| param(golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh"))));
-    cell.projection = golden
+    cell.update.projection = golden
         .has(&name("weight_hr"))
         .then(|| param(golden.leaf::<2>(&name("weight_hr")).transpose()));
 }
@@ -143,10 +143,10 @@ pub fn exercise_cell(golden: &Golden) -> Result<Outputs, String> {
         });
         Tensor::cat(blocks.to_vec(), 1)
     };
-    cell.weight_input = param(packed("x"));
-    cell.weight_hidden = param(packed("h"));
+    cell.gates.weight_input = param(packed("x"));
+    cell.gates.weight_hidden = param(packed("h"));
     let biases = ["i", "f", "c", "o"].map(|gate| golden.leaf::<1>(&format!("param.b{gate}")));
-    cell.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
+    cell.gates.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
     Ok(step(golden, &cell))
 }
 
@@ -158,10 +158,10 @@ pub fn naive(golden: &Golden) -> Result<Outputs, String> {
     let gates = ["i", "f", "c", "o"].map(|gate| golden.leaf::<2>(&format!("param.W{gate}")));
     let packed = Tensor::cat(gates.to_vec(), 1);
     let [rows, columns] = packed.dims();
-    cell.weight_hidden = param(packed.clone().slice([0..d_hidden, 0..columns]));
-    cell.weight_input = param(packed.slice([d_hidden..rows, 0..columns]));
+    cell.gates.weight_hidden = param(packed.clone().slice([0..d_hidden, 0..columns]));
+    cell.gates.weight_input = param(packed.slice([d_hidden..rows, 0..columns]));
     let biases = ["i", "f", "c", "o"].map(|gate| golden.leaf::<1>(&format!("param.b{gate}")));
-    cell.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
+    cell.gates.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
 
     let (y, state) = lstm.forward(golden.leaf::<3>("x"), stacked_state(golden));
     let state = state.into_stacked();

@@ -16,7 +16,7 @@ fn swapped_gates_are_noticed() {
     let Recurrent::Lstm(stack) = &mut swapped else {
         panic!("the first variant is the Lstm")
     };
-    let weight = &mut stack.layers[0].forward.weight_hidden;
+    let weight = &mut stack.layers[0].forward.gates.weight_hidden;
     let mut blocks = weight.val().detach().chunk(4, 1);
     blocks.swap(0, 3);
     let replaced = burn::tensor::Tensor::cat(blocks, 1).detach();
@@ -26,7 +26,7 @@ fn swapped_gates_are_noticed() {
         "output",
         "state.0.cell",
         "grad.input",
-        "grad.layers.0.forward.bias",
+        "grad.layers.0.forward.gates.bias",
     ] {
         assert_differs(name, got.get(name), expected.get(name));
     }

@@ -188,6 +188,10 @@ fn bare_cells_step_as_the_stack() {
             RecurrentConfig::Lstm(config) => bare!(config),
             RecurrentConfig::SlowLstm(config) => bare!(config),
             RecurrentConfig::LayerNormLstm(config) => bare!(config),
+            RecurrentConfig::CifgLstm(config) => bare!(config),
+            RecurrentConfig::PeepholeLstm(config) => bare!(config),
+            RecurrentConfig::UrLstm(config) => bare!(config),
+            RecurrentConfig::MogrifierLstm(config) => bare!(config),
         };
         let renamed = Results(
             got.0

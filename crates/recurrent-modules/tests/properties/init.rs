@@ -33,21 +33,20 @@ fn blocks(packed: &[f64], rows: usize, count: usize) -> Vec<Vec<f64>> {
 
 /// The gate blocks of the recurrent weights of the first cell, with their number of rows.
 fn hidden_blocks(module: &Recurrent) -> (usize, Vec<Vec<f64>>) {
+    macro_rules! packed {
+        ($stack:expr) => {{
+            let weight = $stack.layers[0].forward.gates.weight_hidden.val();
+            let [rows, columns] = weight.dims();
+            (rows, blocks(&values(&weight), rows, columns / H))
+        }};
+    }
     match module {
-        Recurrent::Lstm(stack) => {
-            let weight = stack.layers[0].forward.weight_hidden.val();
-            (
-                weight.dims()[0],
-                blocks(&values(&weight), weight.dims()[0], 4),
-            )
-        }
-        Recurrent::LayerNormLstm(stack) => {
-            let weight = stack.layers[0].forward.weight_hidden.val();
-            (
-                weight.dims()[0],
-                blocks(&values(&weight), weight.dims()[0], 4),
-            )
-        }
+        Recurrent::Lstm(stack) => packed!(stack),
+        Recurrent::LayerNormLstm(stack) => packed!(stack),
+        Recurrent::CifgLstm(stack) => packed!(stack),
+        Recurrent::PeepholeLstm(stack) => packed!(stack),
+        Recurrent::UrLstm(stack) => packed!(stack),
+        Recurrent::MogrifierLstm(stack) => packed!(stack),
         Recurrent::SlowLstm(stack) => {
             let cell = &stack.layers[0].forward;
             let gates = [
@@ -64,7 +63,7 @@ fn hidden_blocks(module: &Recurrent) -> (usize, Vec<Vec<f64>>) {
 
 fn projection(module: &Recurrent) -> Vec<f64> {
     on_stack!(module, |stack| {
-        let projection = stack.layers[0].forward.projection.as_ref();
+        let projection = stack.layers[0].forward.update.projection.as_ref();
         values(&projection.expect("a projection").val())
     })
 }

@@ -8,6 +8,7 @@ use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::{
+    CifgLstmConfig, MogrifierLstmConfig, PeepholeLstmConfig, UrLstmConfig,
     LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, NormBias, NormConfig, Recurrent,
     RecurrentConfig, RecurrentDropout, SlowLstmConfig, StackState,
 };
@@ -230,6 +231,14 @@ fn configs_survive_a_file() {
             RecurrentConfig::SlowLstm(_) => RecurrentConfig::SlowLstm(SlowLstmConfig::new(I, H)),
             RecurrentConfig::LayerNormLstm(_) => {
                 RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H))
+            }
+            RecurrentConfig::CifgLstm(_) => RecurrentConfig::CifgLstm(CifgLstmConfig::new(I, H)),
+            RecurrentConfig::PeepholeLstm(_) => {
+                RecurrentConfig::PeepholeLstm(PeepholeLstmConfig::new(I, H))
+            }
+            RecurrentConfig::UrLstm(_) => RecurrentConfig::UrLstm(UrLstmConfig::new(I, H)),
+            RecurrentConfig::MogrifierLstm(_) => {
+                RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(I, H))
             }
         };
         assert_ne!(loaded, default);

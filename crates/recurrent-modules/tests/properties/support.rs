@@ -34,6 +34,18 @@ macro_rules! with {
             recurrent_modules::RecurrentConfig::LayerNormLstm($c) => {
                 recurrent_modules::RecurrentConfig::LayerNormLstm($change)
             }
+            recurrent_modules::RecurrentConfig::CifgLstm($c) => {
+                recurrent_modules::RecurrentConfig::CifgLstm($change)
+            }
+            recurrent_modules::RecurrentConfig::PeepholeLstm($c) => {
+                recurrent_modules::RecurrentConfig::PeepholeLstm($change)
+            }
+            recurrent_modules::RecurrentConfig::UrLstm($c) => {
+                recurrent_modules::RecurrentConfig::UrLstm($change)
+            }
+            recurrent_modules::RecurrentConfig::MogrifierLstm($c) => {
+                recurrent_modules::RecurrentConfig::MogrifierLstm($change)
+            }
         }
     };
 }
@@ -46,6 +58,10 @@ macro_rules! on_stack {
             recurrent_modules::Recurrent::Lstm($stack) => $body,
             recurrent_modules::Recurrent::SlowLstm($stack) => $body,
             recurrent_modules::Recurrent::LayerNormLstm($stack) => $body,
+            recurrent_modules::Recurrent::CifgLstm($stack) => $body,
+            recurrent_modules::Recurrent::PeepholeLstm($stack) => $body,
+            recurrent_modules::Recurrent::UrLstm($stack) => $body,
+            recurrent_modules::Recurrent::MogrifierLstm($stack) => $body,
         }
     };
 }
@@ -488,6 +504,10 @@ pub fn batch_first(config: &RecurrentConfig) -> bool {
         RecurrentConfig::Lstm(config) => config.batch_first,
         RecurrentConfig::SlowLstm(config) => config.batch_first,
         RecurrentConfig::LayerNormLstm(config) => config.batch_first,
+        RecurrentConfig::CifgLstm(config) => config.batch_first,
+        RecurrentConfig::PeepholeLstm(config) => config.batch_first,
+        RecurrentConfig::UrLstm(config) => config.batch_first,
+        RecurrentConfig::MogrifierLstm(config) => config.batch_first,
     }
 }
 

@@ -33,11 +33,12 @@ fn copy_cell(from: &LstmCell, to: &mut SlowLstmCell) {
             Gate::Candidate => &mut to.cell_gate,
             _ => &mut to.output_gate,
         };
-        maps.input_transform.weight = block(&from.weight_input, gate);
-        maps.hidden_transform.weight = block(&from.weight_hidden, gate);
-        maps.input_transform.bias = from.bias.as_ref().map(|bias| block(bias, gate));
+        maps.input_transform.weight = block(&from.gates.weight_input, gate);
+        maps.hidden_transform.weight = block(&from.gates.weight_hidden, gate);
+        maps.input_transform.bias = from.gates.bias.as_ref().map(|bias| block(bias, gate));
     }
-    to.projection = from
+    to.update.projection = from
+        .update
         .projection
         .as_ref()
         .map(|projection| Param::from_tensor(leaf(&projection.val())));
@@ -57,9 +58,9 @@ fn packed(slow: &Results, fast: &Results, rows: impl Fn(&str) -> usize) -> Resul
     let mut packed = slow.only(|name| !name.contains("_gate."));
     for name in fast.0.keys() {
         let parts = [
-            ("weight_input", "input_transform.weight"),
-            ("weight_hidden", "hidden_transform.weight"),
-            ("bias", "input_transform.bias"),
+            ("gates.weight_input", "input_transform.weight"),
+            ("gates.weight_hidden", "hidden_transform.weight"),
+            ("gates.bias", "input_transform.bias"),
         ];
         for (field, per_gate) in parts {
             let Some(prefix) = name.strip_suffix(&format!(".{field}")) else {
@@ -122,9 +123,9 @@ fn lstm_is_that_of_burn_nn() {
             Gate::Candidate => &mut theirs.cell_gate,
             _ => &mut theirs.output_gate,
         };
-        maps.input_transform.weight = block(&cell.weight_input, gate);
-        maps.hidden_transform.weight = block(&cell.weight_hidden, gate);
-        maps.input_transform.bias = cell.bias.as_ref().map(|bias| block(bias, gate));
+        maps.input_transform.weight = block(&cell.gates.weight_input, gate);
+        maps.hidden_transform.weight = block(&cell.gates.weight_hidden, gate);
+        maps.input_transform.bias = cell.gates.bias.as_ref().map(|bias| block(bias, gate));
         maps.hidden_transform.bias = None;
     }
     let module = Recurrent::Lstm(lstm);
@@ -216,24 +217,24 @@ fn layer_norm_ignores_a_common_shift() {
         let mut changes: Vec<(&str, Change)> = vec![
             (
                 "input weights",
-                Box::new(|cell, columns| cell.weight_input = shifted(&cell.weight_input, columns)),
+                Box::new(|cell, columns| cell.gates.weight_input = shifted(&cell.gates.weight_input, columns)),
             ),
             (
                 "hidden weights",
                 Box::new(|cell, columns| {
-                    cell.weight_hidden = shifted(&cell.weight_hidden, columns)
+                    cell.gates.weight_hidden = shifted(&cell.gates.weight_hidden, columns)
                 }),
             ),
         ];
         if inside {
             changes.push((
                 "input bias",
-                Box::new(|cell, columns| cell.bias_input = shifted_bias(&cell.bias_input, columns)),
+                Box::new(|cell, columns| cell.gates.bias_input = shifted_bias(&cell.gates.bias_input, columns)),
             ));
             changes.push((
                 "hidden bias",
                 Box::new(|cell, columns| {
-                    cell.bias_hidden = shifted_bias(&cell.bias_hidden, columns)
+                    cell.gates.bias_hidden = shifted_bias(&cell.gates.bias_hidden, columns)
                 }),
             ));
         }
@@ -288,7 +289,7 @@ fn cell_norm_ignores_a_shift_of_the_cell() {
     let config = RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H));
     let mut module = build(&config, 11, &device);
     // A saturated forget gate keeps c, so that a shift of c is one of c'.
-    let bias = layer_norm_cell(&mut module).bias.as_mut().expect("a bias");
+    let bias = layer_norm_cell(&mut module).gates.bias.as_mut().expect("a bias");
     let list = values(&bias.val());
     let list: Vec<f32> = (0..4 * H)
         .map(|k| if k / H == 1 { 60.0 } else { list[k] as f32 })
@@ -307,7 +308,7 @@ fn cell_norm_ignores_a_shift_of_the_cell() {
     )
     .unwrap();
     // Without LN_c it does.
-    layer_norm_cell(&mut module).norm_cell = None;
+    layer_norm_cell(&mut module).update.norm_cell = None;
     let (bare, _) = module.forward(problem.input.clone(), Some(problem.state.clone()));
     let mut moved = problem.state.clone();
     moved.cells[0].cell = moved.cells[0].cell.clone() + 1.0;
@@ -348,10 +349,10 @@ fn cells_are_in_state_order() {
     let device = Device::flex();
     let lstm = LstmConfig::new(I, H).with_bidirectional(true).init(&device);
     let layer: &Layer<LstmCell> = &lstm.layers[0];
-    let ids: Vec<_> = layer.cells().map(|cell| cell.weight_input.id).collect();
+    let ids: Vec<_> = layer.cells().map(|cell| cell.gates.weight_input.id).collect();
     let backward = layer.backward.as_ref().expect("a backward cell");
     assert_eq!(
         ids,
-        [layer.forward.weight_input.id, backward.weight_input.id]
+        [layer.forward.gates.weight_input.id, backward.gates.weight_input.id]
     );
 }
