@@ -34,7 +34,9 @@ pub use cell::Step;
 pub use dims::Dims;
 pub use equations::dropout::{Mask, Masks};
 pub use gates::{Gate, GateLayout};
-pub use sequence::{Direction, Lengths, LengthsError, SequenceOptions, SequenceOutput};
+pub use sequence::{
+    Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions, SequenceOutput,
+};
 pub use state::State;
 
 /// Burn's LSTM state `{ cell, hidden }`, each `[batch_size, d_hidden]`; with a projection the

@@ -46,6 +46,14 @@ macro_rules! variant_config {
             /// Dropout inside the cells.
             #[config(default = "crate::masks::RecurrentDropout::None")]
             pub recurrent_dropout: $crate::masks::RecurrentDropout,
+            /// Probability of zeroing each recurrent weight, anew in each call: R' = M ⊙ R with one
+            /// M for all steps (weight drop; Merity et al., arXiv:1708.02182).
+            #[config(default = 0.0)]
+            pub weight_drop: f64,
+            /// Whether each layer but the first adds its input to its output, before dropout
+            /// (Wu et al., arXiv:1609.08144). Their sizes must agree.
+            #[config(default = false)]
+            pub residual: bool,
             /// Size of the projected hidden state (LSTMP; PyTorch's `proj_size`).
             pub d_proj: Option<usize>,
             /// Whether there are biases.
@@ -112,6 +120,8 @@ macro_rules! variant_config {
                     batch_first: self.batch_first,
                     dropout: self.dropout,
                     recurrent_dropout: self.recurrent_dropout,
+                    weight_drop: self.weight_drop,
+                    residual: self.residual,
                 }
             }
 
@@ -151,7 +161,10 @@ macro_rules! variant_config {
                     options.validate_for(self.layout())?;
                     self.validate_variant(&options)?;
                 }
-                Ok(())
+                let outputs = self.stack().sizes().into_iter();
+                self.stack().check_residual(
+                    outputs.map(|d_hidden| self.cell_options(self.d_input, d_hidden).d_output()),
+                )
             }
 
             /// # Errors

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use recurrent_core::{Direction, Lengths, Masks, SequenceOptions, sequence};
+use recurrent_core::cell::drop_weights;
+use recurrent_core::{Direction, Lengths, Masks, SequenceOptions};
 
 use crate::cells::{Cell, StateOf};
 
@@ -18,6 +19,27 @@ pub struct Layer<C: Cell> {
     pub forward: C,
     /// The cell of the backward direction.
     pub backward: Option<C>,
+}
+
+/// How one cell is run over padded (`D` = 3) or packed (`D` = 2) sequences.
+pub(crate) trait RunCell<C: Cell, const D: usize>:
+    FnMut(
+    &C::Step,
+    Tensor<D>,
+    Option<StateOf<C>>,
+    &SequenceOptions<'_>,
+) -> (Tensor<D>, StateOf<C>)
+{
+}
+
+impl<C: Cell, const D: usize, F> RunCell<C, D> for F where
+    F: FnMut(
+        &C::Step,
+        Tensor<D>,
+        Option<StateOf<C>>,
+        &SequenceOptions<'_>,
+    ) -> (Tensor<D>, StateOf<C>)
+{
 }
 
 /// One direction's share of a call.
@@ -42,22 +64,24 @@ impl<C: Cell> Layer<C> {
         core::iter::once(&self.forward).chain(&self.backward)
     }
 
-    /// Runs the directions over a time-major sequence and joins their features.
+    /// Runs the directions over time-major or packed sequences and joins their features.
     ///
     /// # Arguments
-    /// * `input` - `[seq_length, batch_size, d_input]`
+    /// * `input` - `[seq_length, batch_size, d_input]`, or packed `[rows, d_input]`
     /// * `states` - one per direction, or none for zeros
     /// * `masks` - one per direction, or none
     /// * `reverse` - run the only direction from the last step to the first
+    /// * `run` - runs one cell
     #[track_caller]
-    pub(crate) fn run(
+    pub(crate) fn run<const D: usize>(
         &self,
-        input: Tensor<3>,
+        input: Tensor<D>,
         states: Option<Vec<StateOf<C>>>,
         lengths: Option<&Lengths>,
         masks: &[Masks],
         reverse: bool,
-    ) -> (Tensor<3>, Vec<StateOf<C>>) {
+        run: &mut impl RunCell<C, D>,
+    ) -> (Tensor<D>, Vec<StateOf<C>>) {
         let first = if reverse {
             Direction::Backward
         } else {
@@ -76,20 +100,28 @@ impl<C: Cell> Layer<C> {
         let mut outputs = Vec::with_capacity(2);
         let mut finals = Vec::with_capacity(2);
         for (index, pass) in passes.iter().enumerate() {
+            let mut cell = pass.cell.bind();
+            let masks = masks.get(index).map(|masks| {
+                drop_weights(&mut cell, &masks.weights);
+                Masks {
+                    weights: vec![],
+                    ..masks.clone()
+                }
+            });
             let options = SequenceOptions {
                 direction: pass.direction,
                 lengths,
-                masks: masks.get(index),
+                masks: masks.as_ref(),
             };
             let state = states.as_mut().and_then(Iterator::next);
-            let run = sequence::run(&pass.cell.bind(), input.clone(), state, &options);
-            outputs.push(run.output);
-            finals.push(run.state);
+            let (output, state) = run(&cell, input.clone(), state, &options);
+            outputs.push(output);
+            finals.push(state);
         }
         let output = if outputs.len() == 1 {
             outputs.remove(0)
         } else {
-            Tensor::cat(outputs, 2)
+            Tensor::cat(outputs, D - 1)
         };
         (output, finals)
     }

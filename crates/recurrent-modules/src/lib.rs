@@ -51,12 +51,13 @@ mod init;
 mod layer;
 mod masks;
 mod norm;
+mod packed;
 mod recurrent;
 mod stack;
 mod state;
 
 pub use cells::{
-    Cell, CifgLstm, CifgLstmConfig, Coupling, GalLstm, GateMechanism, LayerNormConfig,
+    AdaptiveLstm, AdaptiveLstmConfig, AdaptiveState, PolicyLayout, Cell, CifgLstm, CifgLstmConfig, Coupling, GalLstm, GateMechanism, LayerNormConfig,
     LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
     LayerNormSemeniutaLstm, Lstm, LstmConfig, MogrifierLstm, MogrifierLstmConfig, MoonLstm,
     NormBias, OutputPeephole, PeepholeKind, PeepholeLstm, PeepholeLstmConfig, SemeniutaLstm,
@@ -68,6 +69,7 @@ pub use layer::Layer;
 pub use masks::{Mask, Masks, RecurrentDropout, StackMasks};
 pub use norm::{EpsilonPlace, Norm, NormConfig, Variance};
 pub use recurrent::{Recurrent, RecurrentConfig};
-pub use recurrent_core::{self, Lengths, LengthsError};
+pub use packed::{PackError, PackedSequence};
+pub use recurrent_core::{self, History, Lengths, LengthsError};
 pub use stack::{ForwardOptions, Stack, StackConfig};
 pub use state::{LstmState, StackState, State};

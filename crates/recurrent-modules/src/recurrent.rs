@@ -1,18 +1,58 @@
 //! The variant chosen at run time.
 
+use alloc::vec::Vec;
+
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use recurrent_core::{History, Step};
 
 use crate::cells::{
-    CifgLstm, CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, Lstm, LstmConfig, MogrifierLstm,
+    AdaptiveLstm, AdaptiveLstmConfig, Cell, StateOf, CifgLstm, CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, Lstm, LstmConfig, MogrifierLstm,
     MogrifierLstmConfig, PeepholeLstm, PeepholeLstmConfig, SlowLstm, SlowLstmConfig, UrLstm,
     UrLstmConfig,
 };
 use crate::error::{InvalidConfig, or_panic};
+use crate::layer::Layer;
 use crate::masks::StackMasks;
-use crate::stack::ForwardOptions;
-use crate::state::StackState;
+use crate::packed::PackedSequence;
+use crate::stack::{ForwardOptions, Stack};
+use crate::state::{LstmState, StackState, State};
+
+/// A stack's state as (c, h) pairs: every state is a list of such pairs.
+fn spread<S: State>(state: StackState<S>) -> StackState {
+    let mut cells = Vec::new();
+    for state in state.cells {
+        let mut tensors = state.into_tensors().into_iter();
+        while let (Some(cell), Some(hidden)) = (tensors.next(), tensors.next()) {
+            cells.push(LstmState { cell, hidden });
+        }
+    }
+    StackState { cells }
+}
+
+/// Inverse of [`spread`].
+#[track_caller]
+fn gather<C: Cell>(stack: &Stack<C>, state: StackState) -> StackState<StateOf<C>> {
+    let cells = stack.layers.iter().flat_map(Layer::cells);
+    let pairs: Vec<usize> = cells
+        .map(|cell| cell.bind().state_parts().len() / 2)
+        .collect();
+    let (got, expected) = (state.cells.len(), pairs.iter().sum::<usize>());
+    assert!(
+        got == expected,
+        "state has {got} cells, expected {expected}: one (c, h) pair per layer and direction, for \
+         the aLSTM two",
+    );
+    let mut parts = state.cells.into_iter();
+    let cells = pairs.into_iter().map(|count| {
+        let pairs = parts.by_ref().take(count);
+        State::from_tensors(pairs.flat_map(State::into_tensors).collect())
+    });
+    StackState {
+        cells: cells.collect(),
+    }
+}
 
 /// Writes the two enums and hands each call to the variant.
 macro_rules! variants {
@@ -39,6 +79,10 @@ macro_rules! variants {
         }
 
         /// Any variant, chosen at run time with [`RecurrentConfig`].
+        ///
+        /// All variants have one type of state here: (c, h) pairs, as many as a [`StackState`] of
+        /// the variant holds. For the aLSTM these are, for each direction and within it each layer,
+        /// the pair of the cell and then that of the adaptation cell.
         #[derive(Module, Debug)]
         #[allow(clippy::large_enum_variant)]
         pub enum Recurrent {
@@ -113,7 +157,11 @@ macro_rules! variants {
                 options: ForwardOptions<'_>,
             ) -> (Tensor<3>, StackState) {
                 match self {
-                    $(Self::$Variant(stack) => stack.forward_with(input, state, options),)*
+                    $(Self::$Variant(stack) => {
+                        let state = state.map(|state| gather(stack, state));
+                        let (output, state) = stack.forward_with(input, state, options);
+                        (output, spread(state))
+                    })*
                 }
             }
 
@@ -125,14 +173,53 @@ macro_rules! variants {
                 state: Option<StackState>,
             ) -> (Tensor<2>, StackState) {
                 match self {
-                    $(Self::$Variant(stack) => stack.step(input, state),)*
+                    $(Self::$Variant(stack) => {
+                        let state = state.map(|state| gather(stack, state));
+                        let (output, state) = stack.step(input, state);
+                        (output, spread(state))
+                    })*
+                }
+            }
+
+            /// As [`Stack::forward_packed`](crate::Stack::forward_packed).
+            #[track_caller]
+            pub fn forward_packed(
+                &self,
+                input: &PackedSequence,
+                state: Option<StackState>,
+            ) -> (PackedSequence, StackState) {
+                match self {
+                    $(Self::$Variant(stack) => {
+                        let state = state.map(|state| gather(stack, state));
+                        let (output, state) = stack.forward_packed(input, state);
+                        (output, spread(state))
+                    })*
+                }
+            }
+
+            /// As [`Stack::forward_histories`](crate::Stack::forward_histories); parts are named as
+            /// the variant names them.
+            #[track_caller]
+            pub fn forward_histories(
+                &self,
+                input: Tensor<3>,
+                state: Option<StackState>,
+                options: ForwardOptions<'_>,
+            ) -> (Tensor<3>, StackState, Vec<History>) {
+                match self {
+                    $(Self::$Variant(stack) => {
+                        let state = state.map(|state| gather(stack, state));
+                        let (output, state, histories) =
+                            stack.forward_histories(input, state, options);
+                        (output, spread(state), histories)
+                    })*
                 }
             }
 
             /// As [`Stack::initial_state`](crate::Stack::initial_state).
             pub fn initial_state(&self, batch_size: usize, device: &Device) -> StackState {
                 match self {
-                    $(Self::$Variant(stack) => stack.initial_state(batch_size, device),)*
+                    $(Self::$Variant(stack) => spread(stack.initial_state(batch_size, device)),)*
                 }
             }
 
@@ -168,4 +255,6 @@ variants! {
     UrLstm(UrLstm, UrLstmConfig),
     /// Input and state gate each other.
     MogrifierLstm(MogrifierLstm, MogrifierLstmConfig),
+    /// A policy scales inputs and pre-activations.
+    AdaptiveLstm(AdaptiveLstm, AdaptiveLstmConfig),
 }

@@ -7,12 +7,14 @@ use alloc::vec::Vec;
 use burn::config::Config;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
-use recurrent_core::{Dims, Lengths, Step};
+use recurrent_core::cell::drop_weights;
+use recurrent_core::{Dims, Lengths, Mask, Masks, Step, History, Packing, SequenceOptions, sequence};
 
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
-use crate::layer::Layer;
+use crate::layer::{Layer, RunCell};
 use crate::masks::{RecurrentDropout, StackMasks, bernoulli};
+use crate::packed::PackedSequence;
 use crate::state::StackState;
 
 /// How cells are put together. The configs of the variants contain these fields; on its own it
@@ -43,6 +45,14 @@ pub struct StackConfig {
     /// Dropout inside the cells.
     #[config(default = "RecurrentDropout::None")]
     pub recurrent_dropout: RecurrentDropout,
+    /// Probability of zeroing each recurrent weight, anew in each call: R' = M ⊙ R with one M for
+    /// all steps (weight drop; Merity et al., arXiv:1708.02182).
+    #[config(default = 0.0)]
+    pub weight_drop: f64,
+    /// Whether each layer but the first adds its input to its output, before dropout (Wu et al.,
+    /// arXiv:1609.08144). Their sizes must agree.
+    #[config(default = false)]
+    pub residual: bool,
 }
 
 impl StackConfig {
@@ -74,6 +84,7 @@ impl StackConfig {
         check_size("num_layers", self.num_layers)?;
         check_prob("dropout", self.dropout)?;
         self.recurrent_dropout.validate()?;
+        check_prob("weight_drop", self.weight_drop)?;
         if self.bidirectional && self.reverse {
             return Err(InvalidConfig::contradiction(
                 "bidirectional",
@@ -109,6 +120,44 @@ impl StackConfig {
                  for dropout inside the cell see recurrent_dropout",
             ));
         }
+        if self.residual && self.num_layers == 1 {
+            return Err(InvalidConfig::contradiction(
+                "residual",
+                "num_layers",
+                "each layer but the first adds its input, and there is only one",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether residual connections fit.
+    ///
+    /// # Arguments
+    /// * `outputs` - output features of one direction of each layer
+    pub(crate) fn check_residual(
+        &self,
+        outputs: impl IntoIterator<Item = usize>,
+    ) -> Result<(), InvalidConfig> {
+        if !self.residual {
+            return Ok(());
+        }
+        let directions = if self.bidirectional { 2 } else { 1 };
+        let outputs: Vec<usize> = outputs.into_iter().map(|size| size * directions).collect();
+        for (index, pair) in outputs.windows(2).enumerate() {
+            if pair[0] != pair[1] {
+                return Err(InvalidConfig::contradiction(
+                    "residual",
+                    "layer_sizes",
+                    format!(
+                        "layer {} has {} input features and {} output features, which cannot be \
+                         added",
+                        index + 1,
+                        pair[0],
+                        pair[1],
+                    ),
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -118,7 +167,8 @@ impl StackConfig {
     /// * `cell` - called with (`d_input`, `d_hidden`) for each layer and direction
     ///
     /// # Errors
-    /// As [`validate`](Self::validate), and those of `cell`.
+    /// As [`validate`](Self::validate), and those of `cell`; also if residual connections do not
+    /// fit the sizes of the cells, or weight drop is asked of cells without recurrent weights.
     pub fn try_init_with<C: Cell>(
         &self,
         mut cell: impl FnMut(usize, usize) -> Result<C, InvalidConfig>,
@@ -136,6 +186,17 @@ impl StackConfig {
             d_input = layer.d_output();
             layers.push(layer);
         }
+        self.check_residual(layers.iter().map(|layer| layer.forward.d_output()))?;
+        if self.weight_drop > 0.0 {
+            let mut cells = layers.iter().flat_map(Layer::cells);
+            if cells.any(|cell| cell.bind().recurrent_weights().is_empty()) {
+                return Err(InvalidConfig::contradiction(
+                    "weight_drop",
+                    "the cell",
+                    "its `Step::recurrent_weights` names no weights to drop",
+                ));
+            }
+        }
         Ok(Stack {
             layers,
             training: Param::from_bool(true),
@@ -143,6 +204,8 @@ impl StackConfig {
             batch_first: self.batch_first,
             dropout: self.dropout,
             recurrent_dropout: self.recurrent_dropout,
+            weight_drop: self.weight_drop,
+            residual: self.residual,
         })
     }
 }
@@ -172,6 +235,10 @@ pub struct Stack<C: Cell> {
     /// Dropout inside the cells.
     #[module(skip)]
     pub recurrent_dropout: RecurrentDropout,
+    /// Probability of zeroing each recurrent weight.
+    pub weight_drop: f64,
+    /// Whether each layer but the first adds its input to its output.
+    pub residual: bool,
 }
 
 impl<C: Cell> Stack<C> {
@@ -191,6 +258,12 @@ impl<C: Cell> Stack<C> {
     }
 
     /// Runs the layers over a batch of sequences.
+    ///
+    /// ```text
+    /// y_l = layer_l(x_l)      x_{l+1} = dropout(y_l)
+    ///                         x_{l+1} = dropout(y_l + x_l)     with `residual`, l ≥ 1
+    /// ```
+    /// where x_0 is the input and the last layer's x_{l+1}, without dropout, the output.
     ///
     /// # Arguments
     /// * `input` - `[batch_size, seq_length, d_input]`, or `[seq_length, batch_size, d_input]`
@@ -230,13 +303,121 @@ impl<C: Cell> Stack<C> {
         state: Option<StackState<StateOf<C>>>,
         options: ForwardOptions<'_>,
     ) -> (Tensor<3>, StackState<StateOf<C>>) {
+        self.forward_by(
+            input,
+            state,
+            options,
+            |cell: &C::Step, input: Tensor<3>, state, options: &SequenceOptions<'_>| {
+                let run = sequence::run(cell, input, state, options);
+                (run.output, run.state)
+            },
+        )
+    }
+
+    /// [`forward_with`](Self::forward_with) that also gives the states after every step.
+    ///
+    /// # Returns
+    /// Output and final state as [`forward_with`](Self::forward_with), and for each layer and
+    /// direction, ordered as the states, the history of each part of the state (for the LSTM
+    /// `cell` and `hidden`): batch- or time-major as the input, at the time of its input, zero past
+    /// each length. It is that of the cells: dropout between layers and residual connections are
+    /// not in it.
+    ///
+    /// # Gradients
+    /// As [`forward_with`](Self::forward_with), and through the histories.
+    ///
+    /// # Panics
+    /// As [`forward_with`](Self::forward_with).
+    ///
+    /// # Example
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use recurrent_modules::{ForwardOptions, LstmConfig};
+    ///
+    /// let device = Device::flex();
+    /// let lstm = LstmConfig::new(3, 4).with_num_layers(2).init(&device);
+    /// let x = Tensor::<3>::ones([2, 5, 3], &device);
+    /// let (out, _, histories) = lstm.forward_histories(x, None, ForwardOptions::default());
+    /// assert_eq!(histories[0].part("cell").dims(), [2, 5, 4]);
+    /// assert_eq!(histories[1].part("hidden").into_data(), out.into_data());
+    /// ```
+    #[track_caller]
+    pub fn forward_histories(
+        &self,
+        input: Tensor<3>,
+        state: Option<StackState<StateOf<C>>>,
+        options: ForwardOptions<'_>,
+    ) -> (Tensor<3>, StackState<StateOf<C>>, Vec<History>) {
+        let mut histories = Vec::with_capacity(self.layers.len() * self.directions());
+        let (output, state) = self.forward_by(
+            input,
+            state,
+            options,
+            |cell: &C::Step, input: Tensor<3>, state, options: &SequenceOptions<'_>| {
+                let (run, history) = sequence::run_recorded(cell, input, state, options);
+                histories.push(history.map(|part| self.swap_if_batch_first(part)));
+                (run.output, run.state)
+            },
+        );
+        (output, state, histories)
+    }
+
+    /// Runs the layers over a packed batch: nothing is padded, and only what the lengths cover is
+    /// computed.
+    ///
+    /// # Arguments
+    /// * `input` - packed rows of `d_input` features
+    /// * `state` - the initial state, in the order of the batch that was packed; zeros where `None`
+    ///
+    /// # Returns
+    /// The output, packed as the input, and the final state, in the order of the batch.
+    /// The same as [`forward_with`](Self::forward_with) with lengths on the padded batch.
+    ///
+    /// # Gradients
+    /// As [`forward`](Self::forward), to the packed rows.
+    ///
+    /// # Panics
+    /// If the rows have another size than `d_input`, or the state has other sizes than the stack.
+    #[track_caller]
+    pub fn forward_packed(
+        &self,
+        input: &PackedSequence,
+        state: Option<StackState<StateOf<C>>>,
+    ) -> (PackedSequence, StackState<StateOf<C>>) {
+        let states = state.map(|state| self.per_layer(state));
+        let lengths = input.lengths();
+        let device = input.data().device();
+        let masks = self.masks_of_call(lengths.max(), lengths.as_slice().len(), &device);
+        let packing = Packing::new(lengths, lengths.max(), &device);
+        let (rows, state) = self.layers_over(
+            input.data(),
+            states,
+            Some(lengths),
+            &masks,
+            |mask| packing.pack(mask.clone()),
+            |cell: &C::Step, rows: Tensor<2>, state, options: &SequenceOptions<'_>| {
+                let run = sequence::run_packed(cell, rows, state, options);
+                (run.rows, run.state)
+            },
+        );
+        (input.with_data(rows), state)
+    }
+
+    #[track_caller]
+    fn forward_by(
+        &self,
+        input: Tensor<3>,
+        state: Option<StackState<StateOf<C>>>,
+        options: ForwardOptions<'_>,
+        run: impl RunCell<C, 3>,
+    ) -> (Tensor<3>, StackState<StateOf<C>>) {
         let input = self.swap_if_batch_first(input);
         let Dims {
             seq_length,
             batch_size,
             ..
         } = Dims::of(&input, self.d_input(), self.layers[0].forward.d_hidden());
-        let mut states = state.map(|state| self.per_layer(state));
+        let states = state.map(|state| self.per_layer(state));
 
         let sampled;
         let masks = match options.masks {
@@ -248,6 +429,26 @@ impl<C: Cell> Stack<C> {
         };
         self.check_masks(masks, seq_length, batch_size);
 
+        let between = |mask: &Tensor<3>| mask.clone().slice(0..seq_length);
+        let (output, state) = self.layers_over(input, states, options.lengths, masks, between, run);
+        (self.swap_if_batch_first(output), state)
+    }
+
+    /// The layers one after the other, over padded (`D` = 3) or packed (`D` = 2) sequences.
+    ///
+    /// # Arguments
+    /// * `between` - brings a mask between layers to the form of the sequences
+    /// * `run` - runs one cell
+    #[track_caller]
+    fn layers_over<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        mut states: Option<Vec<Vec<StateOf<C>>>>,
+        lengths: Option<&Lengths>,
+        masks: &StackMasks,
+        between: impl Fn(&Tensor<3>) -> Tensor<D>,
+        mut run: impl RunCell<C, D>,
+    ) -> (Tensor<D>, StackState<StateOf<C>>) {
         let directions = self.directions();
         let mut x = input;
         let mut finals = Vec::with_capacity(self.layers.len() * directions);
@@ -259,15 +460,20 @@ impl<C: Cell> Stack<C> {
             let states = states
                 .as_mut()
                 .map(|states| core::mem::take(&mut states[index]));
+            let skipped = (self.residual && index > 0).then(|| x.clone());
             let (output, layer_finals) =
-                layer.run(x, states, options.lengths, cell_masks, self.reverse);
+                layer.run(x, states, lengths, cell_masks, self.reverse, &mut run);
+            let output = match skipped {
+                Some(skipped) => output + skipped,
+                None => output,
+            };
             x = match masks.between.get(index) {
-                Some(Some(mask)) => output * mask.clone().slice(0..seq_length),
+                Some(Some(mask)) => output * between(mask),
                 _ => output,
             };
             finals.extend(layer_finals);
         }
-        (self.swap_if_batch_first(x), StackState { cells: finals })
+        (x, StackState { cells: finals })
     }
 
     /// One step of all layers: `(y_t, s_t) = step(x_t, s_{t−1})`, for streaming.
@@ -318,17 +524,23 @@ impl<C: Cell> Stack<C> {
         let mut x = input;
         let mut finals = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
-            let cell = layer.forward.bind();
+            let mut cell = layer.forward.bind();
             let state = states.as_mut().and_then(|states| states[index].pop());
             let state = state.unwrap_or_else(|| cell.initial_state(batch_size, &x.device()));
             let step_masks = match masks.cells.get(index) {
                 Some(masks) => {
+                    drop_weights(&mut cell, &masks.weights);
                     masks.check(t + 1, batch_size, cell.mask_sizes());
                     masks.at(t)
                 }
                 None => Default::default(),
             };
+            let skipped = (self.residual && index > 0).then(|| x.clone());
             let (output, next) = cell.step_once(x, state, &step_masks);
+            let output = match skipped {
+                Some(skipped) => output + skipped,
+                None => output,
+            };
             x = match masks.between.get(index) {
                 Some(Some(mask)) => {
                     let [_, rows, features] = mask.dims();
@@ -366,13 +578,34 @@ impl<C: Cell> Stack<C> {
             .iter()
             .flat_map(Layer::cells)
             .map(|cell| {
-                self.recurrent_dropout.sample(
+                let mut bound = cell.bind();
+                let sizes = bound.mask_sizes();
+                let masks = self.recurrent_dropout.sample(
                     seq_length,
                     batch_size,
-                    cell.d_hidden(),
-                    cell.d_output(),
+                    sizes.cell,
+                    sizes.hidden,
                     device,
-                )
+                );
+                let keep = 1.0 - cell.dropout_adapt();
+                let adapt = (keep < 1.0).then(|| {
+                    let shape = [batch_size, sizes.adapt];
+                    Mask::PerSequence(bernoulli(shape, keep, 1.0 / keep, device))
+                });
+                let keep = 1.0 - self.weight_drop;
+                let weights = match keep < 1.0 {
+                    true => bound.recurrent_weights(),
+                    false => vec![],
+                };
+                let weights = weights
+                    .into_iter()
+                    .map(|weight| bernoulli(weight.dims(), keep, 1.0 / keep, device))
+                    .collect();
+                Masks {
+                    adapt,
+                    weights,
+                    ..masks
+                }
             })
             .collect();
         let keep = 1.0 - self.dropout;
@@ -401,10 +634,11 @@ impl<C: Cell> Stack<C> {
                 .iter()
                 .flat_map(Layer::cells)
                 .map(|cell| {
+                    let sizes = cell.bind().mask_sizes();
                     self.recurrent_dropout.expectation(
                         batch_size,
-                        cell.d_hidden(),
-                        cell.d_output(),
+                        sizes.cell,
+                        sizes.hidden,
                         device,
                     )
                 })

@@ -260,6 +260,7 @@ fn keep_last_sequence(trained: &StackMasks, fresh: StackMasks) -> StackMasks {
             update_hidden: last(&trained.update_hidden, fresh.update_hidden),
             update_cell: last(&trained.update_cell, fresh.update_cell),
             adapt: last(&trained.adapt, fresh.adapt),
+            weights: trained.weights.clone(),
         })
         .collect();
     StackMasks {

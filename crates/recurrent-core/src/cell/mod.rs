@@ -26,6 +26,40 @@ pub use transition::Transition;
 use crate::equations::dropout::{MaskSizes, StepMasks};
 use crate::state::State;
 
+/// Weight drop: multiplies each recurrent weight with its mask, `R' = M ⊙ R`.
+///
+/// DropConnect on the recurrent weights, the same for all steps of a run (Merity et al.,
+/// arXiv:1708.02182, section 2). A mask holds 0 or 1/(1 − p), and gradients flow through it to the
+/// weight.
+///
+/// # Arguments
+/// * `masks` - one per entry of [`Step::recurrent_weights`], of its shape; none leaves all alone
+///
+/// # Panics
+/// If the number of masks or the shape of one is another.
+#[track_caller]
+pub fn drop_weights<C: Step>(cell: &mut C, masks: &[Tensor<2>]) {
+    if masks.is_empty() {
+        return;
+    }
+    let weights = cell.recurrent_weights();
+    assert!(
+        masks.len() == weights.len(),
+        "got {} masks `weights`, expected one per recurrent weight of the cell: {} (or 0 for none)",
+        masks.len(),
+        weights.len(),
+    );
+    for (index, (weight, mask)) in weights.into_iter().zip(masks).enumerate() {
+        assert!(
+            mask.dims() == weight.dims(),
+            "mask `weights[{index}]` has shape {:?}, expected that of the recurrent weight, {:?}",
+            mask.dims(),
+            weight.dims(),
+        );
+        *weight = weight.clone() * mask.clone();
+    }
+}
+
 /// One step of a recurrent cell: `(y_t, s_t) = step(x_t, s_{t−1})`.
 ///
 /// # Example

@@ -6,6 +6,7 @@
 //! Moon        c' = m ⊙ (f ⊙ c + i ⊙ g)           m   [B, H] one per sequence
 //! Semeniuta   c' = f ⊙ c + i ⊙ (m_t ⊙ g)         m_t [B, H] anew at each step
 //! zoneout     c' = u_t ⊙ c̃ + (1 − u_t) ⊙ c       h' = v_t ⊙ h̃ + (1 − v_t) ⊙ h
+//! weight drop R' = M ⊙ R                         M the shape of R, one per call
 //! ```
 //! where c̃, h̃ are the values without zoneout. A dropout mask holds 0 or 1/(1 − p); a zoneout mask
 //! holds 1 where the unit is updated, 0 where it keeps its old value, and 1 − p (the expectation)
@@ -13,9 +14,12 @@
 //! ordinary multiplications: gradients flow through them.
 //!
 //! **Source.** Gal & Ghahramani, arXiv:1512.05287; Moon et al., RNNDrop, ASRU 2015; Semeniuta,
-//! Severyn & Barth, arXiv:1603.05118, equation 9; Krueger et al., Zoneout, arXiv:1606.01305.
+//! Severyn & Barth, arXiv:1603.05118, equation 9; Krueger et al., Zoneout, arXiv:1606.01305;
+//! Merity, Keskar & Socher, AWD-LSTM, arXiv:1708.02182, section 2.
 //! The standard, Gal and Moon forms are those of lstms.pth, which feeds the dropped state back.
 //! With a projection, masks on h act on the projected h.
+
+use alloc::vec::Vec;
 
 use burn::tensor::Tensor;
 
@@ -104,6 +108,11 @@ pub struct Masks {
     pub update_cell: Option<Mask>,
     /// On z, the hidden state of an adaptation cell (aLSTM only).
     pub adapt: Option<Mask>,
+    /// On the recurrent weights, one per entry of
+    /// [`Step::recurrent_weights`](crate::Step::recurrent_weights), each of its shape (weight
+    /// drop); empty means none. Applied to the weights before a run, with
+    /// [`drop_weights`](crate::cell::drop_weights).
+    pub weights: Vec<Tensor<2>>,
 }
 
 /// [`Masks`] at one step, each `[batch_size, features]`.
@@ -142,7 +151,7 @@ impl Masks {
 
     /// Whether no mask is set.
     pub fn is_none(&self) -> bool {
-        self.named().iter().all(|(_, mask)| mask.is_none())
+        self.weights.is_empty() && self.named().iter().all(|(_, mask)| mask.is_none())
     }
 
     /// Checks every mask against the sizes of a call.

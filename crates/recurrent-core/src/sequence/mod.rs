@@ -4,13 +4,17 @@
 //! lengths) and hands them to the composed scan, a plain differentiable loop of tensor operations.
 //! Time is the first axis here: `[seq_length, batch_size, ·]`.
 
+mod history;
 mod lengths;
+mod packed;
 mod plan;
 mod scan;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
+pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
+pub use packed::{PackedOutput, Packing, run_packed};
 
 use crate::cell::Step;
 use crate::dims::Dims;
@@ -61,7 +65,9 @@ pub struct SequenceOutput<S> {
 ///
 /// # Panics
 /// If the last axis of `input` is not the cell's `d_input`, `seq_length` or `batch_size` is 0, the
-/// state or a mask has another shape than the call needs, or the lengths do not fit the input.
+/// state or a mask has another shape than the call needs, the lengths do not fit the input, or
+/// there are masks on weights ([`drop_weights`](crate::cell::drop_weights) applies them to the cell
+/// beforehand).
 #[track_caller]
 pub fn run<C: Step>(
     cell: &C,
@@ -69,20 +75,58 @@ pub fn run<C: Step>(
     state: Option<C::State>,
     options: &SequenceOptions<'_>,
 ) -> SequenceOutput<C::State> {
+    let (output, _) = run_padded(cell, input, state, options, |_| {});
+    output
+}
+
+/// [`run`], with `observe` called after each step; also gives the plan.
+#[track_caller]
+fn run_padded<C: Step>(
+    cell: &C,
+    input: Tensor<3>,
+    state: Option<C::State>,
+    options: &SequenceOptions<'_>,
+    observe: impl FnMut(&C::State),
+) -> (SequenceOutput<C::State>, Plan) {
     let dims = Dims::of(&input, cell.d_input(), cell.d_hidden());
-    let state = match state {
+    let (device, dtype) = (input.device(), input.dtype());
+    let state = checked_state(cell, state, dims.batch_size, &device, dtype);
+    let no_masks = Masks::none();
+    let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
+    let plan = Plan::new(&dims, options.direction, options.lengths, &device);
+    let (rows, state) = scan::scan(cell, plan.pack(input), state, masks, &plan, observe);
+    let output = plan.unpack(rows);
+    (SequenceOutput { output, state }, plan)
+}
+
+/// The given state, or zeros.
+#[track_caller]
+fn checked_state<C: Step>(
+    cell: &C,
+    state: Option<C::State>,
+    batch_size: usize,
+    device: &Device,
+    dtype: DType,
+) -> C::State {
+    match state {
         Some(state) => {
-            cell.check_state(&state, dims.batch_size);
+            cell.check_state(&state, batch_size);
             state
         }
         // Made in the device's dtype; the input may have another.
         None => cell
-            .initial_state(dims.batch_size, &input.device())
-            .map(|tensor| tensor.cast(input.dtype())),
-    };
-    let no_masks = Masks::none();
-    let masks = options.masks.unwrap_or(&no_masks);
+            .initial_state(batch_size, device)
+            .map(|tensor| tensor.cast(dtype)),
+    }
+}
+
+#[track_caller]
+fn checked_masks<'a, C: Step>(cell: &C, masks: &'a Masks, dims: &Dims) -> &'a Masks {
     masks.check(dims.seq_length, dims.batch_size, cell.mask_sizes());
-    let plan = Plan::new(&dims, options.direction, options.lengths, &input.device());
-    scan::scan(cell, input, state, masks, &plan)
+    assert!(
+        masks.weights.is_empty(),
+        "masks `weights` act on the cell before a run: apply them with `cell::drop_weights`, and \
+         hand over the other masks",
+    );
+    masks
 }

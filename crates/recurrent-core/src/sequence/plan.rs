@@ -13,6 +13,9 @@
 //! ```
 //! Backward the packed rows are b3 a1 c0 | b2 a0 | b1 | b0: each sequence starts at its own end.
 //! Padding is never read, and costs nothing.
+//!
+//! The forward rows are those of a packed batch ([`Packing`](super::Packing)). Step s of sequence
+//! a and step len(a) − 1 − s change places to get the backward rows, and again to get back.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -38,12 +41,17 @@ struct Ragged {
     counts: Vec<usize>,
     /// Sorted row to batch row.
     order: Tensor<1, Int>,
+    /// The same on the host.
+    sorted: Vec<usize>,
     /// Batch row to sorted row.
     inverse: Tensor<1, Int>,
     /// Packed row to row of the input seen as `[T·B, ·]`.
     gather: Tensor<1, Int>,
     /// Row of the output seen as `[T·B, ·]` to packed row; padding points one past the last.
     scatter: Tensor<1, Int>,
+    /// Packed row in running order to packed row in forward order, its own inverse; `None` where
+    /// the two orders are one.
+    turn: Option<Tensor<1, Int>>,
 }
 
 impl Plan {
@@ -103,6 +111,19 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// Rows of a packed batch to rows in running order, or back.
+    pub fn turn(&self, rows: Tensor<2>) -> Tensor<2> {
+        match self.ragged.as_ref().and_then(|ragged| ragged.turn.as_ref()) {
+            Some(turn) => rows.select(0, turn.clone()),
+            None => rows,
+        }
+    }
+
+    /// Batch rows, longest sequence first.
+    pub fn sorted(&self) -> &[usize] {
+        self.ragged.as_ref().map_or(&[], |ragged| &ragged.sorted)
     }
 
     /// Batch order to running order.
@@ -195,9 +216,28 @@ impl Ragged {
             counts.push(count);
         }
 
+        let turn = match direction {
+            Direction::Forward => None,
+            Direction::Backward => {
+                let mut starts = Vec::with_capacity(counts.len());
+                let mut start = 0;
+                for count in &counts {
+                    starts.push(start);
+                    start += count;
+                }
+                let turn = counts.iter().enumerate().flat_map(|(step, &count)| {
+                    let (order, starts) = (&order, &starts);
+                    (0..count).map(move |row| starts[list[order[row]] - 1 - step] + row)
+                });
+                Some(indices(turn.collect(), device))
+            }
+        };
+
         Self {
             counts,
-            order: indices(order, device),
+            turn,
+            order: indices(order.clone(), device),
+            sorted: order,
             inverse: indices(inverse, device),
             gather: indices(gather, device),
             scatter: indices(scatter, device),

@@ -12,21 +12,26 @@ use alloc::vec::Vec;
 
 use burn::tensor::Tensor;
 
-use super::SequenceOutput;
 use super::plan::Plan;
 use crate::cell::Step;
 use crate::equations::dropout::Masks;
 use crate::state::State;
 
+/// Runs over packed rows in running order.
+///
+/// # Arguments
+/// * `state` - in batch order, as the one returned
+/// * `observe` - called with the state after each step, the rows that ran only
 pub(super) fn scan<C: Step>(
     cell: &C,
-    input: Tensor<3>,
+    rows: Tensor<2>,
     state: C::State,
     masks: &Masks,
     plan: &Plan,
-) -> SequenceOutput<C::State> {
+    mut observe: impl FnMut(&C::State),
+) -> (Tensor<2>, C::State) {
     let counts = plan.counts();
-    let projected = split_rows(cell.project(plan.pack(input)), &counts);
+    let projected = split_rows(cell.project(rows), &counts);
     let masks = plan.masks(masks);
 
     let mut state = plan.sort(state);
@@ -41,6 +46,7 @@ pub(super) fn scan<C: Step>(
             running = count;
         }
         let (output, next) = cell.step(projected, state, &masks);
+        observe(&next);
         outputs.push(output);
         state = next;
     }
@@ -52,10 +58,7 @@ pub(super) fn scan<C: Step>(
         ended.reverse();
         C::State::cat(ended)
     };
-    SequenceOutput {
-        output: plan.unpack(Tensor::cat(outputs, 0)),
-        state: plan.unsort(state),
-    }
+    (Tensor::cat(outputs, 0), plan.unsort(state))
 }
 
 /// Cuts `rows` into consecutive pieces of the given heights.

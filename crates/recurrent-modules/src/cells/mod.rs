@@ -3,6 +3,7 @@
 //! A cell holds parameters and hands them to its twin in [`recurrent_core::cell`] for one call.
 //! The trait [`Cell`] is all that layers, directions and lengths know of it.
 
+mod adaptive;
 mod cifg;
 mod layer_norm;
 mod lstm;
@@ -18,6 +19,7 @@ use core::fmt::Debug;
 use recurrent_core::{Gate, GateLayout, Step};
 use recurrent_core::equations::dropout::StepMasks;
 
+pub use adaptive::*;
 pub use cifg::*;
 pub use layer_norm::*;
 pub use lstm::*;
@@ -50,6 +52,12 @@ pub trait Cell: Module + Debug {
     /// Features of the output.
     fn d_output(&self) -> usize {
         self.d_hidden()
+    }
+
+    /// Probability of zeroing the hidden states of adaptation cells, one mask per sequence; only
+    /// the aLSTM has such cells.
+    fn dropout_adapt(&self) -> f64 {
+        0.0
     }
 }
 

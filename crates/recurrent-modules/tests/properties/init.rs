@@ -97,7 +97,7 @@ fn assert_orthogonal(name: &str, matrix: &[f64], rows: usize, gain: f64) {
 #[test]
 fn orthogonal_is_per_gate() {
     for device in all_devices() {
-        for (variant, config) in variants() {
+        for (variant, config) in lstm_variants() {
             for proj in [None, Some(P)] {
                 let config = with!(config.clone(), |c| c
                     .with_d_proj(proj)
@@ -124,7 +124,7 @@ fn orthogonal_is_per_gate() {
 fn initializers_have_their_place() {
     let constant = |value: f64| Some(Initializer::Constant { value });
     for device in all_devices() {
-        for (name, config) in variants() {
+        for (name, config) in lstm_variants() {
             let config = with!(config, |c| c
                 .with_d_proj(Some(P))
                 .with_initializer(constant(0.25))
@@ -166,7 +166,7 @@ fn initializers_have_their_place() {
 #[test]
 fn forget_bias_fills_the_forget_gate() {
     for device in all_devices() {
-        for (name, config) in variants() {
+        for (name, config) in lstm_variants() {
             let config = with!(config, |c| c
                 .with_num_layers(2)
                 .with_bidirectional(true)
@@ -210,7 +210,7 @@ fn forget_bias_fills_the_forget_gate() {
 fn defaults_are_uniform_by_the_layer() {
     const SIZES: [usize; 2] = [64, 25];
     for device in all_devices() {
-        for (name, config) in variants() {
+        for (name, config) in lstm_variants() {
             let config = with!(config, |c| c
                 .with_num_layers(2)
                 .with_layer_sizes(Some(SIZES.to_vec()))
@@ -254,7 +254,7 @@ fn defaults_are_uniform_by_the_layer() {
 #[test]
 fn each_init_draws_anew() {
     for device in all_devices() {
-        for (name, config) in variants() {
+        for (name, config) in lstm_variants() {
             let module = config.init(&device);
             let copy = module.clone(); // before anything is drawn
             let list = |module: &Recurrent| {
@@ -284,7 +284,7 @@ fn number_of_parameters() {
                 other => panic!("{other}"),
             }
     };
-    for (name, config) in variants() {
+    for (name, config) in lstm_variants() {
         let count = |config: RecurrentConfig| config.init(&device).num_params();
         let single = || config.clone();
         assert_eq!(count(single()), cell(name, I, H, None), "{name}");

@@ -111,6 +111,7 @@ fn masks_of(masks: &StackMasks, row: usize, length: usize) -> StackMasks {
                 candidate: one(&masks.candidate),
                 update_hidden: one(&masks.update_hidden),
                 update_cell: one(&masks.update_cell),
+                ..Masks::none()
             })
             .collect(),
         between: masks

@@ -57,7 +57,7 @@ fn one_step(
 #[test]
 fn gradients_flow_through_masks() {
     let device = flex();
-    for (name, config) in variants() {
+    for (name, config) in lstm_variants() {
         let module = build(&config, 11, &device);
         let problem = Problem::sized(&module, true, B, 1, 12, &device);
         let weights = Numbers::new(6).tensor::<2>([B, H], &device);

@@ -10,8 +10,10 @@ use recurrent_core::eval::compare::{Tolerance, close, values};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
-    ForwardOptions, Layer, LayerNormLstmConfig, LstmConfig, LstmState, NormConfig, Recurrent,
-    RecurrentConfig, RecurrentDropout, SlowLstmConfig, StackMasks, StackState,
+    CifgLstmConfig, Coupling, ForwardOptions, Layer, LayerNormConfig, LayerNormLstmConfig,
+    LstmConfig, LstmState, MogrifierLstmConfig, NormConfig, OutputPeephole, PeepholeKind,
+    PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout, SlowLstmConfig, StackMasks,
+    StackState, UrLstmConfig,
 };
 
 // Sizes: all distinct, none a multiple of a vector width.
@@ -67,9 +69,9 @@ macro_rules! on_stack {
 }
 pub(crate) use on_stack;
 
-/// Every variant, and the forms of those that have several, with sizes [`I`] and [`H`].
-pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
-    let list = vec![
+/// The variants with the four gates of the LSTM and nothing beside them, with sizes [`I`] and [`H`].
+pub fn lstm_variants() -> Vec<(&'static str, RecurrentConfig)> {
+    vec![
         ("Lstm", RecurrentConfig::Lstm(LstmConfig::new(I, H))),
         (
             "SlowLstm",
@@ -92,9 +94,63 @@ pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
                     .with_norm_cell(Some(NormConfig::bradbury())),
             ),
         ),
-    ];
+    ]
+}
+
+/// Every variant, and the forms of those that have several.
+pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
+    let mut list = lstm_variants();
+    list.extend([
+        (
+            "CifgLstm",
+            RecurrentConfig::CifgLstm(CifgLstmConfig::new(I, H)),
+        ),
+        (
+            "CifgLstm, capped, layer norm",
+            RecurrentConfig::CifgLstm(
+                CifgLstmConfig::new(I, H)
+                    .with_coupling(Coupling::CappedInput)
+                    .with_layer_norm(Some(LayerNormConfig::new())),
+            ),
+        ),
+        (
+            "PeepholeLstm",
+            RecurrentConfig::PeepholeLstm(PeepholeLstmConfig::new(I, H)),
+        ),
+        (
+            "PeepholeLstm, full, previous cell, coupled",
+            RecurrentConfig::PeepholeLstm(
+                PeepholeLstmConfig::new(I, H)
+                    .with_peephole(PeepholeKind::Full)
+                    .with_output_looks_at(OutputPeephole::PreviousCell)
+                    .with_coupling(Coupling::CappedInput),
+            ),
+        ),
+        ("UrLstm", RecurrentConfig::UrLstm(UrLstmConfig::new(I, H))),
+        (
+            "UrLstm, ordered, layer norm",
+            RecurrentConfig::UrLstm(
+                UrLstmConfig::ordered(I, H).with_layer_norm(Some(LayerNormConfig::new())),
+            ),
+        ),
+        (
+            "MogrifierLstm",
+            RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(I, H)),
+        ),
+        (
+            "MogrifierLstm, low rank, shared, bias, cap",
+            RecurrentConfig::MogrifierLstm(
+                MogrifierLstmConfig::new(I, H)
+                    .with_rounds(4)
+                    .with_rank(Some(2))
+                    .with_share_rounds(true)
+                    .with_round_bias(true)
+                    .with_cap_input_gate(true),
+            ),
+        ),
+    ]);
     let names: BTreeSet<_> = list.iter().map(|(_, config)| config.name()).collect();
-    assert_eq!(names.len(), 3, "a variant is missing here");
+    assert_eq!(names.len(), 7, "a variant is missing here");
     list
 }
 
@@ -572,6 +628,7 @@ pub fn random_masks(
             candidate: mask(d_hidden, 1.25),
             update_hidden: mask(d_output, 1.0),
             update_cell: mask(d_hidden, 1.0),
+            ..Masks::none()
         })
         .collect();
     let mut widths = layer_widths(module);

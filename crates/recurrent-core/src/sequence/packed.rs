@@ -1,0 +1,121 @@
+//! Runs on packed rows: batches without padding.
+
+use alloc::vec::Vec;
+
+use burn::tensor::{Device, Tensor};
+
+use super::plan::Plan;
+use super::{Direction, Lengths, SequenceOptions, checked_masks, checked_state, scan};
+use crate::cell::Step;
+use crate::dims::Dims;
+use crate::equations::dropout::Masks;
+
+/// Which steps of a padded batch are which rows of the packed one.
+///
+/// The rows are ordered by time, and within a time by falling length (sequences of equal length
+/// keep their order), as in PyTorch's `PackedSequence`. Lengths 2, 4, 1 of a, b, c:
+/// ```text
+/// b0 a0 c0 | b1 a1 | b2 | b3
+/// ```
+pub struct Packing {
+    plan: Plan,
+}
+
+impl Packing {
+    /// # Arguments
+    /// * `seq_length` - steps of the padded batch
+    ///
+    /// # Panics
+    /// If a length is more than `seq_length`.
+    #[track_caller]
+    pub fn new(lengths: &Lengths, seq_length: usize, device: &Device) -> Self {
+        let dims = dims(lengths, seq_length, 0, 0);
+        Self {
+            plan: Plan::new(&dims, Direction::Forward, Some(lengths), device),
+        }
+    }
+
+    /// `[seq_length, batch_size, ·]` to `[sum of lengths, ·]`; what lies past a length is dropped.
+    pub fn pack(&self, padded: Tensor<3>) -> Tensor<2> {
+        self.plan.pack(padded)
+    }
+
+    /// Inverse of [`pack`](Self::pack), with zeros past each length.
+    pub fn unpack(&self, rows: Tensor<2>) -> Tensor<3> {
+        self.plan.unpack(rows)
+    }
+
+    /// Sequences that have a step at each time, falling.
+    pub fn batch_sizes(&self) -> Vec<usize> {
+        self.plan.counts()
+    }
+
+    /// Batch rows, longest sequence first.
+    pub fn sorted_indices(&self) -> &[usize] {
+        self.plan.sorted()
+    }
+}
+
+/// Result of one run over packed rows.
+#[derive(Debug, Clone)]
+pub struct PackedOutput<S> {
+    /// `[sum of lengths, d_output]`, packed as the input.
+    pub rows: Tensor<2>,
+    /// The state after the last step of each sequence, in batch order.
+    pub state: S,
+}
+
+/// [`run`](super::run) over packed rows: nothing is padded, and only what the lengths cover runs.
+///
+/// # Arguments
+/// * `rows` - `[sum of lengths, d_input]`, packed as [`Packing`] says
+/// * `state` - the initial state, in batch order; zeros where `None`
+/// * `options` - as in [`run`](super::run); the lengths are needed here, masks are in batch order
+///
+/// # Gradients
+/// To `rows`, the cell's weights and the initial state; masks and lengths get none.
+///
+/// # Panics
+/// If there are no lengths, the number of rows is not their sum, or as [`run`](super::run).
+#[track_caller]
+pub fn run_packed<C: Step>(
+    cell: &C,
+    rows: Tensor<2>,
+    state: Option<C::State>,
+    options: &SequenceOptions<'_>,
+) -> PackedOutput<C::State> {
+    let Some(lengths) = options.lengths else {
+        panic!("packed rows need lengths, got None")
+    };
+    let [got, features] = rows.dims();
+    assert!(
+        got == lengths.total(),
+        "got {got} packed rows, expected as many as the lengths have steps: {}",
+        lengths.total(),
+    );
+    assert!(
+        features == cell.d_input(),
+        "input has inconsistent d_input: got {features}, expected {}",
+        cell.d_input(),
+    );
+    let dims = dims(lengths, lengths.max(), features, cell.d_hidden());
+    let (device, dtype) = (rows.device(), rows.dtype());
+    let state = checked_state(cell, state, dims.batch_size, &device, dtype);
+    let no_masks = Masks::none();
+    let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
+    let plan = Plan::new(&dims, options.direction, Some(lengths), &device);
+    let (rows, state) = scan::scan(cell, plan.turn(rows), state, masks, &plan, |_| {});
+    PackedOutput {
+        rows: plan.turn(rows),
+        state,
+    }
+}
+
+fn dims(lengths: &Lengths, seq_length: usize, d_input: usize, d_hidden: usize) -> Dims {
+    Dims {
+        batch_size: lengths.as_slice().len(),
+        seq_length,
+        d_input,
+        d_hidden,
+    }
+}

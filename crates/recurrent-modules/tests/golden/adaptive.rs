@@ -1,0 +1,134 @@
+//! The aLSTM of flennerhag/alstm: gate order input, forget, candidate, output; `[out, in]`.
+
+use burn::tensor::Tensor;
+use recurrent_modules::cells::AdaptiveLstmCell;
+use recurrent_modules::{
+    AdaptiveLstmConfig, AdaptiveState, ForwardOptions, LstmState, Mask, Masks, PolicyLayout,
+    StackMasks, StackState,
+};
+
+use crate::file::{Golden, Outputs, push};
+use crate::torch::param;
+
+fn size(golden: &Golden, key: &str) -> usize {
+    golden
+        .usize(key)
+        .unwrap_or_else(|| panic!("options have no `{key}`"))
+}
+
+fn layout(golden: &Golden) -> Result<PolicyLayout, String> {
+    match golden.option("policy_offsets").as_str() {
+        Some("cumulative") => Ok(PolicyLayout::Cumulative),
+        Some("as_shipped") => Ok(PolicyLayout::Overlapping),
+        other => Err(format!("unknown policy offsets {other:?}")),
+    }
+}
+
+fn matrix(golden: &Golden, name: &str) -> Tensor<2> {
+    golden.leaf::<2>(name).transpose()
+}
+
+fn fill_cell(cell: &mut AdaptiveLstmCell, golden: &Golden, prefix: &str) {
+    let name = |name: &str| format!("param.{prefix}{name}");
+    cell.gates.weight_input = param(matrix(golden, &name("weight_ih")));
+    cell.gates.weight_hidden = param(matrix(golden, &name("weight_hh")));
+    cell.gates.bias = golden
+        .has(&name("bias"))
+        .then(|| param(golden.leaf::<1>(&name("bias"))));
+}
+
+/// One step with a given policy.
+pub fn cell(golden: &Golden) -> Result<Outputs, String> {
+    let config = AdaptiveLstmConfig::new(size(golden, "input_size"), size(golden, "hidden_size"));
+    let mut cell = config
+        .with_bias(golden.flag("bias"))
+        .with_policy_layout(layout(golden)?)
+        .init_cell(&golden.device);
+    fill_cell(&mut cell, golden, "");
+    let state = golden.has("h0").then(|| LstmState {
+        cell: golden.leaf::<2>("c0"),
+        hidden: golden.leaf::<2>("h0"),
+    });
+    let (_, state) = cell.step(golden.leaf::<2>("x"), golden.leaf::<2>("policy"), state);
+    let mut outputs = vec![];
+    push(&mut outputs, "h_n", state.hidden);
+    push(&mut outputs, "c_n", state.cell);
+    Ok(outputs)
+}
+
+/// The masks of all layers side by side, scaled; `None` where the file has none.
+fn mask(golden: &Golden, name: &str, prob: &str, layers: usize) -> Option<Mask> {
+    golden.has(&format!("mask.{name}.0")).then(|| {
+        let keep = 1.0 - golden.f64(prob);
+        let parts = (0..layers).map(|layer| golden.tensor::<2>(&format!("mask.{name}.{layer}")));
+        Mask::PerSequence(Tensor::cat(parts.collect(), 1) / keep)
+    })
+}
+
+/// The whole model.
+pub fn model(golden: &Golden) -> Result<Outputs, String> {
+    let layers = size(golden, "num_layers");
+    let d_hidden = size(golden, "hidden_size");
+    let mut sizes = vec![d_hidden; layers];
+    sizes[layers - 1] = golden.usize("output_size").unwrap_or(d_hidden);
+    let mut lstm = AdaptiveLstmConfig::stacked(size(golden, "input_size"), sizes)
+        .with_d_adapt(size(golden, "adapt_size"))
+        .with_bias(golden.flag("bias"))
+        .with_batch_first(golden.flag("batch_first"))
+        .with_policy_layout(layout(golden)?)
+        .init(&golden.device);
+    for (index, layer) in lstm.layers[0].forward.layers.iter_mut().enumerate() {
+        fill_cell(&mut layer.cell, golden, &format!("alstm_layers.{index}."));
+        let name = |name: &str| format!("param.adapt_layers.{index}.{name}");
+        let gates = &mut layer.adapt.gates;
+        gates.weight_input = param(matrix(golden, &name("weight_ih")));
+        gates.weight_hidden = param(matrix(golden, &name("weight_hh")));
+        let biases = golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh"));
+        gates.bias = Some(param(biases));
+        let projection = format!("param.project_layers.{index}.linear.weight");
+        layer.policy_projection = param(matrix(golden, &projection));
+    }
+
+    let masks = Masks {
+        hidden: mask(golden, "h", "dropout_alstm", layers),
+        adapt: mask(golden, "adapt", "dropout_adapt", layers),
+        ..Masks::none()
+    };
+    if golden.flag("training") != (masks.hidden.is_some() && masks.adapt.is_some()) {
+        return Err("a file in training has masks on h and z, another has none".into());
+    }
+    let masks = StackMasks {
+        cells: vec![masks],
+        between: vec![],
+    };
+    let states = |prefix: &str| -> Vec<LstmState<2>> {
+        (0..layers)
+            .map(|layer| LstmState {
+                cell: golden.leaf::<2>(&format!("{prefix}c0.{layer}")),
+                hidden: golden.leaf::<2>(&format!("{prefix}h0.{layer}")),
+            })
+            .collect()
+    };
+    let state = golden.has("h0.0").then(|| {
+        StackState::from(AdaptiveState {
+            main: states(""),
+            adapt: states("adapt_"),
+        })
+    });
+    let options = ForwardOptions {
+        masks: Some(&masks),
+        ..ForwardOptions::default()
+    };
+    let (y, state) = lstm.forward_with(golden.leaf::<3>("x"), state, options);
+
+    let mut outputs = vec![];
+    push(&mut outputs, "y", y);
+    let AdaptiveState { main, adapt } = state.last().clone();
+    for (prefix, states) in [("", main), ("adapt_", adapt)] {
+        for (layer, state) in states.into_iter().enumerate() {
+            push(&mut outputs, format!("{prefix}h_n.{layer}"), state.hidden);
+            push(&mut outputs, format!("{prefix}c_n.{layer}"), state.cell);
+        }
+    }
+    Ok(outputs)
+}
