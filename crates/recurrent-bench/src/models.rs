@@ -2,11 +2,11 @@
 
 use burn::nn::Initializer;
 use recurrent_modules::{
-    LayerNormLstmConfig, LstmConfig, NormBias, NormConfig, RecurrentConfig, RecurrentDropout,
+    AdaptiveLstmConfig,    LayerNormLstmConfig, LstmConfig, NormBias, NormConfig, RecurrentConfig, RecurrentDropout,
     SlowLstmConfig,
 };
 
-use RecurrentConfig::{LayerNormLstm, Lstm, SlowLstm};
+use RecurrentConfig::{AdaptiveLstm, LayerNormLstm, Lstm, SlowLstm};
 use RecurrentDropout::{Gal, Moon, Semeniuta, Standard};
 
 /// A model of the library as an experiment names it.
@@ -54,7 +54,7 @@ const fn spec(
 }
 
 /// Every model, those of lstms.pth first, in the order of its table.
-pub const MODELS: [ModelSpec; 12] = [
+pub const MODELS: [ModelSpec; 13] = [
     spec("nn.LSTM", "LSTM without dropout", true, |i, h, _| {
         Lstm(LstmConfig::new(i, h))
     }),
@@ -136,5 +136,11 @@ pub const MODELS: [ModelSpec; 12] = [
                     .with_forget_bias(Some(1.0)),
             )
         },
+    ),
+    spec(
+        "AdaptiveLSTM",
+        "a small LSTM scales inputs and pre-activations; its masks on h and z",
+        false,
+        |i, h, prob| AdaptiveLstm(AdaptiveLstmConfig::gal(i, h, prob, prob)),
     ),
 ];

@@ -573,6 +573,7 @@ fn masks_on_h_have_the_projected_size() {
         update_hidden: Some(per_step(4, 2, 3)),
         update_cell: Some(per_sequence(2, 5)),
         adapt: None,
+        weights: vec![],
     };
     masks.check(4, 2, MaskSizes::of(5, 3));
 }

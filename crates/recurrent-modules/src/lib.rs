@@ -9,6 +9,7 @@
 //! | [`PeepholeLstm`] | gates see c: z + v⊙c, o sees c' | Gers & Schmidhuber, IJCNN 2000 |
 //! | [`UrLstm`] | c' = e⊙c + (1 − e)⊙g, e = 2rf + (1 − 2r)f² | Gu et al., arXiv:1910.09890 |
 //! | [`MogrifierLstm`] | x ← 2σ(h·Q)⊙x, h ← 2σ(x·R)⊙h, then LSTM | Melis et al., arXiv:1909.01792 |
+//! | [`AdaptiveLstm`] | z = ((x⊙p_x)·W)⊙p_i + ((h⊙p_h)·R)⊙p_g + b⊙p_b, policy p from a small LSTM | Flennerhag et al., arXiv:1805.08574 |
 //! | [`GalLstm`], [`LayerNormGalLstm`] | h' = m⊙o⊙tanh(c'), m per sequence | Gal & Ghahramani, arXiv:1512.05287 |
 //! | [`MoonLstm`], [`LayerNormMoonLstm`] | c' = m⊙(f⊙c + i⊙g), m per sequence | Moon et al., ASRU 2015 |
 //! | [`SemeniutaLstm`], [`LayerNormSemeniutaLstm`] | c' = f⊙c + i⊙(m_t⊙g) | Semeniuta et al., arXiv:1603.05118 |
@@ -16,8 +17,9 @@
 //!
 //! Each is a [`Stack`] of cells with the same container features: layers of equal or listed sizes,
 //! both directions, `reverse`, `batch_first`, lengths, initial state, projection, clip, dropout
-//! inside and between layers, [`Stack::step`]. [`Recurrent`] chooses the variant at run time. The
-//! maths is in [`recurrent_core`].
+//! inside and between layers, weight drop, residual connections, states over time
+//! ([`Stack::forward_histories`]), packed batches ([`PackedSequence`]), [`Stack::step`].
+//! [`Recurrent`] chooses the variant at run time. The maths is in [`recurrent_core`].
 //!
 //! # Example
 //! ```

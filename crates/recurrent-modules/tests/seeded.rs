@@ -92,12 +92,44 @@ fn check_parameters(device: &Device) {
     assert_ne!(draw(3), draw(4));
 }
 
+/// In training the packed batch is dropped as the padded one: masks are in batch order.
+fn check_packed(device: &Device) {
+    let lstm = LstmConfig::new(SHAPE[2], 11)
+        .with_num_layers(3)
+        .with_bidirectional(true)
+        .with_dropout(0.4)
+        .with_weight_drop(0.3)
+        .with_recurrent_dropout(RecurrentDropout::Standard { prob: 0.2 })
+        .init(device);
+    let list: Vec<f32> = (0..105).map(|k| (k as f32).sin()).collect();
+    let input = Tensor::<1>::from_floats(list.as_slice(), device).reshape(SHAPE);
+    // Draws the parameters.
+    let _ = lstm.forward(input.clone(), None);
+
+    let mut list = vec![2; SHAPE[0]];
+    list[1] = SHAPE[1];
+    let lengths = Lengths::new(list.clone(), SHAPE[1]).expect("lengths");
+    let options = ForwardOptions {
+        lengths: Some(&lengths),
+        ..ForwardOptions::default()
+    };
+    device.seed(7);
+    let (expected, _) = lstm.forward_with(input.clone(), None, options);
+    device.seed(7);
+    let packed = PackedSequence::pack(input, list, true, false).expect("packed");
+    let (got, _) = lstm.forward_packed(&packed, None);
+    for (got, expected) in values(&got.unpack(true).0).iter().zip(values(&expected)) {
+        assert!((got - expected).abs() < 1e-6, "{got}, {expected}");
+    }
+}
+
 #[test]
 fn seeds_determine_masks_and_parameters() {
     #[allow(deprecated)]
     let ndarray = Device::ndarray().autodiff();
     for device in [Device::flex().autodiff(), ndarray] {
         check(&device);
+        check_packed(&device);
         check_parameters(&device);
     }
 }

@@ -7,14 +7,12 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LstmState};
 use burn::tensor::{Device, Tensor};
+use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 pub use recurrent_core::cell::adaptive::AdaptiveState;
 pub use recurrent_core::equations::adaptive::PolicyLayout;
-use recurrent_core::GateLayout;
 
-use super::{
-    Cell, CellOptions, GateWeights, LayerNormConfig, LstmCell, StateUpdate,
-};
+use super::{Cell, CellOptions, GateWeights, LayerNormConfig, LstmCell, StateUpdate};
 use crate::error::{InvalidConfig, check_prob, check_size, or_panic};
 use crate::init::{WeightInit, check_vector_initializer, packed_weight, uniform_by};
 use crate::masks::RecurrentDropout;
@@ -155,7 +153,8 @@ impl AdaptiveLstmConfig {
 
     /// Of the cell that the policy scales.
     fn cell_options(&self, d_input: usize, d_hidden: usize) -> CellOptions {
-        let or_common = |own: &Option<Initializer>| own.clone().or_else(|| self.initializer.clone());
+        let or_common =
+            |own: &Option<Initializer>| own.clone().or_else(|| self.initializer.clone());
         let as_published = self.bias && self.bias_initializer.is_none();
         let zeros = as_published.then_some(Initializer::Zeros);
         CellOptions {
@@ -213,7 +212,8 @@ impl AdaptiveLstmConfig {
     /// As [`validate`](Self::validate).
     pub fn try_init(&self, device: &Device) -> Result<AdaptiveLstm, InvalidConfig> {
         self.validate()?;
-        self.container().try_init_with(|_, _| Ok(self.new_layers(device)))
+        self.container()
+            .try_init_with(|_, _| Ok(self.new_layers(device)))
     }
 
     /// # Panics
@@ -230,7 +230,8 @@ impl AdaptiveLstmConfig {
     /// cell can do: more than one layer, directions, dropout.
     pub fn try_init_cell(&self, device: &Device) -> Result<AdaptiveLstmCell, InvalidConfig> {
         self.validate()?;
-        let plain = StackConfig::new(self.d_input, self.d_hidden).with_batch_first(self.batch_first);
+        let plain =
+            StackConfig::new(self.d_input, self.d_hidden).with_batch_first(self.batch_first);
         if self.layers() != plain || self.dropout_adapt > 0.0 {
             return Err(InvalidConfig::contradiction(
                 "layers, directions or dropout",
@@ -431,11 +432,14 @@ impl Cell for AdaptiveLayers {
     type Step = steps::adaptive::AdaptiveLayers;
 
     fn bind(&self) -> Self::Step {
-        let layers = self.layers.iter().map(|layer| steps::adaptive::AdaptiveLayer {
-            adapt: layer.adapt.bind(),
-            policy_projection: layer.policy_projection.val(),
-            cell: layer.cell.bind(),
-        });
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| steps::adaptive::AdaptiveLayer {
+                adapt: layer.adapt.bind(),
+                policy_projection: layer.policy_projection.val(),
+                cell: layer.cell.bind(),
+            });
         steps::adaptive::AdaptiveLayers {
             layers: layers.collect(),
         }

@@ -94,13 +94,38 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         lengths: lengths.as_ref(),
         masks: Some(&masks),
     };
+    let packed = lengths.as_ref().map(|lengths| {
+        let batch_first = golden.flag("batch_first");
+        let rows = PackedSequence::pack(x.clone(), lengths.as_slice(), batch_first, false);
+        let (y, state) = lstm.forward_packed(&rows.expect("packed"), state.clone());
+        (y.unpack(batch_first).0, state.into_stacked())
+    });
     let (y, state) = lstm.forward_with(x, state, options);
     let state = state.into_stacked();
+    if let Some((packed_y, packed_state)) = packed {
+        let [a, b, _] = packed_y.dims();
+        same(packed_y, y.clone().slice([0..a, 0..b]))?;
+        same(packed_state.hidden, state.hidden.clone())?;
+        same(packed_state.cell, state.cell.clone())?;
+    }
     let mut outputs = vec![];
     push(&mut outputs, "y", y);
     push(&mut outputs, "h_n", state.hidden);
     push(&mut outputs, "c_n", state.cell);
     Ok(outputs)
+}
+
+/// The packed batch gives what the padded one does, which is compared with the file.
+fn same(packed: Tensor<3>, padded: Tensor<3>) -> Result<(), String> {
+    if packed.dims() != padded.dims() {
+        let (got, expected) = (packed.dims(), padded.dims());
+        return Err(format!("packed has shape {got:?}, padded {expected:?}"));
+    }
+    let (packed, padded) = (values(&packed), values(&padded));
+    match packed.iter().zip(&padded).find(|(a, b)| (*a - *b).abs() > 1e-6) {
+        Some((got, expected)) => Err(format!("packed gives {got}, padded {expected}")),
+        None => Ok(()),
+    }
 }
 
 /// One step of a bare cell.

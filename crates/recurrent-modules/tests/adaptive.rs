@@ -1,0 +1,434 @@
+//! The aLSTM: identities, container features, errors. Values against the original are in `golden`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::config::Config;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::store::ModuleRecord;
+use burn::tensor::{Device, Distribution, Gradients, Tensor};
+use recurrent_core::eval::compare::{Tolerance, assert_close, values};
+use recurrent_modules::cells::Cell;
+use recurrent_modules::{
+    AdaptiveLstm, AdaptiveLstmConfig, AdaptiveState, ForwardOptions, InvalidConfig,
+    LayerNormConfig, Lengths, LstmConfig, PolicyLayout, RecurrentConfig, RecurrentDropout,
+    StackState, State,
+};
+use rstest::rstest;
+
+const B: usize = 3;
+const T: usize = 5;
+const I: usize = 7;
+const A: usize = 4;
+const VALUES: Tolerance = Tolerance(5e-6);
+const GRADIENTS: Tolerance = Tolerance(5e-5);
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// Normal numbers that depend on the shape and `salt` only.
+fn random<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
+    let count: usize = shape.iter().product();
+    let list: Vec<f32> = (0..count)
+        .map(|k| ((k * 37 + salt * 101) as f32 * 0.7311).sin())
+        .collect();
+    Tensor::<1>::from_floats(list.as_slice(), &device()).reshape(shape)
+}
+
+fn config() -> AdaptiveLstmConfig {
+    AdaptiveLstmConfig::stacked(I, [11, 6]).with_d_adapt(A)
+}
+
+fn variants() -> Vec<AdaptiveLstmConfig> {
+    vec![
+        AdaptiveLstmConfig::new(I, 11).with_d_adapt(A),
+        config(),
+        config().with_bias(false),
+        config().with_policy_layout(PolicyLayout::Overlapping),
+        config().with_d_proj(Some(5)).with_clip(Some(0.3)),
+        config().with_layer_norm(Some(LayerNormConfig::new())),
+    ]
+}
+
+fn flat(state: &StackState<AdaptiveState>) -> Vec<f64> {
+    let tensors = state.cells.iter().flat_map(|s| s.clone().into_tensors());
+    tensors.flat_map(|tensor| values(&tensor)).collect()
+}
+
+fn assert_same(name: &str, got: &StackState<AdaptiveState>, expected: &StackState<AdaptiveState>) {
+    let parts = got.cells.iter().zip(&expected.cells);
+    assert_eq!(got.cells.len(), expected.cells.len());
+    for (got, expected) in parts {
+        let (got, expected) = (got.clone().into_tensors(), expected.clone().into_tensors());
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_close(name, got, &values(expected), VALUES);
+        }
+    }
+}
+
+fn random_state(lstm: &AdaptiveLstm) -> StackState<AdaptiveState> {
+    lstm.initial_state(B, &device())
+        .map(|tensor| random(tensor.dims(), tensor.dims()[1]))
+}
+
+/// Whether every parameter has a gradient that is not all zero.
+struct Arrived<'a>(&'a Gradients, Vec<String>);
+
+impl ModuleVisitor for Arrived<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let arrived = param
+            .val()
+            .grad(self.0)
+            .is_some_and(|gradient| values(&gradient).iter().any(|&g| g != 0.0));
+        if !arrived {
+            self.1.push(format!("{:?}", param.val().dims()));
+        }
+    }
+}
+
+#[test]
+fn a_policy_of_ones_makes_it_the_lstm() {
+    let device = device();
+    let cell = AdaptiveLstmConfig::new(I, 6).init_cell(&device);
+    let mut plain = LstmConfig::new(I, 6).init_cell(&device);
+    plain.gates = cell.gates.clone();
+    let x = random([B, I], 1).require_grad();
+    let state = || burn::nn::LstmState {
+        cell: random([B, 6], 2),
+        hidden: random([B, 6], 3),
+    };
+    let ones = Tensor::ones([B, cell.policy_size()], &device);
+    let weights = random([B, 6], 4);
+    let run = |output: Tensor<2>, state: burn::nn::LstmState<2>| {
+        let loss = (output.clone() * weights.clone()).sum() + (state.cell.clone() * 0.3).sum();
+        let gradients = loss.backward();
+        let of = |param: &Param<Tensor<2>>| param.val().grad(&gradients).expect("a gradient");
+        let bias = cell.gates.bias.as_ref().expect("a bias").val();
+        [
+            values(&output),
+            values(&state.cell),
+            values(&x.grad(&gradients).expect("a gradient")),
+            values(&of(&cell.gates.weight_input)),
+            values(&of(&cell.gates.weight_hidden)),
+            values(&bias.grad(&gradients).expect("a gradient")),
+        ]
+    };
+    let (output, next) = cell.step(x.clone(), ones, Some(state()));
+    let got = run(output, next);
+    let (output, next) = plain.step(x.clone(), Some(state()));
+    for (index, (got, expected)) in got.iter().zip(&run(output, next)).enumerate() {
+        let name = format!("result {index}");
+        recurrent_core::eval::compare::close(&name, got, expected, GRADIENTS).unwrap();
+    }
+}
+
+#[test]
+fn a_policy_acts_on_every_part() {
+    let cell = AdaptiveLstmConfig::new(I, 6).init_cell(&device());
+    let policy = random([B, cell.policy_size()], 5).require_grad();
+    let state = burn::nn::LstmState {
+        cell: random([B, 6], 2),
+        hidden: random([B, 6], 3),
+    };
+    let (output, _) = cell.step(random([B, I], 1), policy.clone(), Some(state));
+    let gradient = policy.grad(&output.sum().backward()).expect("a gradient");
+    let zeros = values(&gradient).iter().filter(|&&g| g == 0.0).count();
+    // Only the biases that start at 0 leave their p_b without a gradient: all but the forget gate's.
+    assert_eq!(zeros, B * 3 * 6);
+}
+
+#[test]
+fn both_directions_are_two_models() {
+    let device = device();
+    let both = config().with_bidirectional(true).init(&device);
+    let mut forward = config().init(&device);
+    forward.layers[0].forward = both.layers[0].forward.clone();
+    let mut backward = config().with_reverse(true).init(&device);
+    backward.layers[0].forward = both.layers[0].backward.clone().expect("a backward model");
+
+    let x = random([B, T, I], 1);
+    let state = random_state(&both);
+    let lengths = Lengths::new([3, 5, 1], T).unwrap();
+    for lengths in [None, Some(&lengths)] {
+        let options = ForwardOptions {
+            lengths,
+            ..ForwardOptions::default()
+        };
+        let half = |lstm: &AdaptiveLstm, index: usize| {
+            let state = StackState::from(state.cells[index].clone());
+            lstm.forward_with(x.clone(), Some(state), options)
+        };
+        let (first, first_state) = half(&forward, 0);
+        let (second, second_state) = half(&backward, 1);
+        let (output, last) = both.forward_with(x.clone(), Some(state.clone()), options);
+        let expected = Tensor::cat(vec![first, second], 2);
+        assert_close("output", &output, &values(&expected), VALUES);
+        let cells = [first_state.cells, second_state.cells].concat();
+        assert_same("state", &last, &StackState { cells });
+    }
+}
+
+#[test]
+fn with_lengths_each_sequence_runs_alone() {
+    let lengths = [3, 5, 1];
+    for config in variants() {
+        for reverse in [false, true] {
+            let lstm = config.clone().with_reverse(reverse).init(&device());
+            let x = random([B, T, I], 1);
+            let state = random_state(&lstm);
+            let all = Lengths::new(lengths, T).unwrap();
+            let options = ForwardOptions {
+                lengths: Some(&all),
+                ..ForwardOptions::default()
+            };
+            let (output, last) = lstm.forward_with(x.clone(), Some(state.clone()), options);
+            for (row, length) in lengths.into_iter().enumerate() {
+                let alone = x.clone().slice([row..row + 1, 0..length, 0..I]);
+                let start = StackState::from(state.last().clone().rows(row..row + 1));
+                let (expected, expected_state) = lstm.forward(alone, Some(start));
+                let d = lstm.d_output();
+                let got = output.clone().slice([row..row + 1, 0..length, 0..d]);
+                assert_close("output", &got, &values(&expected), VALUES);
+                let got = StackState::from(last.last().clone().rows(row..row + 1));
+                assert_same("state", &got, &expected_state);
+                if length < T {
+                    let padding = output.clone().slice([row..row + 1, length..T, 0..d]);
+                    assert!(values(&padding).iter().all(|&v| v == 0.0));
+                }
+            }
+
+            // What the padding holds changes nothing.
+            let mut other = random([B, T, I], 9);
+            for (row, length) in lengths.into_iter().enumerate() {
+                let range = [row..row + 1, 0..length, 0..I];
+                other = other.slice_assign(range.clone(), x.clone().slice(range));
+            }
+            let (again, again_state) = lstm.forward_with(other, Some(state), options);
+            assert_eq!(values(&again), values(&output));
+            assert_eq!(flat(&again_state), flat(&last));
+        }
+    }
+}
+
+#[test]
+fn a_sequence_is_a_fold_of_steps_and_may_be_cut() {
+    for config in variants() {
+        let lstm = config.init(&device());
+        let x = random([B, T, I], 1);
+        let start = random_state(&lstm);
+        let (output, last) = lstm.forward(x.clone(), Some(start.clone()));
+
+        let mut state = start.clone();
+        let mut steps = vec![];
+        for t in 0..T {
+            let step = x.clone().slice([0..B, t..t + 1, 0..I]).reshape([B, I]);
+            let (y, next) = lstm.step(step, Some(state));
+            steps.push(y);
+            state = next;
+        }
+        let folded: Tensor<3> = Tensor::stack(steps, 1);
+        assert_close("steps", &folded, &values(&output), VALUES);
+        assert_same("state of steps", &state, &last);
+
+        let (first, middle) = lstm.forward(x.clone().slice([0..B, 0..2, 0..I]), Some(start));
+        let (second, end) = lstm.forward(x.slice([0..B, 2..T, 0..I]), Some(middle));
+        let joined = Tensor::cat(vec![first, second], 1);
+        assert_close("pieces", &joined, &values(&output), VALUES);
+        assert_same("state of pieces", &end, &last);
+    }
+}
+
+#[test]
+fn save_and_load_give_the_same_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let x = random([B, T, I], 1);
+    for (index, config) in variants().into_iter().enumerate() {
+        let config = config.with_bidirectional(true);
+        let lstm = config.init(&device());
+        let expected = values(&lstm.forward(x.clone(), None).0);
+        let path = directory.path().join(format!("model{index}"));
+        lstm.clone().into_record().save(&path).unwrap();
+        let other = config.init(&device());
+        assert_ne!(values(&other.forward(x.clone(), None).0), expected);
+        let loaded = other.load_record(ModuleRecord::load(&path).unwrap());
+        assert_eq!(values(&loaded.forward(x.clone(), None).0), expected);
+    }
+}
+
+#[rstest]
+#[case::none(RecurrentDropout::None)]
+#[case::standard(RecurrentDropout::Standard { prob: 0.2 })]
+#[case::gal(RecurrentDropout::Gal { prob: 0.2 })]
+#[case::moon(RecurrentDropout::Moon { prob: 0.2 })]
+#[case::semeniuta(RecurrentDropout::Semeniuta { prob: 0.2 })]
+#[case::zoneout(RecurrentDropout::Zoneout { hidden: 0.2, cell: 0.3 })]
+fn gradients_arrive_with_every_dropout(#[case] dropout: RecurrentDropout) {
+    let device = device();
+    device.seed(3);
+    for config in variants() {
+        if config.policy_layout == PolicyLayout::Overlapping {
+            continue; // leaves a part of P unused, as the published code does
+        }
+        let config = config.with_bidirectional(true).with_dropout_adapt(0.1);
+        let lstm = config.with_recurrent_dropout(dropout).init(&device);
+        let x = random([B, T, I], 1);
+        let lengths = Lengths::new([3, 5, 2], T).unwrap();
+        let options = ForwardOptions {
+            lengths: Some(&lengths),
+            ..ForwardOptions::default()
+        };
+        let (output, _) = lstm.forward_with(x.clone(), None, options);
+        let gradients = (output.clone() * random(output.dims(), 2)).sum().backward();
+        let mut arrived = Arrived(&gradients, vec![]);
+        lstm.visit(&mut arrived);
+        assert_eq!(arrived.1, Vec::<String>::new(), "{dropout:?}");
+
+        // One draw of masks: the sequence is the same in one piece and in steps.
+        let one_way = config_of_one_direction(dropout).init(&device);
+        let masks = one_way.sample_masks(T, B, &device);
+        let options = ForwardOptions {
+            masks: Some(&masks),
+            ..ForwardOptions::default()
+        };
+        let (output, last) = one_way.forward_with(x.clone(), None, options);
+        let mut state = None;
+        for t in 0..T {
+            let step = x.clone().slice([0..B, t..t + 1, 0..I]).reshape([B, I]);
+            let (y, next) = one_way.step_with(step, state, &masks, t);
+            let expected = output.clone().slice([0..B, t..t + 1, 0..6]);
+            assert_close("step", &y, &values(&expected), VALUES);
+            state = Some(next);
+        }
+        assert_same("state", &state.expect("five steps"), &last);
+    }
+}
+
+fn config_of_one_direction(dropout: RecurrentDropout) -> AdaptiveLstmConfig {
+    config()
+        .with_dropout_adapt(0.3)
+        .with_recurrent_dropout(dropout)
+}
+
+/// The mask on h acts on the state, not on the output of the last layer.
+#[test]
+fn the_output_is_not_dropped() {
+    let device = device();
+    device.seed(7);
+    let lstm = AdaptiveLstmConfig::gal(I, 40, 0.5, 0.5)
+        .with_d_adapt(A)
+        .init(&device);
+    let (output, state) = lstm.forward(random([B, T, I], 1), None);
+    let zeros = |list: Vec<f64>| list.iter().filter(|&&v| v == 0.0).count();
+    assert_eq!(zeros(values(&output)), 0);
+    assert!(zeros(values(&state.last().main[0].hidden)) > 20);
+    assert!(zeros(values(&state.last().adapt[0].hidden)) > 0);
+    assert_eq!(zeros(values(&state.last().main[0].cell)), 0);
+}
+
+#[test]
+fn it_starts_as_published() {
+    let lstm = config().init(&device());
+    let cell = &lstm.layers[0].forward.layers[0].cell;
+    let rows = cell.gates.weight_input.val();
+    let product = rows.clone().matmul(rows.transpose());
+    let identity = Tensor::<2>::eye(I, &device());
+    assert_close("W·Wᵀ", &product, &values(&identity), Tolerance(1e-5));
+    let bias = values(&cell.gates.bias.as_ref().expect("a bias").val());
+    let expected = [vec![0.0; 11], vec![1.0; 11], vec![0.0; 22]].concat();
+    assert_eq!(bias, expected);
+}
+
+#[test]
+fn json_round_trip_and_run_time_choice() {
+    let own = config().with_bidirectional(true).with_dropout_adapt(0.1);
+    let json = RecurrentConfig::AdaptiveLstm(own.clone()).to_string();
+    let read = RecurrentConfig::load_binary(json.as_bytes()).unwrap();
+    assert_eq!(read, RecurrentConfig::AdaptiveLstm(own));
+    assert_eq!(read.name(), "AdaptiveLstm");
+
+    let plain = Device::flex();
+    let any = read.init(&plain);
+    let x = || Tensor::<3>::random([B, T, I], Distribution::Default, &plain);
+    let (first, state) = any.forward(x(), None);
+    assert_eq!(first.dims(), [B, T, 12]);
+    let sizes: Vec<usize> = state.cells.iter().map(|s| s.hidden.dims()[1]).collect();
+    assert_eq!(sizes, [11, A, 6, A, 11, A, 6, A]);
+    let (_, again) = any.forward(x(), Some(state.clone()));
+    assert_eq!(again.cells.len(), any.initial_state(B, &plain).cells.len());
+
+    // The state is handed on as it stands: the same as through the stack itself.
+    let recurrent_modules::Recurrent::AdaptiveLstm(stack) = &any else {
+        panic!("an aLSTM")
+    };
+    let x = x();
+    let (_, own) = stack.forward(x.clone(), None);
+    let (expected, _) = stack.forward(x.clone(), Some(own));
+    let (_, pairs) = any.forward(x.clone(), None);
+    let (got, _) = any.forward(x, Some(pairs));
+    assert_eq!(values(&got), values(&expected));
+}
+
+#[rstest]
+#[case::d_adapt(config().with_d_adapt(0), "`d_adapt` is 0")]
+#[case::prob(config().with_dropout_adapt(1.0), "`dropout_adapt` is 1")]
+#[case::dropout(config().with_dropout(0.5), "`dropout` and `AdaptiveLstm`")]
+#[case::proj(config().with_d_proj(Some(6)), "`d_proj` is 6")]
+#[case::forget(
+    config().with_bias(false).with_forget_bias(Some(1.0)),
+    "`bias` and `forget_bias`"
+)]
+#[case::reverse(
+    config().with_bidirectional(true).with_reverse(true),
+    "`bidirectional` and `reverse`"
+)]
+#[case::layers(config().with_num_layers(3), "`num_layers` and `layer_sizes`")]
+#[case::empty(AdaptiveLstmConfig::stacked(I, []), "`layer_sizes` is []")]
+#[case::clip(config().with_clip(Some(-1.0)), "`clip` is -1")]
+fn config_errors(#[case] config: AdaptiveLstmConfig, #[case] part: &str) {
+    let error: InvalidConfig = config.validate().unwrap_err();
+    assert!(error.to_string().contains(part), "{error}");
+    assert_eq!(config.try_init(&device()).unwrap_err(), error);
+}
+
+#[test]
+fn a_bare_cell_has_one_layer_and_no_dropout() {
+    let single = AdaptiveLstmConfig::new(I, 6);
+    assert!(single.try_init_cell(&device()).is_ok());
+    assert!(config().try_init_cell(&device()).is_err());
+    let dropped = single.with_dropout_adapt(0.1);
+    assert!(dropped.try_init_cell(&device()).is_err());
+}
+
+fn panic_of(f: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(f)).expect_err("a panic");
+    panic.downcast_ref::<String>().expect("a text").clone()
+}
+
+#[test]
+fn misfits_are_named() {
+    let device = device();
+    let cell = AdaptiveLstmConfig::new(I, 6).init_cell(&device);
+    let size = cell.policy_size();
+    assert_eq!(size, I + 6 + 12 * 6);
+    let call = |rows: usize, features: usize| {
+        panic_of(|| {
+            cell.step(random([B, I], 1), random([rows, features], 2), None);
+        })
+    };
+    let expected = format!("expected [batch_size, policy_size] = [{B}, {size}]");
+    for (rows, features) in [(B, size + 1), (1, size)] {
+        let text = call(rows, features);
+        let got = format!("policy has shape [{rows}, {features}]");
+        assert!(text.contains(&got) && text.contains(&expected), "{text}");
+    }
+
+    let lstm = config().init(&device);
+    let other = AdaptiveLstmConfig::new(I, 6).with_d_adapt(A).init(&device);
+    let text = panic_of(|| {
+        let state = other.initial_state(B, &device);
+        lstm.forward(random([B, T, I], 1), Some(state));
+    });
+    assert!(text.contains("state has 4 tensors, expected 8"), "{text}");
+    assert_eq!(lstm.layers[0].forward.d_output(), 6);
+}

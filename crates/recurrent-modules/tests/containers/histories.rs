@@ -1,0 +1,108 @@
+//! All states over time, on request.
+
+use burn::tensor::{Device, Tensor};
+use recurrent_modules::recurrent_core::eval::compare::values;
+use recurrent_modules::{ForwardOptions, Lengths, LstmConfig};
+
+use crate::support::*;
+
+/// Against `step`, in both orders of the axes.
+#[test]
+fn histories_are_the_states_of_step() {
+    let device = Device::flex();
+    for batch_first in [true, false] {
+        let lstm = LstmConfig::new(I, H)
+            .with_num_layers(2)
+            .with_batch_first(batch_first)
+            .init(&device);
+        let input = tensor([T, B, I], 0.0, &device);
+        let arrange = |tensor: Tensor<3>| match batch_first {
+            true => tensor.swap_dims(0, 1),
+            false => tensor,
+        };
+        let mut state = state(2, H, &device);
+        let (output, last, histories) = lstm.forward_histories(
+            arrange(input.clone()),
+            Some(state.clone()),
+            ForwardOptions::default(),
+        );
+        let (expected, _) = lstm.forward(arrange(input.clone()), Some(state.clone()));
+        assert_eq!(values(&output), values(&expected));
+        assert_eq!(histories.len(), 2);
+        for t in 0..T {
+            let x = input.clone().slice([t..t + 1, 0..B, 0..I]).reshape([B, I]);
+            state = lstm.step(x, Some(state)).1;
+            for (history, state) in histories.iter().zip(&state.cells) {
+                let at = |name: &str| {
+                    let part = arrange(history.part(name));
+                    part.slice([t..t + 1, 0..B, 0..H]).reshape([B, H])
+                };
+                assert_close(&at("cell"), &state.cell);
+                assert_close(&at("hidden"), &state.hidden);
+            }
+        }
+        assert_close(&state.cells[0].cell, &last.cells[0].cell);
+    }
+}
+
+/// Histories stay at the time of their input, and are zero past each length.
+#[test]
+fn directions_and_lengths() {
+    let device = Device::flex();
+    let lstm = LstmConfig::new(I, H).with_bidirectional(true).init(&device);
+    let input = tensor([B, T, I], 0.0, &device);
+    let list = [2, T, 3];
+    let lengths = Lengths::new(list, T).expect("lengths");
+    let options = ForwardOptions {
+        lengths: Some(&lengths),
+        ..ForwardOptions::default()
+    };
+    let (output, last, histories) = lstm.forward_histories(input, None, options);
+    assert_eq!(histories.len(), 2);
+    let hidden = histories.iter().map(|history| history.part("hidden"));
+    assert_close(&Tensor::cat(hidden.collect(), 2), &output);
+    for (direction, history) in histories.iter().enumerate() {
+        let cells = history.part("cell");
+        for (row, &length) in list.iter().enumerate() {
+            let of = |t: usize| {
+                let at = cells.clone().slice([row..row + 1, t..t + 1, 0..H]);
+                values(&at)
+            };
+            let end = if direction == 0 { length - 1 } else { 0 };
+            let expected = last.cells[direction].cell.clone();
+            let expected = values(&expected.slice([row..row + 1, 0..H]));
+            assert_eq!(of(end), expected);
+            assert!((length..T).all(|t| of(t) == [0.0; H]));
+        }
+    }
+}
+
+#[test]
+fn gradients_flow_through_histories() {
+    let device = autodiff();
+    let lstm = LstmConfig::new(I, H).init(&device);
+    let gradient = |through_history: bool| {
+        let input = tensor([B, T, I], 0.0, &device).require_grad();
+        let (output, _, histories) =
+            lstm.forward_histories(input.clone(), None, ForwardOptions::default());
+        let hidden = match through_history {
+            true => histories[0].part("hidden"),
+            false => output,
+        };
+        let grads = (hidden * tensor([B, T, H], 0.5, &device)).sum().backward();
+        values(&input.grad(&grads).expect("a gradient"))
+    };
+    let expected = gradient(false);
+    assert!(expected.iter().all(|&v| v != 0.0));
+    assert_lists_close(&gradient(true), &expected);
+}
+
+#[test]
+#[should_panic(expected = "the state has no part `adapt`, its parts are [\"cell\", \"hidden\"]")]
+fn parts_that_are_not_there() {
+    let device = Device::flex();
+    let lstm = LstmConfig::new(I, H).init(&device);
+    let input = tensor([B, T, I], 0.0, &device);
+    let (_, _, histories) = lstm.forward_histories(input, None, ForwardOptions::default());
+    let _ = histories[0].part("adapt");
+}

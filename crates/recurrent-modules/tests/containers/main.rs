@@ -1,0 +1,8 @@
+//! What [`Stack`](recurrent_modules::Stack) adds around cells: weight drop, residual connections,
+//! histories, packed batches.
+
+mod histories;
+mod packed;
+mod residual;
+mod support;
+mod weight_drop;
