@@ -2,11 +2,14 @@
 
 use burn::nn::Initializer;
 use recurrent_modules::{
-    AdaptiveLstmConfig,    LayerNormLstmConfig, LstmConfig, NormBias, NormConfig, RecurrentConfig, RecurrentDropout,
-    SlowLstmConfig,
+    AdaptiveLstmConfig, CifgLstmConfig, GateInit, LayerNormLstmConfig, LstmConfig,
+    MogrifierLstmConfig, NormBias, NormConfig, PeepholeLstmConfig, RecurrentConfig,
+    RecurrentDropout, SlowLstmConfig, UrLstmConfig,
 };
 
-use RecurrentConfig::{AdaptiveLstm, LayerNormLstm, Lstm, SlowLstm};
+use RecurrentConfig::{
+    AdaptiveLstm, CifgLstm, LayerNormLstm, Lstm, MogrifierLstm, PeepholeLstm, SlowLstm, UrLstm,
+};
 use RecurrentDropout::{Gal, Moon, Semeniuta, Standard};
 
 /// A model of the library as an experiment names it.
@@ -54,7 +57,7 @@ const fn spec(
 }
 
 /// Every model, those of lstms.pth first, in the order of its table.
-pub const MODELS: [ModelSpec; 13] = [
+pub const MODELS: [ModelSpec; 21] = [
     spec("nn.LSTM", "LSTM without dropout", true, |i, h, _| {
         Lstm(LstmConfig::new(i, h))
     }),
@@ -143,4 +146,28 @@ pub const MODELS: [ModelSpec; 13] = [
         false,
         |i, h, prob| AdaptiveLstm(AdaptiveLstmConfig::gal(i, h, prob, prob)),
     ),
+    spec("CifgLSTM", "i = 1 - f", false, |i, h, _| {
+        CifgLstm(CifgLstmConfig::new(i, h))
+    }),
+    spec("PeepholeLSTM", "gates see the cell", false, |i, h, _| {
+        PeepholeLstm(PeepholeLstmConfig::new(i, h))
+    }),
+    spec("URLSTM", "refine gate, uniform gate initialisation", false, |i, h, _| {
+        UrLstm(UrLstmConfig::new(i, h))
+    }),
+    spec("RLSTM", "refine gate alone", false, |i, h, _| {
+        UrLstm(UrLstmConfig::refine_only(i, h))
+    }),
+    spec("ULSTM", "LSTM with uniform gate initialisation", false, |i, h, _| {
+        Lstm(LstmConfig::new(i, h).with_gate_init(Some(GateInit::Uniform)))
+    }),
+    spec("ChronoLSTM", "LSTM with chrono initialisation", false, |i, h, _| {
+        Lstm(LstmConfig::new(i, h).with_gate_init(Some(GateInit::Chrono { t_max: 10 })))
+    }),
+    spec("OrderedLSTM", "master gates by cumax", false, |i, h, _| {
+        UrLstm(UrLstmConfig::ordered(i, h))
+    }),
+    spec("MogrifierLSTM", "5 rounds of mutual gating", false, |i, h, _| {
+        MogrifierLstm(MogrifierLstmConfig::new(i, h))
+    }),
 ];

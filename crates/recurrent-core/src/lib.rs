@@ -35,7 +35,8 @@ pub use dims::Dims;
 pub use equations::dropout::{Mask, Masks};
 pub use gates::{Gate, GateLayout};
 pub use sequence::{
-    Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions, SequenceOutput,
+    Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions,
+    SequenceOutput,
 };
 pub use state::State;
 

@@ -590,7 +590,8 @@ fn masks_on_h_have_the_projected_size() {
 )]
 #[case::adapt("adapt", Masks { adapt: Some(per_sequence(2, 3)), ..Masks::none() }, 0)]
 fn a_misfit_is_named(#[case] name: &str, #[case] masks: Masks, #[case] expected: usize) {
-    let panic = std::panic::catch_unwind(|| masks.check(4, 2, MaskSizes::of(5, 3))).expect_err("a panic");
+    let panic =
+        std::panic::catch_unwind(|| masks.check(4, 2, MaskSizes::of(5, 3))).expect_err("a panic");
     let text = panic.downcast_ref::<String>().expect("a formatted panic");
     let start = format!("mask `{name}` has shape [2, ");
     let end = format!("expected [batch_size, features] = [2, {expected}]");

@@ -166,7 +166,10 @@ fn packed_is_padded() {
                 assert!(expected.iter().any(|&v| v != 0.0), "{index} is zero");
                 for (got, expected) in got.iter().zip(expected) {
                     let difference = (got - expected).abs();
-                    assert!(difference < 1e-6, "{direction:?}, {index}: {got} {expected}");
+                    assert!(
+                        difference < 1e-6,
+                        "{direction:?}, {index}: {got} {expected}"
+                    );
                 }
             }
         }
@@ -214,7 +217,10 @@ fn history_is_the_steps() {
                     .1;
                 let got = &cells[(time * B + row) * H..][..H];
                 for (got, expected) in got.iter().zip(values(&state.cell)) {
-                    assert!((got - expected).abs() < 1e-6, "{direction:?}, {time}, {row}");
+                    assert!(
+                        (got - expected).abs() < 1e-6,
+                        "{direction:?}, {time}, {row}"
+                    );
                 }
             }
             for time in length..T {

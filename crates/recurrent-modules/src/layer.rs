@@ -23,12 +23,7 @@ pub struct Layer<C: Cell> {
 
 /// How one cell is run over padded (`D` = 3) or packed (`D` = 2) sequences.
 pub(crate) trait RunCell<C: Cell, const D: usize>:
-    FnMut(
-    &C::Step,
-    Tensor<D>,
-    Option<StateOf<C>>,
-    &SequenceOptions<'_>,
-) -> (Tensor<D>, StateOf<C>)
+    FnMut(&C::Step, Tensor<D>, Option<StateOf<C>>, &SequenceOptions<'_>) -> (Tensor<D>, StateOf<C>)
 {
 }
 

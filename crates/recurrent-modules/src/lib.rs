@@ -59,19 +59,20 @@ mod stack;
 mod state;
 
 pub use cells::{
-    AdaptiveLstm, AdaptiveLstmConfig, AdaptiveState, PolicyLayout, Cell, CifgLstm, CifgLstmConfig, Coupling, GalLstm, GateMechanism, LayerNormConfig,
-    LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig, LayerNormMoonLstm,
-    LayerNormSemeniutaLstm, Lstm, LstmConfig, MogrifierLstm, MogrifierLstmConfig, MoonLstm,
-    NormBias, OutputPeephole, PeepholeKind, PeepholeLstm, PeepholeLstmConfig, SemeniutaLstm,
-    SlowLstm, SlowLstmConfig, UrLstm, UrLstmConfig,
+    AdaptiveLstm, AdaptiveLstmConfig, AdaptiveState, Cell, CifgLstm, CifgLstmConfig, Coupling,
+    GalLstm, GateMechanism, LayerNormConfig, LayerNormGalLstm, LayerNormLstm, LayerNormLstmConfig,
+    LayerNormMoonLstm, LayerNormSemeniutaLstm, Lstm, LstmConfig, MogrifierLstm,
+    MogrifierLstmConfig, MoonLstm, NormBias, OutputPeephole, PeepholeKind, PeepholeLstm,
+    PeepholeLstmConfig, PolicyLayout, SemeniutaLstm, SlowLstm, SlowLstmConfig, UrLstm,
+    UrLstmConfig,
 };
 pub use error::InvalidConfig;
 pub use init::{GateInit, WeightInit};
 pub use layer::Layer;
 pub use masks::{Mask, Masks, RecurrentDropout, StackMasks};
 pub use norm::{EpsilonPlace, Norm, NormConfig, Variance};
-pub use recurrent::{Recurrent, RecurrentConfig};
 pub use packed::{PackError, PackedSequence};
+pub use recurrent::{Recurrent, RecurrentConfig};
 pub use recurrent_core::{self, History, Lengths, LengthsError};
 pub use stack::{ForwardOptions, Stack, StackConfig};
 pub use state::{LstmState, StackState, State};

@@ -8,9 +8,9 @@ use burn::tensor::{Device, Tensor};
 use recurrent_core::{History, Step};
 
 use crate::cells::{
-    AdaptiveLstm, AdaptiveLstmConfig, Cell, StateOf, CifgLstm, CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, Lstm, LstmConfig, MogrifierLstm,
-    MogrifierLstmConfig, PeepholeLstm, PeepholeLstmConfig, SlowLstm, SlowLstmConfig, UrLstm,
-    UrLstmConfig,
+    AdaptiveLstm, AdaptiveLstmConfig, Cell, CifgLstm, CifgLstmConfig, LayerNormLstm,
+    LayerNormLstmConfig, Lstm, LstmConfig, MogrifierLstm, MogrifierLstmConfig, PeepholeLstm,
+    PeepholeLstmConfig, SlowLstm, SlowLstmConfig, StateOf, UrLstm, UrLstmConfig,
 };
 use crate::error::{InvalidConfig, or_panic};
 use crate::layer::Layer;

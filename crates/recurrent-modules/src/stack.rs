@@ -8,7 +8,9 @@ use burn::config::Config;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
 use recurrent_core::cell::drop_weights;
-use recurrent_core::{Dims, Lengths, Mask, Masks, Step, History, Packing, SequenceOptions, sequence};
+use recurrent_core::{
+    Dims, History, Lengths, Mask, Masks, Packing, SequenceOptions, Step, sequence,
+};
 
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
@@ -635,12 +637,8 @@ impl<C: Cell> Stack<C> {
                 .flat_map(Layer::cells)
                 .map(|cell| {
                     let sizes = cell.bind().mask_sizes();
-                    self.recurrent_dropout.expectation(
-                        batch_size,
-                        sizes.cell,
-                        sizes.hidden,
-                        device,
-                    )
+                    self.recurrent_dropout
+                        .expectation(batch_size, sizes.cell, sizes.hidden, device)
                 })
                 .collect(),
             between: vec![],

@@ -7,8 +7,8 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::{
-    ForwardOptions, LayerNormLstmConfig, LstmConfig, Recurrent, RecurrentConfig, RecurrentDropout,
-    SlowLstmConfig,
+    ForwardOptions, LayerNormLstmConfig, Lengths, LstmConfig, PackedSequence, Recurrent,
+    RecurrentConfig, RecurrentDropout, SlowLstmConfig,
 };
 
 const SHAPE: [usize; 3] = [3, 5, 7];

@@ -166,7 +166,7 @@ pub fn original(
         for start in (0..data.len()).step_by(protocol.batch_size) {
             let (input, target) = data.batch(start, protocol.batch_size);
             masks = model.sample_masks(protocol.seq_length, protocol.batch_size, &training);
-            let state = initial.expand(protocol.batch_size, &training);
+            let state = initial.expand(&model, protocol.batch_size, &training);
             let output = run(&model, input, state, Some(&masks));
             let gradients = loss(output, target).backward();
             let gradients = GradientsParams::from_grads(gradients, &model);
@@ -180,7 +180,7 @@ pub fn original(
     let evaluate = |model: &Recurrent, device: &Device, masks: Option<&StackMasks>| {
         let (input, target) = data.batch(0, data.len());
         let (input, target) = (input.to_device(device), target.to_device(device));
-        let state = initial.expand(data.len(), device);
+        let state = initial.expand(model, data.len(), device);
         let output = run(model, input, state, masks);
         scalar(loss(output, target)) / data.len() as f64
     };
@@ -227,15 +227,19 @@ impl UniformState {
         }
     }
 
-    fn expand(&self, batch_size: usize, device: &Device) -> StackState {
+    /// The state of `model` with these values in its (first) layer; the adaptation state that some
+    /// models have beside it starts at zero.
+    fn expand(&self, model: &Recurrent, batch_size: usize, device: &Device) -> StackState {
         let rows = |values: &[f32]| {
             let row = TensorData::new(values.to_vec(), [1, values.len()]);
             Tensor::<2>::from_data(row, device).expand([batch_size, values.len()])
         };
-        StackState::from(LstmState {
+        let mut state = model.initial_state(batch_size, device);
+        state.cells[0] = LstmState {
             cell: rows(&self.cell),
             hidden: rows(&self.hidden),
-        })
+        };
+        state
     }
 }
 

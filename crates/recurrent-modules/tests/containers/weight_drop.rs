@@ -77,7 +77,10 @@ fn gradients_are_masked() {
             }
         }
         let share = zeros as f64 / (H * 4 * H) as f64;
-        assert!((share - PROB).abs() < 0.12, "{share} of the weights dropped");
+        assert!(
+            (share - PROB).abs() < 0.12,
+            "{share} of the weights dropped"
+        );
     }
 }
 
@@ -153,14 +156,18 @@ fn per_gate_weights() {
 }
 
 #[test]
-#[should_panic(expected = "mask `weights[0]` has shape [11, 11], expected that of the recurrent \
-                           weight, [11, 44]")]
+#[should_panic(
+    expected = "mask `weights[0]` has shape [11, 11], expected that of the recurrent \
+                           weight, [11, 44]"
+)]
 fn mask_of_another_shape() {
     run_with(|device| vec![Tensor::ones([H, H], device)]);
 }
 
 #[test]
-#[should_panic(expected = "got 2 masks `weights`, expected one per recurrent weight of the cell: 1")]
+#[should_panic(
+    expected = "got 2 masks `weights`, expected one per recurrent weight of the cell: 1"
+)]
 fn too_many_masks() {
     run_with(|device| vec![Tensor::ones([H, 4 * H], device); 2]);
 }
@@ -207,12 +214,7 @@ impl Step for SumStep {
         vec![("cell", self.0), ("hidden", self.0)]
     }
 
-    fn step(
-        &self,
-        x: Tensor<2>,
-        state: LstmState<2>,
-        _: &StepMasks,
-    ) -> (Tensor<2>, LstmState<2>) {
+    fn step(&self, x: Tensor<2>, state: LstmState<2>, _: &StepMasks) -> (Tensor<2>, LstmState<2>) {
         let sum = state.hidden + x;
         let state = LstmState::new(state.cell, sum.clone());
         (sum, state)

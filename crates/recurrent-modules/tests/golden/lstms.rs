@@ -67,7 +67,12 @@ fn fill_layer_norm(cell: &mut LayerNormLstmCell, golden: &Golden, prefix: &str) 
             norm.shift = Some(param(vector(golden, &name(&format!("{norm_name}.beta")))));
         }
     }
-    if let Some(norm) = cell.update.norm_cell.as_mut().filter(|norm| norm.gain.is_some()) {
+    if let Some(norm) = cell
+        .update
+        .norm_cell
+        .as_mut()
+        .filter(|norm| norm.gain.is_some())
+    {
         norm.gain = Some(param(golden.leaf::<1>(&name("ln_cell.alpha"))));
         norm.shift = Some(param(golden.leaf::<1>(&name("ln_cell.beta"))));
     }

@@ -2,8 +2,11 @@
 
 use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
+use recurrent_core::eval::compare::values;
 use recurrent_modules::cells::LstmCell;
-use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, LstmState, StackMasks, StackState};
+use recurrent_modules::{
+    ForwardOptions, Lengths, LstmConfig, LstmState, PackedSequence, StackMasks, StackState,
+};
 
 use crate::file::{Golden, Outputs, push};
 
@@ -122,7 +125,11 @@ fn same(packed: Tensor<3>, padded: Tensor<3>) -> Result<(), String> {
         return Err(format!("packed has shape {got:?}, padded {expected:?}"));
     }
     let (packed, padded) = (values(&packed), values(&padded));
-    match packed.iter().zip(&padded).find(|(a, b)| (*a - *b).abs() > 1e-6) {
+    match packed
+        .iter()
+        .zip(&padded)
+        .find(|(a, b)| (*a - *b).abs() > 1e-6)
+    {
         Some((got, expected)) => Err(format!("packed gives {got}, padded {expected}")),
         None => Ok(()),
     }

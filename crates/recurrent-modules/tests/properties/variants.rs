@@ -217,7 +217,9 @@ fn layer_norm_ignores_a_common_shift() {
         let mut changes: Vec<(&str, Change)> = vec![
             (
                 "input weights",
-                Box::new(|cell, columns| cell.gates.weight_input = shifted(&cell.gates.weight_input, columns)),
+                Box::new(|cell, columns| {
+                    cell.gates.weight_input = shifted(&cell.gates.weight_input, columns)
+                }),
             ),
             (
                 "hidden weights",
@@ -229,7 +231,9 @@ fn layer_norm_ignores_a_common_shift() {
         if inside {
             changes.push((
                 "input bias",
-                Box::new(|cell, columns| cell.gates.bias_input = shifted_bias(&cell.gates.bias_input, columns)),
+                Box::new(|cell, columns| {
+                    cell.gates.bias_input = shifted_bias(&cell.gates.bias_input, columns)
+                }),
             ));
             changes.push((
                 "hidden bias",
@@ -289,7 +293,11 @@ fn cell_norm_ignores_a_shift_of_the_cell() {
     let config = RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H));
     let mut module = build(&config, 11, &device);
     // A saturated forget gate keeps c, so that a shift of c is one of c'.
-    let bias = layer_norm_cell(&mut module).gates.bias.as_mut().expect("a bias");
+    let bias = layer_norm_cell(&mut module)
+        .gates
+        .bias
+        .as_mut()
+        .expect("a bias");
     let list = values(&bias.val());
     let list: Vec<f32> = (0..4 * H)
         .map(|k| if k / H == 1 { 60.0 } else { list[k] as f32 })
@@ -349,10 +357,16 @@ fn cells_are_in_state_order() {
     let device = Device::flex();
     let lstm = LstmConfig::new(I, H).with_bidirectional(true).init(&device);
     let layer: &Layer<LstmCell> = &lstm.layers[0];
-    let ids: Vec<_> = layer.cells().map(|cell| cell.gates.weight_input.id).collect();
+    let ids: Vec<_> = layer
+        .cells()
+        .map(|cell| cell.gates.weight_input.id)
+        .collect();
     let backward = layer.backward.as_ref().expect("a backward cell");
     assert_eq!(
         ids,
-        [layer.forward.gates.weight_input.id, backward.gates.weight_input.id]
+        [
+            layer.forward.gates.weight_input.id,
+            backward.gates.weight_input.id
+        ]
     );
 }
