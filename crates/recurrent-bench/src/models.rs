@@ -152,22 +152,34 @@ pub const MODELS: [ModelSpec; 21] = [
     spec("PeepholeLSTM", "gates see the cell", false, |i, h, _| {
         PeepholeLstm(PeepholeLstmConfig::new(i, h))
     }),
-    spec("URLSTM", "refine gate, uniform gate initialisation", false, |i, h, _| {
-        UrLstm(UrLstmConfig::new(i, h))
-    }),
+    spec(
+        "URLSTM",
+        "refine gate, uniform gate initialisation",
+        false,
+        |i, h, _| UrLstm(UrLstmConfig::new(i, h)),
+    ),
     spec("RLSTM", "refine gate alone", false, |i, h, _| {
         UrLstm(UrLstmConfig::refine_only(i, h))
     }),
-    spec("ULSTM", "LSTM with uniform gate initialisation", false, |i, h, _| {
-        Lstm(LstmConfig::new(i, h).with_gate_init(Some(GateInit::Uniform)))
-    }),
-    spec("ChronoLSTM", "LSTM with chrono initialisation", false, |i, h, _| {
-        Lstm(LstmConfig::new(i, h).with_gate_init(Some(GateInit::Chrono { t_max: 10 })))
-    }),
+    spec(
+        "ULSTM",
+        "LSTM with uniform gate initialisation",
+        false,
+        |i, h, _| Lstm(LstmConfig::new(i, h).with_gate_init(Some(GateInit::Uniform))),
+    ),
+    spec(
+        "ChronoLSTM",
+        "LSTM with chrono initialisation",
+        false,
+        |i, h, _| Lstm(LstmConfig::new(i, h).with_gate_init(Some(GateInit::Chrono { t_max: 10 }))),
+    ),
     spec("OrderedLSTM", "master gates by cumax", false, |i, h, _| {
         UrLstm(UrLstmConfig::ordered(i, h))
     }),
-    spec("MogrifierLSTM", "5 rounds of mutual gating", false, |i, h, _| {
-        MogrifierLstm(MogrifierLstmConfig::new(i, h))
-    }),
+    spec(
+        "MogrifierLSTM",
+        "5 rounds of mutual gating",
+        false,
+        |i, h, _| MogrifierLstm(MogrifierLstmConfig::new(i, h)),
+    ),
 ];

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use recurrent_core::cell::drop_weights;
-use recurrent_core::{Direction, Lengths, Masks, SequenceOptions};
+use recurrent_core::{Direction, History, Lengths, Masks, SequenceOptions, Step, sequence};
 
 use crate::cells::{Cell, StateOf};
 
@@ -22,19 +22,69 @@ pub struct Layer<C: Cell> {
 }
 
 /// How one cell is run over padded (`D` = 3) or packed (`D` = 2) sequences.
-pub(crate) trait RunCell<C: Cell, const D: usize>:
-    FnMut(&C::Step, Tensor<D>, Option<StateOf<C>>, &SequenceOptions<'_>) -> (Tensor<D>, StateOf<C>)
-{
+///
+/// Not a closure: closures do not pass on their caller's location.
+pub(crate) trait RunCell<const D: usize> {
+    #[track_caller]
+    fn run<C: Step>(
+        &mut self,
+        cell: &C,
+        input: Tensor<D>,
+        state: Option<C::State>,
+        options: &SequenceOptions<'_>,
+    ) -> (Tensor<D>, C::State);
 }
 
-impl<C: Cell, const D: usize, F> RunCell<C, D> for F where
-    F: FnMut(
-        &C::Step,
-        Tensor<D>,
-        Option<StateOf<C>>,
-        &SequenceOptions<'_>,
-    ) -> (Tensor<D>, StateOf<C>)
-{
+/// Padded sequences.
+pub(crate) struct Padded;
+
+/// Padded sequences, keeping all states.
+pub(crate) struct Recorded(pub Vec<History>);
+
+/// Packed rows.
+pub(crate) struct Packed;
+
+impl RunCell<3> for Padded {
+    #[track_caller]
+    fn run<C: Step>(
+        &mut self,
+        cell: &C,
+        input: Tensor<3>,
+        state: Option<C::State>,
+        options: &SequenceOptions<'_>,
+    ) -> (Tensor<3>, C::State) {
+        let run = sequence::run(cell, input, state, options);
+        (run.output, run.state)
+    }
+}
+
+impl RunCell<3> for Recorded {
+    #[track_caller]
+    fn run<C: Step>(
+        &mut self,
+        cell: &C,
+        input: Tensor<3>,
+        state: Option<C::State>,
+        options: &SequenceOptions<'_>,
+    ) -> (Tensor<3>, C::State) {
+        let (run, history) = sequence::run_recorded(cell, input, state, options);
+        self.0.push(history);
+        (run.output, run.state)
+    }
+}
+
+impl RunCell<2> for Packed {
+    #[track_caller]
+    fn run<C: Step>(
+        &mut self,
+        cell: &C,
+        input: Tensor<2>,
+        state: Option<C::State>,
+        options: &SequenceOptions<'_>,
+    ) -> (Tensor<2>, C::State) {
+        let run = sequence::run_packed(cell, input, state, options);
+        (run.rows, run.state)
+    }
 }
 
 /// One direction's share of a call.
@@ -75,7 +125,7 @@ impl<C: Cell> Layer<C> {
         lengths: Option<&Lengths>,
         masks: &[Masks],
         reverse: bool,
-        run: &mut impl RunCell<C, D>,
+        run: &mut impl RunCell<D>,
     ) -> (Tensor<D>, Vec<StateOf<C>>) {
         let first = if reverse {
             Direction::Backward
@@ -109,7 +159,7 @@ impl<C: Cell> Layer<C> {
                 masks: masks.as_ref(),
             };
             let state = states.as_mut().and_then(Iterator::next);
-            let (output, state) = run(&cell, input.clone(), state, &options);
+            let (output, state) = run.run(&cell, input.clone(), state, &options);
             outputs.push(output);
             finals.push(state);
         }

@@ -9,12 +9,12 @@ use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
 use recurrent_core::cell::drop_weights;
 use recurrent_core::{
-    Dims, History, Lengths, Mask, Masks, Packing, SequenceOptions, Step, sequence,
+    Dims, History, Lengths, Mask, Masks, Packing, Step,
 };
 
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
-use crate::layer::{Layer, RunCell};
+use crate::layer::{Layer, Packed, Padded, Recorded, RunCell};
 use crate::masks::{RecurrentDropout, StackMasks, bernoulli};
 use crate::packed::PackedSequence;
 use crate::state::StackState;
@@ -305,15 +305,7 @@ impl<C: Cell> Stack<C> {
         state: Option<StackState<StateOf<C>>>,
         options: ForwardOptions<'_>,
     ) -> (Tensor<3>, StackState<StateOf<C>>) {
-        self.forward_by(
-            input,
-            state,
-            options,
-            |cell: &C::Step, input: Tensor<3>, state, options: &SequenceOptions<'_>| {
-                let run = sequence::run(cell, input, state, options);
-                (run.output, run.state)
-            },
-        )
+        self.forward_by(input, state, options, &mut Padded)
     }
 
     /// [`forward_with`](Self::forward_with) that also gives the states after every step.
@@ -350,18 +342,11 @@ impl<C: Cell> Stack<C> {
         state: Option<StackState<StateOf<C>>>,
         options: ForwardOptions<'_>,
     ) -> (Tensor<3>, StackState<StateOf<C>>, Vec<History>) {
-        let mut histories = Vec::with_capacity(self.layers.len() * self.directions());
-        let (output, state) = self.forward_by(
-            input,
-            state,
-            options,
-            |cell: &C::Step, input: Tensor<3>, state, options: &SequenceOptions<'_>| {
-                let (run, history) = sequence::run_recorded(cell, input, state, options);
-                histories.push(history.map(|part| self.swap_if_batch_first(part)));
-                (run.output, run.state)
-            },
-        );
-        (output, state, histories)
+        let mut recorded = Recorded(Vec::new());
+        let (output, state) = self.forward_by(input, state, options, &mut recorded);
+        let histories = recorded.0.into_iter();
+        let histories = histories.map(|history| history.map(|part| self.swap_if_batch_first(part)));
+        (output, state, histories.collect())
     }
 
     /// Runs the layers over a packed batch: nothing is padded, and only what the lengths cover is
@@ -397,10 +382,7 @@ impl<C: Cell> Stack<C> {
             Some(lengths),
             &masks,
             |mask| packing.pack(mask.clone()),
-            |cell: &C::Step, rows: Tensor<2>, state, options: &SequenceOptions<'_>| {
-                let run = sequence::run_packed(cell, rows, state, options);
-                (run.rows, run.state)
-            },
+            &mut Packed,
         );
         (input.with_data(rows), state)
     }
@@ -411,7 +393,7 @@ impl<C: Cell> Stack<C> {
         input: Tensor<3>,
         state: Option<StackState<StateOf<C>>>,
         options: ForwardOptions<'_>,
-        run: impl RunCell<C, 3>,
+        run: &mut impl RunCell<3>,
     ) -> (Tensor<3>, StackState<StateOf<C>>) {
         let input = self.swap_if_batch_first(input);
         let Dims {
@@ -449,7 +431,7 @@ impl<C: Cell> Stack<C> {
         lengths: Option<&Lengths>,
         masks: &StackMasks,
         between: impl Fn(&Tensor<3>) -> Tensor<D>,
-        mut run: impl RunCell<C, D>,
+        run: &mut impl RunCell<D>,
     ) -> (Tensor<D>, StackState<StateOf<C>>) {
         let directions = self.directions();
         let mut x = input;
@@ -464,7 +446,7 @@ impl<C: Cell> Stack<C> {
                 .map(|states| core::mem::take(&mut states[index]));
             let skipped = (self.residual && index > 0).then(|| x.clone());
             let (output, layer_finals) =
-                layer.run(x, states, lengths, cell_masks, self.reverse, &mut run);
+                layer.run(x, states, lengths, cell_masks, self.reverse, run);
             let output = match skipped {
                 Some(skipped) => output + skipped,
                 None => output,

@@ -40,6 +40,7 @@ fn assert_invalid(config: &RecurrentConfig, parts: &[&str]) {
         RecurrentConfig::PeepholeLstm(config) => own!(config, "PeepholeLstmConfig"),
         RecurrentConfig::UrLstm(config) => own!(config, "UrLstmConfig"),
         RecurrentConfig::MogrifierLstm(config) => own!(config, "MogrifierLstmConfig"),
+        RecurrentConfig::AdaptiveLstm(config) => own!(config, "AdaptiveLstmConfig"),
     }
 }
 

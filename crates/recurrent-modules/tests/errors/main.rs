@@ -58,6 +58,9 @@ macro_rules! each {
             recurrent_modules::RecurrentConfig::MogrifierLstm($c) => {
                 recurrent_modules::RecurrentConfig::MogrifierLstm($change)
             }
+            recurrent_modules::RecurrentConfig::AdaptiveLstm($c) => {
+                recurrent_modules::RecurrentConfig::AdaptiveLstm($change)
+            }
         }
     };
 }

@@ -248,7 +248,8 @@ fn zoneout_in_evaluation_is_its_expectation() {
                 Recurrent::CifgLstm(_)
                 | Recurrent::PeepholeLstm(_)
                 | Recurrent::UrLstm(_)
-                | Recurrent::MogrifierLstm(_) => continue,
+                | Recurrent::MogrifierLstm(_)
+                | Recurrent::AdaptiveLstm(_) => continue,
             };
             let problem = Problem::new(&module, true, 12, &device);
             let (output, state) =

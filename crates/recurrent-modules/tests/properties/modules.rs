@@ -8,9 +8,9 @@ use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::{
-    CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, MogrifierLstmConfig,
-    NormBias, NormConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout,
-    SlowLstmConfig, StackState, UrLstmConfig,
+    AdaptiveLstmConfig, CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState,
+    MogrifierLstmConfig, NormBias, NormConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig,
+    RecurrentDropout, SlowLstmConfig, StackState, UrLstmConfig,
 };
 
 use crate::support::*;
@@ -243,6 +243,9 @@ fn configs_survive_a_file() {
             RecurrentConfig::UrLstm(_) => RecurrentConfig::UrLstm(UrLstmConfig::new(I, H)),
             RecurrentConfig::MogrifierLstm(_) => {
                 RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(I, H))
+            }
+            RecurrentConfig::AdaptiveLstm(_) => {
+                RecurrentConfig::AdaptiveLstm(recurrent_modules::AdaptiveLstmConfig::new(I, H))
             }
         };
         assert_ne!(loaded, default);

@@ -48,6 +48,9 @@ macro_rules! with {
             recurrent_modules::RecurrentConfig::MogrifierLstm($c) => {
                 recurrent_modules::RecurrentConfig::MogrifierLstm($change)
             }
+            recurrent_modules::RecurrentConfig::AdaptiveLstm($c) => {
+                recurrent_modules::RecurrentConfig::AdaptiveLstm($change)
+            }
         }
     };
 }
@@ -64,6 +67,8 @@ macro_rules! on_stack {
             recurrent_modules::Recurrent::PeepholeLstm($stack) => $body,
             recurrent_modules::Recurrent::UrLstm($stack) => $body,
             recurrent_modules::Recurrent::MogrifierLstm($stack) => $body,
+            // Its state differs from the others': tests/adaptive.rs.
+            recurrent_modules::Recurrent::AdaptiveLstm(_) => panic!("no case of this table"),
         }
     };
 }
@@ -564,6 +569,7 @@ pub fn batch_first(config: &RecurrentConfig) -> bool {
         RecurrentConfig::PeepholeLstm(config) => config.batch_first,
         RecurrentConfig::UrLstm(config) => config.batch_first,
         RecurrentConfig::MogrifierLstm(config) => config.batch_first,
+        RecurrentConfig::AdaptiveLstm(config) => config.batch_first,
     }
 }
 
