@@ -38,11 +38,13 @@ fn gather<C: Cell>(stack: &Stack<C>, state: StackState) -> StackState<StateOf<C>
     let pairs: Vec<usize> = cells
         .map(|cell| cell.bind().state_parts().len() / 2)
         .collect();
-    let (got, expected) = (state.cells.len(), pairs.iter().sum::<usize>());
+    let directions = stack.directions();
+    let layers = pairs.iter().sum::<usize>() / directions;
+    let (got, expected) = (state.cells.len(), layers * directions);
     assert!(
         got == expected,
-        "state has {got} cells, expected {expected}: one (c, h) pair per layer and direction, for \
-         the aLSTM two",
+        "state has {got} cells, expected layers × directions = {layers} × {directions} = \
+         {expected}",
     );
     let mut parts = state.cells.into_iter();
     let cells = pairs.into_iter().map(|count| {

@@ -8,9 +8,7 @@ use burn::config::Config;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
 use recurrent_core::cell::drop_weights;
-use recurrent_core::{
-    Dims, History, Lengths, Mask, Masks, Packing, Step,
-};
+use recurrent_core::{Dims, History, Lengths, Mask, Masks, Packing, Step};
 
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};

@@ -8,9 +8,9 @@ use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::{
-    AdaptiveLstmConfig, CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState,
-    MogrifierLstmConfig, NormBias, NormConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig,
-    RecurrentDropout, SlowLstmConfig, StackState, UrLstmConfig,
+    CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, MogrifierLstmConfig,
+    NormBias, NormConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout,
+    SlowLstmConfig, StackState, UrLstmConfig,
 };
 
 use crate::support::*;
