@@ -139,16 +139,25 @@ fn main() -> Result<(), InvalidConfig> {
     let (output, state) = stack.forward_with(batch, None, options);
 
     println!("minimal gated unit, 2 layers, both directions, lengths 7, 2, 4");
-    println!("output {:?}, one state per layer and direction: {}", output.dims(), state.cells.len());
+    println!(
+        "output {:?}, one state per layer and direction: {}",
+        output.dims(),
+        state.cells.len()
+    );
     println!("parameters: {}", stack.num_params());
     for (sequence, length) in lengths.as_slice().iter().enumerate() {
         let sizes: Vec<String> = (0..7)
             .map(|t| {
-                let step = output.clone().slice([sequence..sequence + 1, t..t + 1, 0..32]);
+                let step = output
+                    .clone()
+                    .slice([sequence..sequence + 1, t..t + 1, 0..32]);
                 format!("{:.2}", step.abs().mean().into_scalar::<f32>())
             })
             .collect();
-        println!("sequence {sequence}, length {length}: mean |y| per step {}", sizes.join(" "));
+        println!(
+            "sequence {sequence}, length {length}: mean |y| per step {}",
+            sizes.join(" ")
+        );
     }
     Ok(())
 }

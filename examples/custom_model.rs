@@ -17,8 +17,8 @@ use burn::optim::{AdamConfig, GradientsParams};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Parser;
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use recurrent_bench::cli::{self, CommonArgs};
 use recurrent_bench::error::{self, Error};
@@ -35,7 +35,9 @@ const WINDOW: usize = 64;
 const BATCH: usize = 32;
 
 #[derive(Debug, Parser)]
-#[command(about = "Find the words in text without spaces, with an embedding, a bidirectional variant and a head")]
+#[command(
+    about = "Find the words in text without spaces, with an embedding, a bidirectional variant and a head"
+)]
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
@@ -48,15 +50,21 @@ struct Args {
 }
 
 const VARIANTS: [(&str, fn(usize, usize) -> RecurrentConfig); 6] = [
-    ("lstm", |i, h| RecurrentConfig::Lstm(LstmConfig::new(i, h).with_bidirectional(true))),
+    ("lstm", |i, h| {
+        RecurrentConfig::Lstm(LstmConfig::new(i, h).with_bidirectional(true))
+    }),
     ("layernorm", |i, h| {
         RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(i, h).with_bidirectional(true))
     }),
-    ("cifg", |i, h| RecurrentConfig::CifgLstm(CifgLstmConfig::new(i, h).with_bidirectional(true))),
+    ("cifg", |i, h| {
+        RecurrentConfig::CifgLstm(CifgLstmConfig::new(i, h).with_bidirectional(true))
+    }),
     ("peephole", |i, h| {
         RecurrentConfig::PeepholeLstm(PeepholeLstmConfig::new(i, h).with_bidirectional(true))
     }),
-    ("ur", |i, h| RecurrentConfig::UrLstm(UrLstmConfig::new(i, h).with_bidirectional(true))),
+    ("ur", |i, h| {
+        RecurrentConfig::UrLstm(UrLstmConfig::new(i, h).with_bidirectional(true))
+    }),
     ("mogrifier", |i, h| {
         RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(i, h).with_bidirectional(true))
     }),
@@ -91,7 +99,9 @@ impl SegmenterConfig {
 impl Segmenter {
     /// Letters `[batch, time]` to the logit that a word ends there, `[batch, time]`.
     fn forward(&self, letters: Tensor<2, Int>) -> Tensor<2> {
-        let (hidden, _) = self.recurrent.forward(self.embedding.forward(letters), None);
+        let (hidden, _) = self
+            .recurrent
+            .forward(self.embedding.forward(letters), None);
         self.head.forward(hidden).squeeze_dim::<2>(2)
     }
 }
@@ -179,7 +189,9 @@ fn run(args: &Args) -> Result<(), Error> {
         test.len(),
     );
 
-    let loss = BinaryCrossEntropyLossConfig::new().with_logits(true).init(&training);
+    let loss = BinaryCrossEntropyLossConfig::new()
+        .with_logits(true)
+        .init(&training);
     let mut optimizer = AdamConfig::new().init();
     for epoch in 1..=args.epochs {
         let mut windows: Vec<_> = train.chunks_exact(WINDOW).collect();
@@ -203,7 +215,11 @@ fn run(args: &Args) -> Result<(), Error> {
     // Save the parameters and the config, and build the model again from the two.
     let (weights, json) = (out.join("segmenter.bpk"), out.join("segmenter.json"));
     let model = model.valid();
-    model.clone().into_record().save(&weights).map_err(Error::other)?;
+    model
+        .clone()
+        .into_record()
+        .save(&weights)
+        .map_err(Error::other)?;
     config.save(&json).map_err(Error::other)?;
     let record = ModuleRecord::load(&weights).map_err(Error::other)?;
     let loaded = SegmenterConfig::load(&json).map_err(Error::other)?;
@@ -212,6 +228,10 @@ fn run(args: &Args) -> Result<(), Error> {
     let sentence = "she was not handsome enough to tempt him to dance with her";
     let words = segment(&loaded, sentence, &plain);
     println!("\nreloaded from {}:\n  {words}", weights.display());
-    assert_eq!(words, segment(&model, sentence, &plain), "the reloaded model differs");
+    assert_eq!(
+        words,
+        segment(&model, sentence, &plain),
+        "the reloaded model differs"
+    );
     Ok(())
 }

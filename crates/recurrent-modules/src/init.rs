@@ -82,8 +82,16 @@ pub(crate) fn gate_bias(
     trainable: bool,
     device: &Device,
 ) -> Param<Tensor<1>> {
-    let bias = lazy([d_hidden], move |device| gate_init.draw(d_hidden, device), device);
-    if trainable { bias } else { bias.set_require_grad(false) }
+    let bias = lazy(
+        [d_hidden],
+        move |device| gate_init.draw(d_hidden, device),
+        device,
+    );
+    if trainable {
+        bias
+    } else {
+        bias.set_require_grad(false)
+    }
 }
 
 impl WeightInit {

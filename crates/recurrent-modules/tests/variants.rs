@@ -19,7 +19,9 @@ const H: usize = 7;
 fn numbers<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let count = shape.iter().product();
-    let data: Vec<f32> = (0..count).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
+    let data: Vec<f32> = (0..count)
+        .map(|_| rng.random::<f32>() * 2.0 - 1.0)
+        .collect();
     Tensor::from_data(TensorData::new(data, shape), device)
 }
 
@@ -35,21 +37,51 @@ impl Blocks {
         let gates = [Gate::Input, Gate::Forget, Gate::Candidate, Gate::Output];
         let each = |seed: u64| gates.into_iter().zip(seed..);
         Self {
-            input: each(1).map(|(g, s)| (g, numbers([I, H], s, device))).collect(),
-            hidden: each(11).map(|(g, s)| (g, numbers([H, H], s, device))).collect(),
-            bias: each(21).map(|(g, s)| (g, numbers([H], s, device))).collect(),
+            input: each(1)
+                .map(|(g, s)| (g, numbers([I, H], s, device)))
+                .collect(),
+            hidden: each(11)
+                .map(|(g, s)| (g, numbers([H, H], s, device)))
+                .collect(),
+            bias: each(21)
+                .map(|(g, s)| (g, numbers([H], s, device)))
+                .collect(),
         }
     }
 
     fn negated(mut self, gate: Gate, of: Gate) -> Self {
         let from = |list: &Vec<(Gate, Tensor<2>)>| {
-            list.iter().find(|(g, _)| *g == of).expect("a gate").1.clone().neg()
+            list.iter()
+                .find(|(g, _)| *g == of)
+                .expect("a gate")
+                .1
+                .clone()
+                .neg()
         };
         let (w, r) = (from(&self.input), from(&self.hidden));
-        let b = self.bias.iter().find(|(g, _)| *g == of).expect("a gate").1.clone().neg();
-        self.input.iter_mut().find(|(g, _)| *g == gate).expect("a gate").1 = w;
-        self.hidden.iter_mut().find(|(g, _)| *g == gate).expect("a gate").1 = r;
-        self.bias.iter_mut().find(|(g, _)| *g == gate).expect("a gate").1 = b;
+        let b = self
+            .bias
+            .iter()
+            .find(|(g, _)| *g == of)
+            .expect("a gate")
+            .1
+            .clone()
+            .neg();
+        self.input
+            .iter_mut()
+            .find(|(g, _)| *g == gate)
+            .expect("a gate")
+            .1 = w;
+        self.hidden
+            .iter_mut()
+            .find(|(g, _)| *g == gate)
+            .expect("a gate")
+            .1 = r;
+        self.bias
+            .iter_mut()
+            .find(|(g, _)| *g == gate)
+            .expect("a gate")
+            .1 = b;
         self
     }
 
@@ -86,19 +118,36 @@ const CLOSE: Tolerance = Tolerance(2e-6);
 fn coupled_gates_are_the_lstm_with_negated_weights() {
     let device = Device::flex();
     let run = |coupling: Coupling, blocks: &Blocks| {
-        let mut lstm = CifgLstmConfig::new(I, H).with_coupling(coupling).init(&device);
+        let mut lstm = CifgLstmConfig::new(I, H)
+            .with_coupling(coupling)
+            .init(&device);
         blocks.fill(&mut lstm.layers[0].forward.gates, coupling.layout());
         lstm.forward(x(&device), None).0
     };
     // i = 1 − σ(z_f) = σ(−z_f)
     let blocks = Blocks::new(&device).negated(Gate::Input, Gate::Forget);
     let expected = plain(&blocks, &device);
-    assert_close("i = 1 - f", &run(Coupling::InputFromForget, &blocks), &expected, CLOSE);
-    assert_close("capped", &run(Coupling::CappedInput, &blocks), &expected, CLOSE);
+    assert_close(
+        "i = 1 - f",
+        &run(Coupling::InputFromForget, &blocks),
+        &expected,
+        CLOSE,
+    );
+    assert_close(
+        "capped",
+        &run(Coupling::CappedInput, &blocks),
+        &expected,
+        CLOSE,
+    );
 
     let blocks = Blocks::new(&device).negated(Gate::Forget, Gate::Input);
     let expected = plain(&blocks, &device);
-    assert_close("f = 1 - i", &run(Coupling::ForgetFromInput, &blocks), &expected, CLOSE);
+    assert_close(
+        "f = 1 - i",
+        &run(Coupling::ForgetFromInput, &blocks),
+        &expected,
+        CLOSE,
+    );
 }
 
 #[test]
@@ -127,7 +176,12 @@ fn the_cap_bites_only_above_it() {
     let gates = &mut lstm.layers[0].forward.gates;
     let bias = gates.bias.clone();
     gates.bias = shift(-30.0, gates);
-    assert_close("idle cap", &lstm.forward(x(&device), None).0, &run_plain(-30.0), CLOSE);
+    assert_close(
+        "idle cap",
+        &lstm.forward(x(&device), None).0,
+        &run_plain(-30.0),
+        CLOSE,
+    );
     // Forget gates at 1: nothing may enter, the output stays 0.
     let gates = &mut lstm.layers[0].forward.gates;
     gates.bias = bias;
@@ -161,7 +215,9 @@ fn no_rounds_and_neutral_rounds_are_the_lstm() {
     let blocks = Blocks::new(&device);
     let expected = plain(&blocks, &device);
     for rounds in [0, 5] {
-        let mut lstm = MogrifierLstmConfig::new(I, H).with_rounds(rounds).init(&device);
+        let mut lstm = MogrifierLstmConfig::new(I, H)
+            .with_rounds(rounds)
+            .init(&device);
         let cell = &mut lstm.layers[0].forward;
         blocks.fill(&mut cell.gates, GateLayout::LSTM);
         // Q = R = 0: every gate is 2 σ(0) = 1.
@@ -177,7 +233,9 @@ fn no_rounds_and_neutral_rounds_are_the_lstm() {
 fn shared_rounds_are_equal_rounds() {
     let device = Device::flex();
     let blocks = Blocks::new(&device);
-    let mut shared = MogrifierLstmConfig::new(I, H).with_share_rounds(true).init(&device);
+    let mut shared = MogrifierLstmConfig::new(I, H)
+        .with_share_rounds(true)
+        .init(&device);
     let mut own = MogrifierLstmConfig::new(I, H).init(&device);
     blocks.fill(&mut shared.layers[0].forward.gates, GateLayout::LSTM);
     blocks.fill(&mut own.layers[0].forward.gates, GateLayout::LSTM);
@@ -187,7 +245,12 @@ fn shared_rounds_are_equal_rounds() {
         *round = rounds[index % 2].clone();
     }
     let expected = values(&own.forward(x(&device), None).0);
-    assert_close("shared", &shared.forward(x(&device), None).0, &expected, Tolerance(0.0));
+    assert_close(
+        "shared",
+        &shared.forward(x(&device), None).0,
+        &expected,
+        Tolerance(0.0),
+    );
 }
 
 #[test]
@@ -198,7 +261,10 @@ fn effective_gate_lies_between_its_bounds_and_has_its_slope() {
     let e = ur::effective_gate(f.clone(), r.clone());
     for ((e, f), r) in values(&e).into_iter().zip(values(&f)).zip(values(&r)) {
         let (low, high) = (f * f, 1.0 - (1.0 - f) * (1.0 - f));
-        assert!(e >= low - 1e-6 && e <= high + 1e-6, "{e} not in [{low}, {high}]");
+        assert!(
+            e >= low - 1e-6 && e <= high + 1e-6,
+            "{e} not in [{low}, {high}]"
+        );
         assert!((e - (r * high + (1.0 - r) * low)).abs() < 1e-6);
     }
     let cotangent = numbers([4, 9], 3, &device);
@@ -219,11 +285,23 @@ fn refine_gate_at_a_half_leaves_the_forget_gate_alone() {
         .with_gate_init(GateInit::Constant { value: 0.0 })
         .init(&device);
     let mut blocks = Blocks::new(&device);
-    blocks.fill(&mut standard.layers[0].forward.gates, GateMechanism::Standard.layout());
-    blocks.input.push((Gate::Refine, Tensor::zeros([I, H], &device)));
-    blocks.hidden.push((Gate::Refine, Tensor::zeros([H, H], &device)));
-    blocks.bias.push((Gate::Refine, Tensor::zeros([H], &device)));
-    blocks.fill(&mut ur.layers[0].forward.gates, GateMechanism::Refine.layout());
+    blocks.fill(
+        &mut standard.layers[0].forward.gates,
+        GateMechanism::Standard.layout(),
+    );
+    blocks
+        .input
+        .push((Gate::Refine, Tensor::zeros([I, H], &device)));
+    blocks
+        .hidden
+        .push((Gate::Refine, Tensor::zeros([H, H], &device)));
+    blocks
+        .bias
+        .push((Gate::Refine, Tensor::zeros([H], &device)));
+    blocks.fill(
+        &mut ur.layers[0].forward.gates,
+        GateMechanism::Refine.layout(),
+    );
     let expected = values(&standard.forward(x(&device), None).0);
     assert_close("r = 1/2", &ur.forward(x(&device), None).0, &expected, CLOSE);
 }
@@ -241,12 +319,16 @@ fn gate_initialisations_follow_their_laws() {
     for device in [Device::flex(), Device::flex().autodiff()] {
         let size = 400;
         let bias = |init: GateInit| {
-            let lstm = UrLstmConfig::new(I, size).with_gate_init(init).init(&device);
+            let lstm = UrLstmConfig::new(I, size)
+                .with_gate_init(init)
+                .init(&device);
             values(&lstm.layers[0].forward.forget_bias.val())
         };
         let edge = 1.0 / size as f64;
-        let u: Vec<f64> =
-            bias(GateInit::Uniform).iter().map(|b| 1.0 / (1.0 + (-b).exp())).collect();
+        let u: Vec<f64> = bias(GateInit::Uniform)
+            .iter()
+            .map(|b| 1.0 / (1.0 + (-b).exp()))
+            .collect();
         assert!(u.iter().all(|&u| u > edge - 1e-6 && u < 1.0 - edge + 1e-6));
         let mean = u.iter().sum::<f64>() / size as f64;
         assert!((mean - 0.5).abs() < 0.1, "mean {mean}");
@@ -260,7 +342,15 @@ fn gate_initialisations_follow_their_laws() {
         let lstm = LstmConfig::new(I, H)
             .with_gate_init(Some(GateInit::Chrono { t_max: 50 }))
             .init(&device);
-        let b = values(&lstm.layers[0].forward.gates.bias.as_ref().expect("bias").val());
+        let b = values(
+            &lstm.layers[0]
+                .forward
+                .gates
+                .bias
+                .as_ref()
+                .expect("bias")
+                .val(),
+        );
         for unit in 0..H {
             assert_eq!(b[unit], -b[H + unit]);
         }
@@ -274,7 +364,11 @@ fn uniform_initialisation_survives_one_and_two_units() {
         let lstm = UrLstmConfig::new(I, size).init(&device);
         let (out, _) = lstm.forward(x(&device), None);
         assert!(values(&out).iter().all(|v| v.is_finite()), "{size} units");
-        assert!(values(&lstm.layers[0].forward.forget_bias.val()).iter().all(|&b| b == 0.0));
+        assert!(
+            values(&lstm.layers[0].forward.forget_bias.val())
+                .iter()
+                .all(|&b| b == 0.0)
+        );
     }
 }
 
@@ -282,7 +376,9 @@ fn uniform_initialisation_survives_one_and_two_units() {
 fn a_fixed_forget_bias_gets_no_gradient() {
     let device = Device::flex().autodiff();
     for trainable in [true, false] {
-        let lstm = UrLstmConfig::new(I, H).with_trainable_forget_bias(trainable).init(&device);
+        let lstm = UrLstmConfig::new(I, H)
+            .with_trainable_forget_bias(trainable)
+            .init(&device);
         let gradients = lstm.forward(x(&device), None).0.sum().backward();
         let bias = lstm.layers[0].forward.forget_bias.val();
         assert_eq!(bias.grad(&gradients).is_some(), trainable);
@@ -298,8 +394,12 @@ fn untying_leaves_the_refine_gate_without_the_bias() {
             .with_gate_init(GateInit::Constant { value })
             .init(&device);
         let mut blocks = Blocks::new(&device);
-        blocks.input.push((Gate::Refine, numbers([I, H], 31, &device)));
-        blocks.hidden.push((Gate::Refine, numbers([H, H], 32, &device)));
+        blocks
+            .input
+            .push((Gate::Refine, numbers([I, H], 31, &device)));
+        blocks
+            .hidden
+            .push((Gate::Refine, numbers([H, H], 32, &device)));
         blocks.bias.push((Gate::Refine, numbers([H], 33, &device)));
         blocks.fill(&mut lstm.layers[0].forward.gates, GateLayout::UR);
         values(&lstm.forward(x(&device), None).0)
@@ -313,7 +413,11 @@ fn mistakes_are_named() {
     let message = |result: Result<(), recurrent_modules::InvalidConfig>| {
         result.expect_err("a mistake").to_string()
     };
-    let m = message(CifgLstmConfig::new(I, H).with_coupling(Coupling::Independent).validate());
+    let m = message(
+        CifgLstmConfig::new(I, H)
+            .with_coupling(Coupling::Independent)
+            .validate(),
+    );
     assert!(m.contains("`coupling` is Independent"), "{m}");
     let m = message(
         CifgLstmConfig::new(I, H)
@@ -327,9 +431,14 @@ fn mistakes_are_named() {
     let m = message(MogrifierLstmConfig::new(I, H).with_rank(Some(0)).validate());
     assert!(m.contains("`rank` is 0"), "{m}");
     let m = message(
-        UrLstmConfig::new(I, H).with_gate_init(GateInit::Chrono { t_max: 2 }).validate(),
+        UrLstmConfig::new(I, H)
+            .with_gate_init(GateInit::Chrono { t_max: 2 })
+            .validate(),
     );
-    assert!(m.contains("`gate_init.t_max` is 2, expected at least 3"), "{m}");
+    assert!(
+        m.contains("`gate_init.t_max` is 2, expected at least 3"),
+        "{m}"
+    );
     let m = message(
         LstmConfig::new(I, H)
             .with_gate_init(Some(GateInit::Uniform))

@@ -58,7 +58,10 @@ impl PolicyLayout {
     ) -> Policy {
         let [rows, got] = policy.dims();
         let expected = Self::size(d_input, d_hidden, d_output, bias);
-        assert!(got == expected, "policy has {got} features, expected {expected}");
+        assert!(
+            got == expected,
+            "policy has {got} features, expected {expected}"
+        );
         let gates = 4 * d_hidden;
         let sizes = [d_input, d_output, gates, gates, gates];
         let part = |index: usize| {

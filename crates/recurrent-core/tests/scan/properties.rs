@@ -233,6 +233,7 @@ fn map_masks(masks: &Masks, f: impl Fn(Tensor<3>) -> Tensor<3>) -> Masks {
         update_hidden: map(&masks.update_hidden),
         update_cell: map(&masks.update_cell),
         adapt: map(&masks.adapt),
+        weights: masks.weights.clone(),
     }
 }
 

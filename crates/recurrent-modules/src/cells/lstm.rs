@@ -5,9 +5,7 @@ use burn::tensor::Device;
 use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 
-use super::{
-    Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step,
-};
+use super::{Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
 use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::init::GateInit;

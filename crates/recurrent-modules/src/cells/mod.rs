@@ -16,8 +16,8 @@ mod ur;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use core::fmt::Debug;
-use recurrent_core::{Gate, GateLayout, Step};
 use recurrent_core::equations::dropout::StepMasks;
+use recurrent_core::{Gate, GateLayout, Step};
 
 pub use adaptive::*;
 pub use cifg::*;

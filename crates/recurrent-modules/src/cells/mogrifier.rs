@@ -92,7 +92,11 @@ impl MogrifierLstmConfig {
 
     fn new_cell(&self, options: &CellOptions, device: &Device) -> MogrifierLstmCell {
         let (d_input, d_output) = (options.d_input, options.d_output());
-        let own = if self.share_rounds { self.rounds.min(2) } else { self.rounds };
+        let own = if self.share_rounds {
+            self.rounds.min(2)
+        } else {
+            self.rounds
+        };
         let rounds = (0..own)
             .map(|index| {
                 let (from, to) = if index % 2 == 0 {

@@ -104,9 +104,8 @@ impl GateWeights {
                 .then(|| packed_bias(layout, d_hidden, &init.bias, forget, device))
         };
         let zero = init.forget().map(|_| GateInit::Constant { value: 0.0 });
-        let weight = |rows: usize, initializer| {
-            packed_weight(layout, rows, d_hidden, initializer, device)
-        };
+        let weight =
+            |rows: usize, initializer| packed_weight(layout, rows, d_hidden, initializer, device);
         let width = layout.len() * d_hidden;
         Self {
             weight_input: weight(options.d_input, &init.input),
@@ -160,7 +159,11 @@ impl StateUpdate {
         });
         Self {
             projection,
-            norm_cell: norm(norms.and_then(|n| n.norm_cell.as_ref()), options.d_hidden, device),
+            norm_cell: norm(
+                norms.and_then(|n| n.norm_cell.as_ref()),
+                options.d_hidden,
+                device,
+            ),
             carry_normalized: norms.is_some_and(|norms| norms.carry_normalized),
             clip: options.clip,
         }

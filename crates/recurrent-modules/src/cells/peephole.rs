@@ -4,8 +4,8 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use recurrent_core::cell as steps;
-use recurrent_core::equations::peephole::Peephole;
 pub use recurrent_core::equations::peephole::OutputPeephole;
+use recurrent_core::equations::peephole::Peephole;
 use recurrent_core::{Gate, GateLayout};
 
 use super::{
@@ -91,12 +91,24 @@ impl PeepholeLstmConfig {
         let initializer = Some(initializer.unwrap_or_else(|| uniform_by(size)));
         let weights = || match self.peephole {
             PeepholeKind::Diagonal => PeepholeWeights {
-                diagonal: Some(packed_bias(GateLayout::PLAIN, size, &initializer, None, device)),
+                diagonal: Some(packed_bias(
+                    GateLayout::PLAIN,
+                    size,
+                    &initializer,
+                    None,
+                    device,
+                )),
                 full: None,
             },
             PeepholeKind::Full => PeepholeWeights {
                 diagonal: None,
-                full: Some(packed_weight(GateLayout::PLAIN, size, size, &initializer, device)),
+                full: Some(packed_weight(
+                    GateLayout::PLAIN,
+                    size,
+                    size,
+                    &initializer,
+                    device,
+                )),
             },
         };
         let has = |gate| self.layout().slot(gate).is_some();

@@ -32,7 +32,10 @@ fn fill(gates: &mut GateWeights, layout: GateLayout, golden: &Golden, layer: usi
     gates.weight_input = param(packed("x"));
     gates.weight_hidden = param(packed("h"));
     let bias = |&gate: &Gate| golden.leaf::<1>(&format!("param.layers.{layer}.b{}", letter(gate)));
-    gates.bias = Some(param(Tensor::cat(layout.gates().iter().map(bias).collect(), 0)));
+    gates.bias = Some(param(Tensor::cat(
+        layout.gates().iter().map(bias).collect(),
+        0,
+    )));
 }
 
 fn fill_peephole(weights: &mut PeepholeWeights, golden: &Golden, layer: usize, gate: &str) {
@@ -71,8 +74,16 @@ where
 }
 
 pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
-    let size = |key| golden.usize(key).ok_or_else(|| format!("options have no `{key}`"));
-    let (d_input, d_hidden, layers) = (size("input_size")?, size("hidden_size")?, size("num_layers")?);
+    let size = |key| {
+        golden
+            .usize(key)
+            .ok_or_else(|| format!("options have no `{key}`"))
+    };
+    let (d_input, d_hidden, layers) = (
+        size("input_size")?,
+        size("hidden_size")?,
+        size("num_layers")?,
+    );
     let coupling = match golden.flag("coupled") {
         true => Coupling::InputFromForget,
         false => Coupling::Independent,

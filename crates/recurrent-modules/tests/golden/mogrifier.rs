@@ -7,10 +7,16 @@ use crate::file::{Golden, Outputs};
 use crate::torch::param;
 
 fn config(golden: &Golden) -> Result<MogrifierLstmConfig, String> {
-    let size = |key| golden.usize(key).ok_or_else(|| format!("options have no `{key}`"));
-    Ok(MogrifierLstmConfig::new(size("input_size")?, size("hidden_size")?)
-        .with_rounds(size("rounds")?)
-        .with_batch_first(golden.flag("batch_first")))
+    let size = |key| {
+        golden
+            .usize(key)
+            .ok_or_else(|| format!("options have no `{key}`"))
+    };
+    Ok(
+        MogrifierLstmConfig::new(size("input_size")?, size("hidden_size")?)
+            .with_rounds(size("rounds")?)
+            .with_batch_first(golden.flag("batch_first")),
+    )
 }
 
 pub fn notebook(golden: &Golden) -> Result<Outputs, String> {

@@ -25,7 +25,11 @@ fn fill(cell: &mut UrLstmCell, golden: &Golden, prefix: &str) {
 }
 
 fn config(golden: &Golden) -> Result<UrLstmConfig, String> {
-    let size = |key| golden.usize(key).ok_or_else(|| format!("options have no `{key}`"));
+    let size = |key| {
+        golden
+            .usize(key)
+            .ok_or_else(|| format!("options have no `{key}`"))
+    };
     Ok(UrLstmConfig::new(size("input_size")?, size("hidden_size")?))
 }
 
@@ -44,7 +48,9 @@ pub fn cell(golden: &Golden) -> Result<Outputs, String> {
 }
 
 pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
-    let layers = golden.usize("num_layers").ok_or("options have no `num_layers`")?;
+    let layers = golden
+        .usize("num_layers")
+        .ok_or("options have no `num_layers`")?;
     let mut lstm = config(golden)?
         .with_num_layers(layers)
         .with_batch_first(golden.flag("batch_first"))
@@ -56,7 +62,12 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         if golden.variant == "urlstm" && golden.has(&draws) {
             let expected = golden.values(&format!("param.layers.{index}.forget_bias"));
             let got = values(&uniform_gate_bias(golden.tensor::<1>(&draws)));
-            close("forget_bias", &got, &expected.expect("listed"), Tolerance(5e-6))?;
+            close(
+                "forget_bias",
+                &got,
+                &expected.expect("listed"),
+                Tolerance(5e-6),
+            )?;
         }
     }
     let keep = 1.0 - golden.f64("dropout");
