@@ -23,8 +23,8 @@ use rand_chacha::ChaCha8Rng;
 use recurrent_bench::cli::{self, CommonArgs};
 use recurrent_bench::error::{self, Error};
 use recurrent_modules::{
-    CifgLstmConfig, LayerNormLstmConfig, LstmConfig, MogrifierLstmConfig, PeepholeLstmConfig,
-    Recurrent, RecurrentConfig, UrLstmConfig,
+    AdaptiveLstmConfig, CifgLstmConfig, LayerNormLstmConfig, LstmConfig, MogrifierLstmConfig,
+    PeepholeLstmConfig, Recurrent, RecurrentConfig, UrLstmConfig,
 };
 
 const TEXT: &str = include_str!("../crates/recurrent-bench/data/pride_and_prejudice_1_to_8.txt");
@@ -41,7 +41,7 @@ const BATCH: usize = 32;
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
-    /// The recurrent layer: lstm, layernorm, cifg, peephole, ur or mogrifier.
+    /// The recurrent layer: lstm, layernorm, cifg, peephole, ur, adaptive or mogrifier.
     #[arg(long, default_value = "lstm")]
     variant: String,
     /// Passes over the text.
@@ -49,7 +49,10 @@ struct Args {
     epochs: usize,
 }
 
-const VARIANTS: [(&str, fn(usize, usize) -> RecurrentConfig); 6] = [
+/// A variant's name, and its config from (d_input, d_hidden).
+type Variant = (&'static str, fn(usize, usize) -> RecurrentConfig);
+
+const VARIANTS: [Variant; 7] = [
     ("lstm", |i, h| {
         RecurrentConfig::Lstm(LstmConfig::new(i, h).with_bidirectional(true))
     }),
@@ -64,6 +67,10 @@ const VARIANTS: [(&str, fn(usize, usize) -> RecurrentConfig); 6] = [
     }),
     ("ur", |i, h| {
         RecurrentConfig::UrLstm(UrLstmConfig::new(i, h).with_bidirectional(true))
+    }),
+    ("adaptive", |i, h| {
+        let config = AdaptiveLstmConfig::new(i, h).with_d_adapt(32);
+        RecurrentConfig::AdaptiveLstm(config.with_bidirectional(true))
     }),
     ("mogrifier", |i, h| {
         RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(i, h).with_bidirectional(true))

@@ -16,6 +16,7 @@ use crate::gates::Gate;
 
 /// The matrix of one round.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // a handful per call
 pub enum RoundMatrix {
     /// Full rank: `[from, to]`.
     Full(Tensor<2>),

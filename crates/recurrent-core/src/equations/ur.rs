@@ -19,7 +19,7 @@
 //! arXiv:1910.09890, equations 8 to 12; Shen et al., Ordered Neurons, arXiv:1810.09536, equations
 //! 7 to 13.
 
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::Tensor;
 
 use super::lstm::one_minus;
 
@@ -44,7 +44,12 @@ pub fn effective_gate_backward(forget: Tensor<2>, refine: Tensor<2>) -> (Tensor<
 
 /// `cumsum(softmax(x))` over the units: rises from near 0 to 1.
 pub fn cumax(x: Tensor<2>) -> Tensor<2> {
-    softmax(x, 1).cumsum(1)
+    // Burn's softmax is one operation in evaluation and several under autodiff, which round
+    // differently; these are the same in both. Softmax does not change with the shift.
+    let shift = x.clone().detach().max_dim(1);
+    let weights = (x - shift).exp();
+    let sum = weights.clone().sum_dim(1);
+    (weights / sum).cumsum(1)
 }
 
 /// (î, f̂): the gates under their master gates.

@@ -147,7 +147,7 @@ pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
             RecurrentConfig::MogrifierLstm(
                 MogrifierLstmConfig::new(I, H)
                     .with_rounds(4)
-                    .with_rank(Some(2))
+                    .with_rank(Some(1)) // fits every size
                     .with_share_rounds(true)
                     .with_round_bias(true)
                     .with_cap_input_gate(true),
