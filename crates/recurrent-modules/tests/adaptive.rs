@@ -314,16 +314,23 @@ fn config_of_one_direction(dropout: RecurrentDropout) -> AdaptiveLstmConfig {
 #[test]
 fn the_output_is_not_dropped() {
     let device = device();
-    device.seed(7);
-    let lstm = AdaptiveLstmConfig::gal(I, 40, 0.5, 0.5)
+    // No mask on z: with all of a sequence's z dropped its policy, and so its output, would be 0.
+    let lstm = AdaptiveLstmConfig::gal(I, 40, 0.5, 0.0)
         .with_d_adapt(A)
         .init(&device);
     let (output, state) = lstm.forward(random([B, T, I], 1), None);
     let zeros = |list: Vec<f64>| list.iter().filter(|&&v| v == 0.0).count();
     assert_eq!(zeros(values(&output)), 0);
     assert!(zeros(values(&state.last().main[0].hidden)) > 20);
-    assert!(zeros(values(&state.last().adapt[0].hidden)) > 0);
+    assert_eq!(zeros(values(&state.last().adapt[0].hidden)), 0);
     assert_eq!(zeros(values(&state.last().main[0].cell)), 0);
+
+    let lstm = AdaptiveLstmConfig::gal(I, 4, 0.0, 0.5)
+        .with_d_adapt(40)
+        .init(&device);
+    let (_, state) = lstm.forward(random([B, T, I], 1), None);
+    assert!(zeros(values(&state.last().adapt[0].hidden)) > 20);
+    assert_eq!(zeros(values(&state.last().main[0].hidden)), 0);
 }
 
 #[test]
