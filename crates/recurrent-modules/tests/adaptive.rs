@@ -18,6 +18,7 @@ use rstest::rstest;
 const B: usize = 3;
 const T: usize = 5;
 const I: usize = 7;
+const H: usize = 6;
 const A: usize = 4;
 const VALUES: Tolerance = Tolerance(5e-6);
 const GRADIENTS: Tolerance = Tolerance(5e-5);
@@ -438,4 +439,70 @@ fn misfits_are_named() {
     });
     assert!(text.contains("state has 4 tensors, expected 8"), "{text}");
     assert_eq!(lstm.layers[0].forward.d_output(), 6);
+}
+
+/// Layer 1 with all its weights at zero puts out 0, so that with the residual connection the model
+/// is its first layer; and a weight mask of zeros takes the recurrence out.
+#[test]
+fn residual_connections_add_the_input_of_a_layer() {
+    let device = device();
+    let config = AdaptiveLstmConfig::new(I, H)
+        .with_d_adapt(A)
+        .with_num_layers(2)
+        .with_residual(true);
+    let mut lstm = config.init(&device);
+    // Candidates of tanh(0) = 0: the cell and with it h stay 0.
+    let cell = &mut lstm.layers[0].forward.layers[1].cell;
+    let zeros = |weight: Tensor<2>| Param::from_tensor(weight.zeros_like());
+    cell.gates.weight_input = zeros(cell.gates.weight_input.val());
+    cell.gates.weight_hidden = zeros(cell.gates.weight_hidden.val());
+    let bias = cell.gates.bias.as_ref().expect("a bias").val();
+    cell.gates.bias = Some(Param::from_tensor(bias.zeros_like()));
+    let input = random([B, T, I], 1);
+    let (output, state) = lstm.forward(input, None);
+    let last = output.clone().slice([0..B, T - 1..T, 0..H]).reshape([B, H]);
+    let first_layer = values(&state.last().main[0].hidden);
+    assert!(first_layer.iter().any(|&v| v != 0.0));
+    assert_close("first layer", &last, &first_layer, Tolerance(1e-6));
+
+    let error = AdaptiveLstmConfig::stacked(I, [6, 4])
+        .with_residual(true)
+        .validate();
+    let message = error.expect_err("sizes differ").to_string();
+    assert!(message.contains("`residual`") && message.contains("6") && message.contains("4"));
+}
+
+#[test]
+fn weight_drop_masks_every_recurrent_weight() {
+    let device = device();
+    let lstm = AdaptiveLstmConfig::new(I, H)
+        .with_d_adapt(A)
+        .with_num_layers(2)
+        .with_weight_drop(0.5)
+        .init(&device);
+    let mut masks = lstm.sample_masks(T, B, &device);
+    assert_eq!(
+        masks.cells[0].weights.len(),
+        4,
+        "R and the adaptation R of two layers"
+    );
+    for mask in &mut masks.cells[0].weights {
+        let kept = values(mask);
+        assert!(kept.iter().all(|&v| v == 0.0 || v == 2.0));
+        *mask = mask.zeros_like();
+    }
+    let options = ForwardOptions {
+        masks: Some(&masks),
+        ..ForwardOptions::default()
+    };
+    let (output, _) = lstm.forward_with(random([B, T, I], 1), None, options);
+    let gradients = output.sum().backward();
+    let layer = &lstm.layers[0].forward.layers[0];
+    for weight in [
+        &layer.cell.gates.weight_hidden,
+        &layer.adapt.gates.weight_hidden,
+    ] {
+        let gradient = weight.val().grad(&gradients).expect("a gradient");
+        assert!(values(&gradient).iter().all(|&v| v == 0.0));
+    }
 }

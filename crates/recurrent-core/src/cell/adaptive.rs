@@ -192,6 +192,8 @@ impl AdaptiveLayer {
 pub struct AdaptiveLayers {
     /// First to last.
     pub layers: Vec<AdaptiveLayer>,
+    /// Whether each layer but the first adds its input to what it passes up and puts out.
+    pub residual: bool,
 }
 
 /// The state of all layers of an aLSTM.
@@ -354,23 +356,29 @@ impl Step for AdaptiveLayers {
         };
         let mut x = input;
         let mut output = None;
-        for (((layer, main), adapt), (main_masks, adapt_masks)) in self
+        for (index, (((layer, main), adapt), (main_masks, adapt_masks))) in self
             .layers
             .iter()
             .zip(state.main)
             .zip(state.adapt)
             .zip(self.split(masks))
+            .enumerate()
         {
             let mut seen = vec![x.clone(), main.hidden.clone()];
             seen.extend(below.filter(|_| stacked));
             let seen = layer.adapt.project(Tensor::cat(seen, 1));
             let (z, adapt) = layer.adapt.step(seen, adapt, &adapt_masks);
             let policy = tanh(z.clone().matmul(layer.policy_projection.clone()));
+            let skipped = (self.residual && index > 0).then(|| x.clone());
             let (y, main) = layer.cell.step(x, policy, main, &main_masks);
+            let skip = |value: Tensor<2>| match &skipped {
+                Some(skipped) => value + skipped.clone(),
+                None => value,
+            };
 
             below = Some(z);
-            x = main.hidden.clone();
-            output = Some(y);
+            x = skip(main.hidden.clone());
+            output = Some(skip(y));
             next.main.push(main);
             next.adapt.push(adapt);
         }

@@ -98,6 +98,14 @@ pub struct AdaptiveLstmConfig {
     /// up and returned as the state, but not on the output.
     #[config(default = "RecurrentDropout::None")]
     pub recurrent_dropout: RecurrentDropout,
+    /// Probability of zeroing each recurrent weight, of the adaptation cells too, anew in each
+    /// call.
+    #[config(default = 0.0)]
+    pub weight_drop: f64,
+    /// Whether each layer but the first adds its input to what it passes up and puts out. Their
+    /// sizes must agree.
+    #[config(default = false)]
+    pub residual: bool,
     /// Size of the projected hidden state (LSTMP; PyTorch's `proj_size`).
     pub d_proj: Option<usize>,
     /// Whether there is a bias, and with it a p_b. The adaptation cells always have one.
@@ -142,6 +150,7 @@ impl AdaptiveLstmConfig {
             .with_reverse(self.reverse)
             .with_batch_first(self.batch_first)
             .with_recurrent_dropout(self.recurrent_dropout)
+            .with_weight_drop(self.weight_drop)
     }
 
     /// The model's own layers as a stack.
@@ -149,6 +158,7 @@ impl AdaptiveLstmConfig {
         self.container()
             .with_num_layers(self.num_layers)
             .with_layer_sizes(self.layer_sizes.clone())
+            .with_residual(self.residual)
     }
 
     /// Of the cell that the policy scales.
@@ -202,9 +212,13 @@ impl AdaptiveLstmConfig {
             ));
         }
         check_vector_initializer("bias_initializer", &self.bias_initializer)?;
-        for options in self.cells() {
+        let cells = self.cells();
+        for options in &cells {
             options.validate_for(GateLayout::LSTM)?;
         }
+        // The directions of this model do not meet between its layers.
+        let one_way = self.layers().with_bidirectional(false);
+        one_way.check_residual(cells.iter().map(CellOptions::d_output))?;
         Ok(())
     }
 
@@ -280,6 +294,7 @@ impl AdaptiveLstmConfig {
             .collect();
         AdaptiveLayers {
             layers,
+            residual: self.residual,
             dropout_adapt: self.dropout_adapt,
         }
     }
@@ -424,6 +439,8 @@ pub struct AdaptiveLayer {
 pub struct AdaptiveLayers {
     /// First to last.
     pub layers: Vec<AdaptiveLayer>,
+    /// Whether each layer but the first adds its input to what it passes up and puts out.
+    pub residual: bool,
     /// Probability of zeroing z.
     pub dropout_adapt: f64,
 }
@@ -442,6 +459,7 @@ impl Cell for AdaptiveLayers {
             });
         steps::adaptive::AdaptiveLayers {
             layers: layers.collect(),
+            residual: self.residual,
         }
     }
 

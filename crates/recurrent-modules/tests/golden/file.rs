@@ -35,14 +35,6 @@ fn metadata(bytes: &[u8]) -> Result<std::collections::HashMap<String, String>, S
         .ok_or_else(|| "no metadata".to_string())
 }
 
-/// The variant that a file's metadata names.
-pub fn variant_of(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    metadata(&bytes)?
-        .remove("variant")
-        .ok_or_else(|| "metadata has no `variant`".to_string())
-}
-
 impl Golden {
     pub fn open(path: &Path, device: &Device) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|error| error.to_string())?;

@@ -22,9 +22,6 @@ use recurrent_core::eval::compare::{Tolerance, close, values};
 
 use file::{Golden, Outputs};
 
-/// Variants whose module does not exist yet. A file of any other unknown variant fails the test.
-const NOT_YET_BUILT: [&str; 0] = [];
-
 fn run(golden: &Golden) -> Result<Outputs, String> {
     match golden.variant.as_str() {
         "torch_lstm" | "ulstm" => torch::lstm(golden),
@@ -132,7 +129,6 @@ fn check_all(name: &str, device: Device) {
     );
 
     let mut checked: BTreeMap<String, usize> = BTreeMap::new();
-    let mut skipped: BTreeMap<String, usize> = BTreeMap::new();
     let mut failures = Vec::new();
     for path in &paths {
         let file = path
@@ -140,17 +136,6 @@ fn check_all(name: &str, device: Device) {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        match file::variant_of(path) {
-            Ok(variant) if NOT_YET_BUILT.contains(&variant.as_str()) => {
-                *skipped.entry(variant).or_default() += 1;
-                continue;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                failures.push(format!("{file}: {error}"));
-                continue;
-            }
-        }
         match check(path, &device) {
             Ok(variant) => *checked.entry(variant).or_default() += 1,
             Err(errors) => {
@@ -164,9 +149,6 @@ fn check_all(name: &str, device: Device) {
     );
     for (variant, count) in &checked {
         println!("  {variant:<28}{count:>4}");
-    }
-    if !skipped.is_empty() {
-        println!("not checked, variant not yet built: {skipped:?}");
     }
     assert!(
         failures.is_empty(),
