@@ -72,7 +72,7 @@ impl Protocol {
         train: 500,
         test: 500,
         batch_size: 25,
-        epochs: 8,
+        epochs: 6,
         rate: 1e-2,
         dropout: 0.1,
     };
