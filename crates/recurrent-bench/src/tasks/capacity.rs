@@ -64,7 +64,7 @@ impl Protocol {
     };
 
     /// For the table with a readout: held-out sequences; vectors small enough that some models can
-    /// learn the sum in the time; little dropout; and Adam, since SGD barely moves in so few updates.
+    /// learn the sum in the time; little dropout; and Adam.
     pub const READOUT: Self = Self {
         size: 8,
         d_hidden: 64,

@@ -1,12 +1,10 @@
 //! One step of the LSTM with coupled gates: see [`crate::equations::cifg`].
 
-use alloc::vec::Vec;
-
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition};
+use super::{Preactivation, Step, Transition, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::gates::Gate;
@@ -25,25 +23,7 @@ pub struct CifgLstmCell {
 impl Step for CifgLstmCell {
     type State = LstmState<2>;
 
-    fn d_input(&self) -> usize {
-        self.preact.d_input()
-    }
-
-    fn d_hidden(&self) -> usize {
-        self.preact.width() / self.coupling.layout().len()
-    }
-
-    fn d_output(&self) -> usize {
-        self.transition.d_output(self.d_hidden())
-    }
-
-    fn state_parts(&self) -> Vec<(&'static str, usize)> {
-        self.transition.state_parts(self.d_hidden())
-    }
-
-    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
-        alloc::vec![&mut self.preact.hidden.weight]
-    }
+    packed_sizes!(|cell| cell.coupling.layout().len());
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

@@ -5,12 +5,10 @@
 //! ```
 //! With normalisations it is the layer-normalised LSTM.
 
-use alloc::vec::Vec;
-
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
-use super::{Preactivation, Step, Transition};
+use super::{Preactivation, Step, Transition, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::{Gates, gates};
 
@@ -27,25 +25,7 @@ pub struct LstmCell {
 impl Step for LstmCell {
     type State = LstmState<2>;
 
-    fn d_input(&self) -> usize {
-        self.preact.d_input()
-    }
-
-    fn d_hidden(&self) -> usize {
-        self.preact.width() / 4
-    }
-
-    fn d_output(&self) -> usize {
-        self.transition.d_output(self.d_hidden())
-    }
-
-    fn state_parts(&self) -> Vec<(&'static str, usize)> {
-        self.transition.state_parts(self.d_hidden())
-    }
-
-    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
-        alloc::vec![&mut self.preact.hidden.weight]
-    }
+    packed_sizes!(|cell| 4);
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

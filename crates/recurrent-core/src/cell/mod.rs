@@ -60,6 +60,34 @@ pub fn drop_weights<C: Step>(cell: &mut C, masks: &[Tensor<2>]) {
     }
 }
 
+/// The sizes of a cell with packed gates and a transition, the same for each; `gates` is the number
+/// of gate blocks.
+macro_rules! packed_sizes {
+    (|$cell:ident| $gates:expr) => {
+        fn d_input(&self) -> usize {
+            self.preact.d_input()
+        }
+
+        fn d_hidden(&self) -> usize {
+            let $cell = self;
+            $cell.preact.width() / $gates
+        }
+
+        fn d_output(&self) -> usize {
+            self.transition.d_output(self.d_hidden())
+        }
+
+        fn state_parts(&self) -> alloc::vec::Vec<(&'static str, usize)> {
+            self.transition.state_parts(self.d_hidden())
+        }
+
+        fn recurrent_weights(&mut self) -> alloc::vec::Vec<&mut burn::tensor::Tensor<2>> {
+            alloc::vec![&mut self.preact.hidden.weight]
+        }
+    };
+}
+use packed_sizes;
+
 /// One step of a recurrent cell: `(y_t, s_t) = step(x_t, s_{t−1})`.
 ///
 /// # Example

@@ -1,13 +1,11 @@
 //! One step of UR-LSTM and its gate family: see [`crate::equations::ur`].
 
-use alloc::vec::Vec;
-
 use burn::nn::LstmState;
 use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition};
+use super::{Preactivation, Step, Transition, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::one_minus;
 use crate::equations::ur::{effective_gate, master_gates};
@@ -77,25 +75,7 @@ impl UrLstmCell {
 impl Step for UrLstmCell {
     type State = LstmState<2>;
 
-    fn d_input(&self) -> usize {
-        self.preact.d_input()
-    }
-
-    fn d_hidden(&self) -> usize {
-        self.preact.width() / self.mechanism.layout().len()
-    }
-
-    fn d_output(&self) -> usize {
-        self.transition.d_output(self.d_hidden())
-    }
-
-    fn state_parts(&self) -> Vec<(&'static str, usize)> {
-        self.transition.state_parts(self.d_hidden())
-    }
-
-    fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
-        alloc::vec![&mut self.preact.hidden.weight]
-    }
+    packed_sizes!(|cell| cell.mechanism.layout().len());
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)
