@@ -6,6 +6,8 @@
 //! cell        affine maps + equations = one step on borrowed weights
 //!     ↓
 //! sequence    a step over time: hoisted input projection, lengths, direction
+//!     ↓
+//! kernel      the same in one operation, with hand-written gradients
 //! ```
 //!
 //! A variant has the same file name at every level. Parameters, configs, layers and directions
@@ -27,6 +29,7 @@ pub mod equations;
 #[cfg(feature = "eval")]
 pub mod eval;
 pub mod gates;
+pub mod kernel;
 pub mod sequence;
 pub mod state;
 
@@ -34,6 +37,7 @@ pub use cell::Step;
 pub use dims::Dims;
 pub use equations::dropout::{Mask, Masks};
 pub use gates::{Gate, GateLayout};
+pub use kernel::{Strategy, Unfused};
 pub use sequence::{
     Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions,
     SequenceOutput,

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use recurrent_core::cell::drop_weights;
-use recurrent_core::{Direction, History, Lengths, Masks, SequenceOptions, Step, sequence};
+use recurrent_core::{
+    Direction, History, Lengths, Masks, SequenceOptions, Step, Strategy, sequence,
+};
 
 use crate::cells::{Cell, StateOf};
 
@@ -87,6 +89,15 @@ impl RunCell<2> for Packed {
     }
 }
 
+/// How a stack runs all its layers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Whether the only direction runs from the last step to the first.
+    pub reverse: bool,
+    /// By kernels or step by step.
+    pub strategy: Strategy,
+}
+
 /// One direction's share of a call.
 struct Pass<'a, C: Cell> {
     cell: &'a C,
@@ -115,7 +126,7 @@ impl<C: Cell> Layer<C> {
     /// * `input` - `[seq_length, batch_size, d_input]`, or packed `[rows, d_input]`
     /// * `states` - one per direction, or none for zeros
     /// * `masks` - one per direction, or none
-    /// * `reverse` - run the only direction from the last step to the first
+    /// * `how` - what the stack says of all its layers
     /// * `run` - runs one cell
     #[track_caller]
     pub(crate) fn run<const D: usize>(
@@ -124,10 +135,10 @@ impl<C: Cell> Layer<C> {
         states: Option<Vec<StateOf<C>>>,
         lengths: Option<&Lengths>,
         masks: &[Masks],
-        reverse: bool,
+        how: How,
         run: &mut impl RunCell<D>,
     ) -> (Tensor<D>, Vec<StateOf<C>>) {
-        let first = if reverse {
+        let first = if how.reverse {
             Direction::Backward
         } else {
             Direction::Forward
@@ -157,6 +168,7 @@ impl<C: Cell> Layer<C> {
                 direction: pass.direction,
                 lengths,
                 masks: masks.as_ref(),
+                strategy: how.strategy,
             };
             let state = states.as_mut().and_then(Iterator::next);
             let (output, state) = run.run(&cell, input.clone(), state, &options);

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use recurrent_core::{History, Step};
+use burn::tensor::{DType, Device, Tensor};
+use recurrent_core::{History, Step, Strategy, Unfused};
 
 use crate::cells::{
     AdaptiveLstm, AdaptiveLstmConfig, Cell, CifgLstm, CifgLstmConfig, LayerNormLstm,
@@ -137,6 +137,20 @@ macro_rules! variants {
             pub fn d_output(&self) -> usize {
                 match self {
                     $(Self::$Variant(stack) => stack.d_output(),)*
+                }
+            }
+
+            /// As [`Stack::with_strategy`](crate::Stack::with_strategy).
+            pub fn with_strategy(self, strategy: Strategy) -> Self {
+                match self {
+                    $(Self::$Variant(stack) => Self::$Variant(stack.with_strategy(strategy)),)*
+                }
+            }
+
+            /// As [`Stack::unfused`](crate::Stack::unfused).
+            pub fn unfused(&self, device: &Device, dtype: DType) -> Option<Unfused> {
+                match self {
+                    $(Self::$Variant(stack) => stack.unfused(device, dtype),)*
                 }
             }
 

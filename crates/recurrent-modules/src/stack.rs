@@ -6,13 +6,15 @@ use alloc::vec::Vec;
 
 use burn::config::Config;
 use burn::module::{Flag, Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::cell::drop_weights;
-use recurrent_core::{Dims, History, Lengths, Mask, Masks, Packing, Step};
+use recurrent_core::{
+    Dims, History, Lengths, Mask, Masks, Packing, Step, Strategy, Unfused, sequence,
+};
 
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
-use crate::layer::{Layer, Packed, Padded, Recorded, RunCell};
+use crate::layer::{How, Layer, Packed, Padded, Recorded, RunCell};
 use crate::masks::{RecurrentDropout, StackMasks, bernoulli};
 use crate::packed::PackedSequence;
 use crate::state::StackState;
@@ -206,6 +208,7 @@ impl StackConfig {
             recurrent_dropout: self.recurrent_dropout,
             weight_drop: self.weight_drop,
             residual: self.residual,
+            strategy: Strategy::Auto,
         })
     }
 }
@@ -239,9 +242,40 @@ pub struct Stack<C: Cell> {
     pub weight_drop: f64,
     /// Whether each layer but the first adds its input to its output.
     pub residual: bool,
+    /// By fused kernels or step by step; [`with_strategy`](Self::with_strategy) sets it.
+    #[module(skip)]
+    pub strategy: Strategy,
 }
 
 impl<C: Cell> Stack<C> {
+    /// Runs by fused kernels or step by step: [`Strategy::Auto`] without this.
+    ///
+    /// The results are the same but for rounding.
+    ///
+    /// # Example
+    /// ```
+    /// use burn::tensor::{DType, Device, Tensor};
+    /// use recurrent_modules::{LstmConfig, Strategy};
+    ///
+    /// let device = Device::flex();
+    /// let lstm = LstmConfig::new(3, 4).init(&device).with_strategy(Strategy::Composed);
+    /// let (out, _) = lstm.forward(Tensor::<3>::ones([2, 5, 3], &device), None);
+    /// assert_eq!(out.dims(), [2, 5, 4]);
+    /// ```
+    pub fn with_strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Why [`Strategy::Auto`] runs step by step on a device with a type of numbers, if it does; the
+    /// first reason of any layer.
+    pub fn unfused(&self, device: &Device, dtype: DType) -> Option<Unfused> {
+        self.layers
+            .iter()
+            .flat_map(Layer::cells)
+            .find_map(|cell| sequence::reason(&cell.bind(), device, dtype))
+    }
+
     /// Features of one input step.
     pub fn d_input(&self) -> usize {
         self.layers[0].forward.d_input()
@@ -323,7 +357,7 @@ impl<C: Cell> Stack<C> {
     ///
     /// # Example
     /// ```
-    /// use burn::tensor::{Device, Tensor};
+    /// use burn::tensor::{DType, Device, Tensor};
     /// use recurrent_modules::{ForwardOptions, LstmConfig};
     ///
     /// let device = Device::flex();
@@ -432,6 +466,10 @@ impl<C: Cell> Stack<C> {
         run: &mut impl RunCell<D>,
     ) -> (Tensor<D>, StackState<StateOf<C>>) {
         let directions = self.directions();
+        let how = How {
+            reverse: self.reverse,
+            strategy: self.strategy,
+        };
         let mut x = input;
         let mut finals = Vec::with_capacity(self.layers.len() * directions);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -443,8 +481,7 @@ impl<C: Cell> Stack<C> {
                 .as_mut()
                 .map(|states| core::mem::take(&mut states[index]));
             let skipped = (self.residual && index > 0).then(|| x.clone());
-            let (output, layer_finals) =
-                layer.run(x, states, lengths, cell_masks, self.reverse, run);
+            let (output, layer_finals) = layer.run(x, states, lengths, cell_masks, how, run);
             let output = match skipped {
                 Some(skipped) => output + skipped,
                 None => output,
@@ -518,7 +555,7 @@ impl<C: Cell> Stack<C> {
                 None => Default::default(),
             };
             let skipped = (self.residual && index > 0).then(|| x.clone());
-            let (output, next) = cell.step_once(x, state, &step_masks);
+            let (output, next) = sequence::step(&cell, x, state, &step_masks, self.strategy);
             let output = match skipped {
                 Some(skipped) => output + skipped,
                 None => output,

@@ -4,7 +4,7 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, packed_sizes};
+use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::gates::Gate;
@@ -24,6 +24,12 @@ impl Step for CifgLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());
+    family_kernel!(
+        |cell| check: Ok(()),
+        coupling: cell.coupling.into(),
+        peepholes: Default::default(),
+        extra_bias: None
+    );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

@@ -8,7 +8,7 @@
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
-use super::{Preactivation, Step, Transition, packed_sizes};
+use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::{Gates, gates};
 
@@ -26,6 +26,12 @@ impl Step for LstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| 4);
+    family_kernel!(
+        |_cell| check: Ok(()),
+        coupling: crate::equations::cifg::Coupling::Independent.into(),
+        peepholes: Default::default(),
+        extra_bias: None
+    );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

@@ -24,6 +24,8 @@ pub use preactivation::Preactivation;
 pub use transition::Transition;
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
+use crate::kernel::Unfused;
+use crate::sequence::FusedRun;
 use crate::state::State;
 
 /// Weight drop: multiplies each recurrent weight with its mask, `R' = M ⊙ R`.
@@ -87,6 +89,46 @@ macro_rules! packed_sizes {
     };
 }
 use packed_sizes;
+
+/// The kernel of the LSTM family, for a cell with `preact` and `transition`.
+///
+/// # Arguments
+/// * `check` - whether the kernel knows the cell's options
+/// * `coupling`, `peepholes` - of the kernel, from the cell
+/// * `extra_bias` - added to the pre-activations
+#[cfg(feature = "kernel")]
+macro_rules! family_kernel {
+    (|$cell:ident| check: $check:expr, coupling: $coupling:expr, peepholes: $peepholes:expr, extra_bias: $extra_bias:expr) => {
+        fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
+            #[allow(unused_variables)] // for cells without options
+            let $cell = self;
+            $check
+        }
+
+        fn run_fused(
+            &self,
+            run: crate::sequence::FusedRun<'_, Self::State>,
+        ) -> (burn::tensor::Tensor<2>, Self::State) {
+            #[allow(unused_variables)]
+            let $cell = self;
+            crate::kernel::lstm::run(
+                run,
+                &self.preact,
+                &self.transition,
+                $coupling,
+                $peepholes,
+                $extra_bias,
+            )
+        }
+    };
+}
+
+/// Without kernels there is nothing to say.
+#[cfg(not(feature = "kernel"))]
+macro_rules! family_kernel {
+    ($($any:tt)*) => {};
+}
+use family_kernel;
 
 /// One step of a recurrent cell: `(y_t, s_t) = step(x_t, s_{t−1})`.
 ///
@@ -186,6 +228,26 @@ pub trait Step {
         }
     }
 
+    /// Checks the arguments of one step.
+    ///
+    /// # Panics
+    /// If `input` is not `[batch_size, d_input]`, `batch_size` is 0, or the state has another batch
+    /// size or other sizes.
+    #[track_caller]
+    fn check_step(&self, input: &Tensor<2>, state: &Self::State) {
+        let [batch_size, features] = input.dims();
+        assert!(
+            features == self.d_input(),
+            "input has inconsistent d_input: got {features}, expected {}",
+            self.d_input(),
+        );
+        assert!(
+            batch_size > 0,
+            "input has batch_size 0, expected at least 1 sequence"
+        );
+        self.check_state(state, batch_size);
+    }
+
     /// The recurrent weight matrices: what weight drop acts on. None by default.
     fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
         Vec::new()
@@ -212,6 +274,25 @@ pub trait Step {
         masks: &StepMasks,
     ) -> (Tensor<2>, Self::State);
 
+    /// Whether there is a fused kernel for this cell and its options; by default there is none.
+    ///
+    /// # Errors
+    /// The reason why there is none.
+    fn kernel(&self) -> Result<(), Unfused> {
+        Err(Unfused::Cell("cells of this kind"))
+    }
+
+    /// All steps by a fused kernel; called only where [`kernel`](Self::kernel) says that there is one,
+    /// with f32 tensors on a device that has kernels.
+    ///
+    /// # Returns
+    /// The outputs `[N, d_output]` and the state after the last step of each sequence, both in
+    /// running order.
+    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> (Tensor<2>, Self::State) {
+        let _ = run;
+        unreachable!("a cell without a kernel was run by one")
+    }
+
     /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step).
     ///
     /// # Panics
@@ -224,17 +305,7 @@ pub trait Step {
         state: Self::State,
         masks: &StepMasks,
     ) -> (Tensor<2>, Self::State) {
-        let [batch_size, features] = input.dims();
-        assert!(
-            features == self.d_input(),
-            "input has inconsistent d_input: got {features}, expected {}",
-            self.d_input(),
-        );
-        assert!(
-            batch_size > 0,
-            "input has batch_size 0, expected at least 1 sequence"
-        );
-        self.check_state(&state, batch_size);
+        self.check_step(&input, &state);
         self.step(self.project(input), state, masks)
     }
 }

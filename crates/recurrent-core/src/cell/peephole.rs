@@ -1,14 +1,19 @@
 //! One step of the LSTM with peepholes: see [`crate::equations::peephole`].
 
+#[cfg(feature = "kernel")]
+use alloc::vec::Vec;
+
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, packed_sizes};
+use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::equations::peephole::{OutputPeephole, Peephole};
 use crate::gates::Gate;
+#[cfg(feature = "kernel")]
+use crate::kernel::{Unfused, lstm::Peepholes};
 
 /// Weights of a peephole cell for one call, gates in the order of [`Coupling::layout`].
 #[derive(Debug, Clone)]
@@ -29,6 +34,71 @@ pub struct PeepholeLstmCell {
     pub transition: Transition,
 }
 
+#[cfg(feature = "kernel")]
+impl PeepholeLstmCell {
+    /// The peepholes of the gates with weights, in packed order: the last is the output gate's.
+    fn packed(&self) -> Vec<Option<&Peephole>> {
+        let gates = self.coupling.layout().gates().iter();
+        gates
+            .filter(|&&gate| gate != Gate::Candidate)
+            .map(|gate| match gate {
+                Gate::Input => self.peephole_input.as_ref(),
+                Gate::Forget => self.peephole_forget.as_ref(),
+                _ => Some(&self.peephole_output),
+            })
+            .collect()
+    }
+
+    /// The kernel takes all peepholes full and on c, or all diagonal.
+    fn check_kernel(&self) -> Result<(), Unfused> {
+        let full = |peephole: &&Peephole| matches!(peephole, Peephole::Full(_));
+        let peepholes = self.packed();
+        let count = peepholes.iter().flatten().filter(|&p| full(p)).count();
+        match self.output_looks_at {
+            _ if count == 0 => Ok(()),
+            OutputPeephole::PreviousCell if count == peepholes.iter().flatten().count() => Ok(()),
+            OutputPeephole::PreviousCell => {
+                Err(Unfused::Cell("full and diagonal peepholes side by side"))
+            }
+            OutputPeephole::NewCell => Err(Unfused::Cell("full peepholes on the new cell")),
+        }
+    }
+
+    fn kernel_peepholes(&self) -> Peepholes {
+        let peepholes = self.packed();
+        let diagonal = |peephole: Option<&Peephole>| match peephole {
+            Some(Peephole::Diagonal(v)) => Some(v.clone()),
+            _ => None,
+        };
+        let (output, shares) = match peepholes.split_last() {
+            Some((output, shares)) => (*output, shares),
+            None => (None, &[][..]),
+        };
+        let is_full = matches!(self.peephole_output, Peephole::Full(_));
+        let full = is_full.then(|| {
+            // Packed like R, with nothing for the candidate.
+            let zeros = match &self.peephole_output {
+                Peephole::Full(v) => v.zeros_like(),
+                Peephole::Diagonal(v) => v.zeros_like().unsqueeze(),
+            };
+            let block = |peephole: Option<&Peephole>| match peephole {
+                Some(Peephole::Full(v)) => v.clone(),
+                _ => zeros.clone(),
+            };
+            let mut blocks: Vec<_> = shares.iter().map(|&share| block(share)).collect();
+            blocks.push(zeros.clone());
+            blocks.push(block(output));
+            Tensor::cat(blocks, 1)
+        });
+        Peepholes {
+            shares: [0, 1].map(|index| diagonal(shares.get(index).copied().flatten())),
+            output: diagonal(output),
+            output_sees_new: self.output_looks_at == OutputPeephole::NewCell,
+            full,
+        }
+    }
+}
+
 /// `z + v(c)` where both are there.
 fn look(peephole: &Option<Peephole>, z: Option<Tensor<2>>, cell: &Tensor<2>) -> Option<Tensor<2>> {
     z.map(|z| match peephole {
@@ -41,6 +111,12 @@ impl Step for PeepholeLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());
+    family_kernel!(
+        |cell| check: cell.check_kernel(),
+        coupling: cell.coupling.into(),
+        peepholes: cell.kernel_peepholes(),
+        extra_bias: None
+    );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

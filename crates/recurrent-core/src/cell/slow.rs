@@ -47,6 +47,47 @@ pub struct SlowLstmCell {
     pub transition: Transition,
 }
 
+#[cfg(feature = "kernel")]
+impl SlowLstmCell {
+    /// The same cell with packed weights.
+    fn packed(&self) -> super::lstm::LstmCell {
+        let gates = [
+            &self.input_gate,
+            &self.forget_gate,
+            &self.cell_gate,
+            &self.output_gate,
+        ];
+        let pack = |map: fn(&GateMaps) -> &Affine| {
+            let maps = gates.map(map);
+            let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
+                let bias = |map: &Affine| match &map.bias {
+                    Some(bias) => bias.clone(),
+                    None => {
+                        let weight = &map.weight;
+                        Tensor::zeros([map.d_out()], (&weight.device(), weight.dtype()))
+                    }
+                };
+                Tensor::cat(maps.map(bias).to_vec(), 0)
+            });
+            let weight = maps.map(|map| map.weight.clone()).to_vec();
+            Affine {
+                weight: Tensor::cat(weight, 1),
+                bias,
+            }
+        };
+        super::lstm::LstmCell {
+            preact: super::Preactivation {
+                input: pack(|gate| &gate.input),
+                hidden: pack(|gate| &gate.hidden),
+                norm_input: None,
+                norm_hidden: None,
+                bias: None,
+            },
+            transition: self.transition.clone(),
+        }
+    }
+}
+
 impl Step for SlowLstmCell {
     type State = LstmState<2>;
 
@@ -73,6 +114,20 @@ impl Step for SlowLstmCell {
             &mut self.cell_gate.hidden.weight,
             &mut self.output_gate.hidden.weight,
         ]
+    }
+
+    #[cfg(feature = "kernel")]
+    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
+        Ok(())
+    }
+
+    /// By the kernel of the packed cell, whose weights are those of the gates side by side.
+    #[cfg(feature = "kernel")]
+    fn run_fused(
+        &self,
+        run: crate::sequence::FusedRun<'_, LstmState<2>>,
+    ) -> (Tensor<2>, LstmState<2>) {
+        self.packed().run_fused(run)
     }
 
     fn step(

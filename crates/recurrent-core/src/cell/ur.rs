@@ -5,7 +5,7 @@ use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, packed_sizes};
+use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::one_minus;
 use crate::equations::ur::{effective_gate, master_gates};
@@ -50,6 +50,19 @@ pub struct UrLstmCell {
 }
 
 impl UrLstmCell {
+    /// The forget bias where it is added to packed pre-activations: `[gates·H]`.
+    #[cfg(feature = "kernel")]
+    fn packed_forget_bias(&self) -> Tensor<1> {
+        let bias = &self.forget_bias;
+        let blocks = self.mechanism.layout().gates().iter();
+        let blocks = blocks.map(|gate| match gate {
+            Gate::Forget => bias.clone(),
+            Gate::Refine if self.tied => bias.clone().neg(),
+            _ => bias.zeros_like(),
+        });
+        Tensor::cat(blocks.collect(), 0)
+    }
+
     /// (i, f): the weights of the candidate and of the old cell.
     fn shares(&self, z: &crate::gates::Blocks) -> (Tensor<2>, Tensor<2>) {
         let bias = self.forget_bias.clone().unsqueeze::<2>();
@@ -76,6 +89,18 @@ impl Step for UrLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.mechanism.layout().len());
+    family_kernel!(
+        |cell| check: match cell.mechanism {
+            GateMechanism::Master => Err(crate::kernel::Unfused::Cell("ordered master gates")),
+            _ => Ok(()),
+        },
+        coupling: match cell.mechanism {
+            GateMechanism::Standard => crate::kernel::cpu::pointwise::Coupling::InputFromForget,
+            _ => crate::kernel::cpu::pointwise::Coupling::Refined,
+        },
+        peepholes: Default::default(),
+        extra_bias: Some(cell.packed_forget_bias())
+    );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

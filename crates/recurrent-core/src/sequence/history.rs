@@ -43,7 +43,8 @@ impl History {
     }
 }
 
-/// [`run`](super::run) that also keeps the state after every step: `s_t`, t = 1..=T.
+/// [`run`](super::run) that also keeps the state after every step: `s_t`, t = 1..=T. Runs step by
+/// step, whatever the strategy.
 ///
 /// # Gradients
 /// As [`run`](super::run), and through the kept states.
@@ -81,11 +82,12 @@ pub fn run_recorded<C: Step>(
 ) -> (SequenceOutput<C::State>, History) {
     let parts = cell.state_parts();
     let mut steps: Vec<Vec<Tensor<2>>> = vec![Vec::new(); parts.len()];
-    let (output, plan) = run_padded(cell, input, state, options, |state| {
+    let mut record = |state: &C::State| {
         for (list, tensor) in steps.iter_mut().zip(state.clone().into_tensors()) {
             list.push(tensor);
         }
-    });
+    };
+    let (output, plan) = run_padded(cell, input, state, options, Some(&mut record));
     let parts = parts.into_iter().zip(steps);
     let parts = parts
         .map(|((name, _), steps)| (name, plan.unpack(Tensor::cat(steps, 0))))

@@ -1,9 +1,11 @@
 //! Level 3: a step over time.
 //!
 //! [`run`] is the entry point for every cell. It checks the call, lays out the steps (direction,
-//! lengths) and hands them to the composed scan, a plain differentiable loop of tensor operations.
+//! lengths) and hands them to a fused kernel where there is one, or to the composed scan, a plain
+//! differentiable loop of tensor operations ([`Strategy`]).
 //! Time is the first axis here: `[seq_length, batch_size, ·]`.
 
+mod fused;
 mod history;
 mod lengths;
 mod packed;
@@ -12,6 +14,7 @@ mod scan;
 
 use burn::tensor::{DType, Device, Tensor};
 
+pub use fused::{FusedMask, FusedMasks, FusedRun, reason, step};
 pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
 pub use packed::{PackedOutput, Packing, run_packed};
@@ -19,6 +22,7 @@ pub use packed::{PackedOutput, Packing, run_packed};
 use crate::cell::Step;
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
+use crate::kernel::Strategy;
 use crate::state::State;
 use plan::Plan;
 
@@ -41,6 +45,8 @@ pub struct SequenceOptions<'a> {
     pub lengths: Option<&'a Lengths>,
     /// Dropout masks; without, no dropout.
     pub masks: Option<&'a Masks>,
+    /// By a kernel or step by step.
+    pub strategy: Strategy,
 }
 
 /// Result of one run.
@@ -65,8 +71,8 @@ pub struct SequenceOutput<S> {
 ///
 /// # Panics
 /// If the last axis of `input` is not the cell's `d_input`, `seq_length` or `batch_size` is 0, the
-/// state or a mask has another shape than the call needs, the lengths do not fit the input, or
-/// there are masks on weights ([`drop_weights`](crate::cell::drop_weights) applies them to the cell
+/// state or a mask has another shape than the call needs, the lengths do not fit the input, the
+/// strategy is [`Strategy::Fused`] and there is no kernel, or there are masks on weights ([`drop_weights`](crate::cell::drop_weights) applies them to the cell
 /// beforehand).
 #[track_caller]
 pub fn run<C: Step>(
@@ -75,18 +81,21 @@ pub fn run<C: Step>(
     state: Option<C::State>,
     options: &SequenceOptions<'_>,
 ) -> SequenceOutput<C::State> {
-    let (output, _) = run_padded(cell, input, state, options, |_| {});
+    let (output, _) = run_padded(cell, input, state, options, None);
     output
 }
 
-/// [`run`], with `observe` called after each step; also gives the plan.
+/// Called with the state after each step.
+type Observer<'a, S> = &'a mut dyn FnMut(&S);
+
+/// [`run`], step by step where there is an observer; also gives the plan.
 #[track_caller]
 fn run_padded<C: Step>(
     cell: &C,
     input: Tensor<3>,
     state: Option<C::State>,
     options: &SequenceOptions<'_>,
-    observe: impl FnMut(&C::State),
+    observe: Option<Observer<'_, C::State>>,
 ) -> (SequenceOutput<C::State>, Plan) {
     let dims = Dims::of(&input, cell.d_input(), cell.d_hidden());
     let (device, dtype) = (input.device(), input.dtype());
@@ -94,9 +103,32 @@ fn run_padded<C: Step>(
     let no_masks = Masks::none();
     let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
     let plan = Plan::new(&dims, options.direction, options.lengths, &device);
-    let (rows, state) = scan::scan(cell, plan.pack(input), state, masks, &plan, observe);
+    let rows = plan.pack(input);
+    let (rows, state) = match observe {
+        Some(observe) => scan::scan(cell, rows, state, masks, &plan, observe),
+        None => run_rows(cell, rows, state, masks, &plan, options.strategy),
+    };
     let output = plan.unpack(rows);
     (SequenceOutput { output, state }, plan)
+}
+
+/// Runs over packed rows in running order, by a kernel or step by step.
+#[track_caller]
+fn run_rows<C: Step>(
+    cell: &C,
+    rows: Tensor<2>,
+    state: C::State,
+    masks: &Masks,
+    plan: &Plan,
+    strategy: Strategy,
+) -> (Tensor<2>, C::State) {
+    let fused = fused::is_fused(cell, strategy, &rows.device(), rows.dtype());
+    #[cfg(feature = "kernel")]
+    if fused {
+        return fused::run_fused(cell, rows, state, masks, plan);
+    }
+    debug_assert!(!fused, "without kernels nothing is fused");
+    scan::scan(cell, rows, state, masks, plan, &mut |_| {})
 }
 
 /// The given state, or zeros.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use burn::tensor::{Device, Tensor};
 
 use super::plan::Plan;
-use super::{Direction, Lengths, SequenceOptions, checked_masks, checked_state, scan};
+use super::{Direction, Lengths, SequenceOptions, checked_masks, checked_state, run_rows};
 use crate::cell::Step;
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
@@ -104,7 +104,8 @@ pub fn run_packed<C: Step>(
     let no_masks = Masks::none();
     let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
     let plan = Plan::new(&dims, options.direction, Some(lengths), &device);
-    let (rows, state) = scan::scan(cell, plan.turn(rows), state, masks, &plan, |_| {});
+    let rows = plan.turn(rows);
+    let (rows, state) = run_rows(cell, rows, state, masks, &plan, options.strategy);
     PackedOutput {
         rows: plan.turn(rows),
         state,

@@ -142,6 +142,24 @@ impl Plan {
         }
     }
 
+    /// A mask in running order, in one piece.
+    #[cfg(feature = "kernel")]
+    pub fn mask_rows(&self, mask: &Mask) -> super::FusedMask {
+        match mask {
+            Mask::PerSequence(mask) => super::FusedMask {
+                rows: match &self.ragged {
+                    Some(ragged) => mask.clone().select(0, ragged.order.clone()),
+                    None => mask.clone(),
+                },
+                per_step: false,
+            },
+            Mask::PerStep(mask) => super::FusedMask {
+                rows: self.pack(mask.clone().slice(0..self.seq_length)),
+                per_step: true,
+            },
+        }
+    }
+
     /// Masks in running order, one entry per step.
     pub fn masks(&self, masks: &Masks) -> Vec<StepMasks> {
         let counts = self.counts();

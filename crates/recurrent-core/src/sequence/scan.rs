@@ -28,7 +28,7 @@ pub(super) fn scan<C: Step>(
     state: C::State,
     masks: &Masks,
     plan: &Plan,
-    mut observe: impl FnMut(&C::State),
+    observe: super::Observer<'_, C::State>,
 ) -> (Tensor<2>, C::State) {
     let counts = plan.counts();
     let projected = split_rows(cell.project(rows), &counts);

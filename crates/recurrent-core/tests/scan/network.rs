@@ -9,7 +9,9 @@ use recurrent_core::equations::dropout::StepMasks;
 use recurrent_core::equations::layer_norm::{Norm, Normalizer};
 use recurrent_core::eval::compare::values;
 use recurrent_core::eval::oracle::OracleNorm;
-use recurrent_core::{Dims, Lengths, Mask, Masks, SequenceOptions, SequenceOutput, Step, sequence};
+use recurrent_core::{
+    Dims, Lengths, Mask, Masks, SequenceOptions, SequenceOutput, Step, Strategy, sequence,
+};
 
 use crate::common::tensor;
 use crate::options::{Form, Kind};
@@ -273,6 +275,7 @@ impl Network {
             direction: self.setup.direction,
             lengths: lengths.as_ref(),
             masks: Some(&self.masks),
+            strategy: Strategy::Composed,
         };
         self.run_options(input, state, &options)
     }

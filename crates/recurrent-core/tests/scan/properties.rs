@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::equations::dropout::Mask;
 use recurrent_core::eval::compare::{Tolerance, close, values};
 use recurrent_core::eval::problems::SMALL;
-use recurrent_core::{Direction, Masks, SequenceOptions, SequenceOutput};
+use recurrent_core::{Direction, Masks, SequenceOptions, SequenceOutput, Strategy};
 
 use crate::common::devices;
 use crate::network::{NamedGradients, Network, Run, outcome};
@@ -246,6 +246,7 @@ fn piece(network: &Network, setup: &Setup, from: usize, to: usize, state: LstmSt
         direction: setup.direction,
         lengths: None,
         masks: Some(&masks),
+        strategy: Strategy::Composed,
     };
     network.run_options(input, Some(state), &options)
 }
@@ -330,6 +331,7 @@ fn backward_is_flip_forward_flip() {
             direction: Direction::Forward,
             lengths: None,
             masks: Some(&masks),
+            strategy: Strategy::Composed,
         };
         let run = network.run_options(network.input().flip([0]), Some(network.state()), &options);
         let flipped = SequenceOutput {

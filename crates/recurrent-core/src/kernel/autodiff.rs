@@ -1,0 +1,134 @@
+//! Kernels as nodes of the autodiff graph.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, TensorMetadata};
+
+use super::contract::{Kept, KernelBackend, SequenceKernel, SliceBackend, TensorList, from_values};
+
+impl<B: SliceBackend + KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
+    fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
+        let tensors = tensors.0;
+        // The number of parents is part of the node's type.
+        macro_rules! by_parents {
+            ($($N:literal)*) => {
+                match tensors.len() {
+                    $($N => record::<B, C, $N>(tensors, kernel),)*
+                    parents => unreachable!("a kernel of {parents} tensors"),
+                }
+            };
+        }
+        by_parents!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
+    }
+}
+
+/// Runs the forward, and registers its backward if a parent is tracked.
+fn record<B: SliceBackend + KernelBackend, C: CheckpointStrategy, const N: usize>(
+    tensors: Vec<FloatTensor<Autodiff<B, C>>>,
+    kernel: Arc<dyn SequenceKernel>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (primitives, guards): (Vec<_>, Vec<NodeGuard>) = tensors
+        .into_iter()
+        .map(|tensor| tensor.into_parts())
+        .unzip();
+    let guards: [NodeGuard; N] = guards.try_into().expect("as many guards as tensors");
+    let node = Node::<B>(PhantomData).prepare::<C>(guards);
+    match node.compute_bound().stateful() {
+        OpsKind::UnTracked(node) => node.finish(B::run_kernel(TensorList(primitives), kernel)),
+        OpsKind::Tracked(node) => {
+            let device = primitives[0].device();
+            let tensors: Vec<_> = primitives.into_iter().map(B::contiguous).collect();
+            let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
+            let (output, kept) = kernel.forward(&slices, true);
+            let kept = kept.expect("a kernel keeps what its backward needs");
+            let len = output.len();
+            let output = from_values::<B>(output, &[len], &device);
+            let state = Recorded {
+                tensors,
+                kept: Arc::new(kept),
+                output: output.clone(),
+                kernel,
+            };
+            node.finish(state, output)
+        }
+    }
+}
+
+/// What the node holds until its backward.
+struct Recorded<B: SliceBackend> {
+    tensors: Vec<FloatTensor<B>>,
+    kept: Arc<Kept>,
+    output: FloatTensor<B>,
+    kernel: Arc<dyn SequenceKernel>,
+}
+
+impl<B: SliceBackend> Clone for Recorded<B> {
+    fn clone(&self) -> Self {
+        Self {
+            tensors: self.tensors.clone(),
+            kept: self.kept.clone(),
+            output: self.output.clone(),
+            kernel: self.kernel.clone(),
+        }
+    }
+}
+
+impl<B: SliceBackend> fmt::Debug for Recorded<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorded")
+            .field("kernel", &self.kernel)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The derivative of a kernel.
+struct Node<B>(PhantomData<B>);
+
+impl<B> fmt::Debug for Node<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SequenceKernel")
+    }
+}
+
+impl<B: SliceBackend + KernelBackend, const N: usize> Backward<B, N> for Node<B> {
+    type State = Recorded<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = B::contiguous(grads.consume::<B>(&ops.node));
+        let Recorded {
+            tensors,
+            kept,
+            output,
+            kernel,
+        } = ops.state;
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
+        let results = kernel.backward(
+            &slices,
+            &kept,
+            B::as_slice(&output),
+            B::as_slice(&grad),
+            &wanted,
+        );
+        let device = output.device();
+        for ((parent, tensor), values) in ops.parents.into_iter().zip(&tensors).zip(results) {
+            if let (Some(parent), Some(values)) = (parent, values) {
+                let shape = tensor.shape();
+                let grad = from_values::<B>(values, shape.as_slice(), &device);
+                grads.register::<B>(parent.id, grad);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The one operation behind every fused kernel.
+//!
+//! A kernel takes tensors and gives one flat tensor, whose parts it defines itself: an operation of
+//! Burn has one differentiable output. Derivatives are the kernel's own.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::fmt::Debug;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{
+    Backend, BackendTensor, BackendTypes, Dispatch, DispatchAutodiffContext, DispatchTensor,
+    DispatchTensorKind, ExtensionType, backend_extension,
+};
+use burn::tensor::{Tensor, TensorData};
+
+/// What a forward keeps for its backward.
+pub type Kept = Box<dyn Any + Send + Sync>;
+
+/// A function of tensors with a hand-written derivative, on slices.
+pub trait SequenceKernel: Debug + Send + Sync {
+    /// Values of the output.
+    fn output_len(&self) -> usize;
+
+    /// # Arguments
+    /// * `tensors` - in the kernel's own order, row-major
+    /// * `keep` - whether a backward will follow
+    ///
+    /// # Returns
+    /// [`output_len`](Self::output_len) values, and what the backward needs if `keep`.
+    fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>);
+
+    /// # Arguments
+    /// * `tensors`, `kept`, `output` - of the forward; none of them is changed, so that a graph may
+    ///   be walked more than once
+    /// * `grad` - the gradient of the output
+    /// * `wanted` - which tensors' gradients are asked for
+    ///
+    /// # Returns
+    /// The gradient of each wanted tensor, row-major; none for those that have none.
+    fn backward(
+        &self,
+        tensors: &[&[f32]],
+        kept: &Kept,
+        output: &[f32],
+        grad: &[f32],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<f32>>>;
+}
+
+/// Backends that can hand out their values as slices.
+pub trait SliceBackend: Backend {
+    /// The same tensor with its values in row-major order, next to each other.
+    fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The values of such a tensor.
+    ///
+    /// # Panics
+    /// If the tensor is not contiguous, or not of f32.
+    fn as_slice(tensor: &FloatTensor<Self>) -> &[f32];
+}
+
+/// The tensors of a call; their number is the kernel's.
+#[derive(Debug, Clone)]
+pub struct TensorList<B: BackendTypes>(pub Vec<FloatTensor<B>>);
+
+// By hand: the derive knows single tensors only.
+impl<B: Backend> ExtensionType<B> for TensorList<B> {
+    type Target = TensorList<Dispatch>;
+
+    fn map_to_dispatch<F>(self, map_kind: F, autodiff: DispatchAutodiffContext) -> Self::Target
+    where
+        F: Fn(BackendTensor<B>) -> DispatchTensorKind,
+    {
+        let wrap = |tensor| DispatchTensor {
+            kind: map_kind(BackendTensor::Float(tensor)),
+            autodiff,
+        };
+        TensorList(self.0.into_iter().map(wrap).collect())
+    }
+
+    fn map_from_dispatch<F>(target: Self::Target, unwrap_kind: F) -> Self
+    where
+        F: Fn(DispatchTensor) -> BackendTensor<B>,
+    {
+        let unwrap = |tensor| unwrap_kind(tensor).float();
+        Self(target.0.into_iter().map(unwrap).collect())
+    }
+
+    fn routing_tensor(target: &Self::Target) -> Option<&DispatchTensor> {
+        target.0.first()
+    }
+
+    fn routing_float_tensor(target: &Self::Target) -> Option<&DispatchTensor> {
+        target.0.first()
+    }
+
+    fn autodiff_context(target: &Self::Target) -> DispatchAutodiffContext {
+        let contexts = target.0.iter().map(|tensor| tensor.autodiff);
+        contexts
+            .reduce(DispatchAutodiffContext::merge)
+            .unwrap_or_default()
+    }
+}
+
+/// Backends that run sequence kernels.
+#[backend_extension(
+    Autodiff,
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray")
+)]
+pub trait KernelBackend: Backend {
+    /// Runs a kernel.
+    fn run_kernel(
+        #[extension_type] tensors: TensorList<Self>,
+        kernel: Arc<dyn SequenceKernel>,
+    ) -> FloatTensor<Self>;
+}
+
+/// A tensor from its values.
+pub(super) fn from_values<B: Backend>(
+    values: Vec<f32>,
+    shape: &[usize],
+    device: &B::Device,
+) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, shape), device)
+}
+
+/// Runs a kernel without a backward to follow.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(super) fn run_slices<B: SliceBackend>(
+    tensors: TensorList<B>,
+    kernel: &dyn SequenceKernel,
+) -> FloatTensor<B> {
+    use burn::backend::TensorMetadata;
+
+    let device = tensors.0[0].device();
+    let tensors: Vec<_> = tensors.0.into_iter().map(B::contiguous).collect();
+    let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
+    let (output, _) = kernel.forward(&slices, false);
+    let len = output.len();
+    from_values::<B>(output, &[len], &device)
+}
+
+/// Runs a kernel on tensors of any device that has kernels.
+///
+/// # Panics
+/// If the device has none: see [`unfused`](super::unfused).
+pub fn run(tensors: Vec<DispatchTensor>, kernel: Arc<dyn SequenceKernel>) -> Tensor<1> {
+    let tensors = TensorList(tensors);
+    Tensor::from_dispatch(<Dispatch as KernelBackend>::run_kernel(tensors, kernel))
+}

@@ -1,0 +1,253 @@
+//! A few threads that go through the same list of phases together.
+//!
+//! The work of a phase is cut into as many *shares* as there are members; a phase begins when all
+//! shares of the one before are done. This is a barrier per time step, and a time step of a small
+//! layer takes a microsecond: waiting is spinning, and no task is spawned per step.
+//!
+//! Nothing waits for a thread that has not come. Helpers are jobs in the caller's rayon pool, and
+//! the caller begins at once: a share whose member is absent is taken by whoever waits for it. So
+//! there is no deadlock with a busy pool, with more members than cores, or with many gangs at a
+//! time, and a member that the system has put to sleep between two phases holds nobody up. Who takes
+//! a share does not change what is computed in it: results do not depend on the number of threads.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Turns of a waiting loop before a share is taken from its member: about 20 µs.
+const PATIENCE: usize = 400;
+
+/// What one member does, on cache lines of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Member {
+    /// The next phase that nobody has begun for this share.
+    claimed: AtomicUsize,
+    /// Phases of this share that are done.
+    done: AtomicUsize,
+    /// Whether the member itself is at work.
+    present: AtomicBool,
+}
+
+/// `work(phase, share)`, borrowed from the caller's stack.
+type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+struct Gang<'a> {
+    members: Vec<Member>,
+    phases: usize,
+    work: &'a Work<'a>,
+    panicked: AtomicBool,
+}
+
+/// Threads that may work on one call from here: those of the pool (`RAYON_NUM_THREADS`, or the
+/// caller's own), at most one per core.
+pub fn available_threads() -> usize {
+    #[cfg(feature = "rayon")]
+    {
+        static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        let cores =
+            CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into));
+        rayon::current_num_threads().min(*cores)
+    }
+    #[cfg(not(feature = "rayon"))]
+    1
+}
+
+/// Runs `work(phase, share)` for each phase in order and each share below `members`.
+///
+/// # Panics
+/// If `work` panics on any thread.
+pub fn run(members: usize, phases: usize, work: &Work<'_>) {
+    if members <= 1 {
+        for phase in 0..phases {
+            work(phase, 0);
+        }
+        return;
+    }
+    let gang = Gang {
+        members: (0..members).map(|_| Member::default()).collect(),
+        phases,
+        work,
+        panicked: AtomicBool::new(false),
+    };
+    let door = Arc::new(Door::default());
+    for member in 1..members {
+        call_helper(&gang, &door, member);
+    }
+    // Also when the caller's own share panics, the helpers must be gone before the stack is.
+    let close = CloseOnDrop(&door);
+    gang.attend(0);
+    drop(close);
+    assert!(
+        !gang.panicked.load(Ordering::Acquire),
+        "a thread of the recurrent kernel panicked"
+    );
+}
+
+/// Lets helpers in until it is closed; then waits for those inside.
+#[derive(Default)]
+struct Door(AtomicUsize);
+
+/// The bit of a closed door; the others count who is inside.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+impl Door {
+    fn enter(&self) -> bool {
+        let mut state = self.0.load(Ordering::Acquire);
+        while state & CLOSED == 0 {
+            match self.0.compare_exchange_weak(
+                state,
+                state + 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn close(&self) {
+        self.0.fetch_or(CLOSED, Ordering::AcqRel);
+        let mut turns = 0;
+        while self.0.load(Ordering::Acquire) != CLOSED {
+            relax(&mut turns);
+        }
+    }
+}
+
+struct CloseOnDrop<'a>(&'a Door);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+struct AlarmOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for AlarmOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// One turn of a waiting loop: spins at first, then lets others have the core.
+fn relax(turns: &mut usize) {
+    *turns += 1;
+    if *turns < PATIENCE {
+        core::hint::spin_loop();
+    } else {
+        yield_now();
+    }
+}
+
+fn yield_now() {
+    #[cfg(feature = "std")]
+    std::thread::yield_now();
+    #[cfg(not(feature = "std"))]
+    core::hint::spin_loop();
+}
+
+/// Asks the pool for a thread that attends as `member`.
+fn call_helper(gang: &Gang<'_>, door: &Arc<Door>, member: usize) {
+    struct Pointer(*const Gang<'static>);
+    // SAFETY: `Gang` is `Sync` (atomics, and work that is `Sync`); the pointer is followed only
+    // between `enter` and `leave`, and the gang lives until the door is closed.
+    unsafe impl Send for Pointer {}
+
+    let pointer = Pointer(core::ptr::from_ref(gang).cast());
+    let door = Arc::clone(door);
+    let job = move || {
+        // The whole struct, not its field: only the struct may go to another thread.
+        let pointer = pointer;
+        if !door.enter() {
+            return; // the call is over
+        }
+        // SAFETY: `run` waits at the closed door until this thread has left, so gang and work are
+        // alive.
+        let gang = unsafe { &*pointer.0 };
+        gang.attend_guarded(member);
+        door.leave();
+    };
+    spawn(Box::new(job));
+}
+
+fn spawn(job: Box<dyn FnOnce() + Send>) {
+    #[cfg(feature = "rayon")]
+    rayon::spawn(job);
+    #[cfg(not(feature = "rayon"))]
+    drop(job);
+}
+
+impl Gang<'_> {
+    /// [`attend`](Self::attend) on a thread of the pool, which a panic must not take down while
+    /// others wait for it.
+    fn attend_guarded(&self, member: usize) {
+        #[cfg(feature = "std")]
+        {
+            // The message has been printed; the caller panics too.
+            let attend = std::panic::AssertUnwindSafe(|| self.attend(member));
+            drop(std::panic::catch_unwind(attend));
+        }
+        #[cfg(not(feature = "std"))]
+        self.attend(member);
+    }
+
+    /// Works on the own share of each phase that nobody else has taken.
+    fn attend(&self, member: usize) {
+        let own = &self.members[member];
+        loop {
+            own.present.store(true, Ordering::Relaxed);
+            let phase = own.claimed.load(Ordering::Acquire);
+            if !self.wait_until_done(phase) || phase == self.phases {
+                return;
+            }
+            self.take(member, phase);
+        }
+    }
+
+    /// Does a share of a phase unless it is taken already.
+    fn take(&self, share: usize, phase: usize) -> bool {
+        let member = &self.members[share];
+        let claim =
+            member
+                .claimed
+                .compare_exchange(phase, phase + 1, Ordering::AcqRel, Ordering::Relaxed);
+        if claim.is_err() {
+            return false;
+        }
+        // A share that panics is never done: those who wait for it must learn of it.
+        let alarm = AlarmOnDrop(&self.panicked);
+        (self.work)(phase, share);
+        core::mem::forget(alarm);
+        member.done.store(phase + 1, Ordering::Release);
+        true
+    }
+
+    /// Waits until all shares of the phases before `phase` are done, taking those that their members
+    /// do not come for. False if a thread has panicked.
+    fn wait_until_done(&self, phase: usize) -> bool {
+        for (share, member) in self.members.iter().enumerate() {
+            let mut turns = 0;
+            while member.done.load(Ordering::Acquire) < phase {
+                if self.panicked.load(Ordering::Relaxed) {
+                    return false;
+                }
+                let absent = !member.present.load(Ordering::Relaxed);
+                if (absent || turns >= PATIENCE) && self.take(share, phase - 1) {
+                    // Asleep: not waited for again until it is seen.
+                    member.present.store(false, Ordering::Relaxed);
+                }
+                relax(&mut turns);
+            }
+        }
+        true
+    }
+}

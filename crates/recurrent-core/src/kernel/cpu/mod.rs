@@ -1,0 +1,9 @@
+//! Kernels on slices: the recurrence of a whole sequence on a CPU, forward and backward.
+
+pub mod gang;
+pub mod parts;
+pub mod pointwise;
+pub mod product;
+pub mod recurrence;
+pub mod rows;
+pub mod simd;

@@ -1,0 +1,749 @@
+//! The recurrence forward.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::{PerMember, Pointwise, Problem, Tape, scratch};
+use crate::kernel::cpu::gang;
+use crate::kernel::cpu::parts::{Part, Parts};
+use crate::kernel::cpu::pointwise::{Forward, Half, Rows};
+use crate::kernel::cpu::product::{
+    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile,
+};
+use crate::kernel::cpu::rows::{NormForward, RowTimes, STATS};
+use crate::kernel::cpu::simd::Isa;
+
+/// Rows of the input that are projected at a time: their pre-activations should stay in the cache
+/// until their steps have run.
+const CHUNK_ROWS: usize = 256;
+
+/// Recurrent weights above this size, in bytes, are not packed for a single sequence: reading them in
+/// their own order is as fast, and packing them costs as much as a few steps.
+const PACK_BELOW: usize = 6 << 20;
+
+/// Runs all steps.
+///
+/// # Arguments
+/// * `members` - threads to share the work, the caller among them
+/// * `parts` - the tensors, contiguous, of the shapes that [`Part`] names
+/// * `keep` - whether to keep what the backward needs
+///
+/// # Returns
+/// `[N·d_output | B·d_output | B·H]`: h' of all rows, then the last h' and c' of each sequence.
+pub fn forward(
+    isa: Isa,
+    members: usize,
+    problem: &Problem,
+    parts: &Parts<&[f32]>,
+    keep: bool,
+) -> (Vec<f32>, Option<Tape>) {
+    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let (units, width, d_output) = (problem.d_hidden, problem.width(), problem.d_output);
+    let projected = parts.has(Part::Projection);
+    let normed = problem.norm_cell.is_some();
+    let kind = problem.kind(parts);
+
+    let mut out = vec![0.0; rows * d_output + batch * (d_output + units)];
+    let (output, last) = out.split_at_mut(rows * d_output);
+    let (last_hidden, last_cell) = last.split_at_mut(batch * d_output);
+
+    // Kept for all rows, or for one step.
+    let kept = |wanted: bool, size: usize| {
+        vec![
+            0.0;
+            if wanted {
+                size * if keep { rows } else { batch }
+            } else {
+                0
+            }
+        ]
+    };
+    let mut tape = Tape {
+        gates: vec![0.0; if keep { rows * width } else { 0 }],
+        cells: vec![0.0; if keep { rows * units } else { 0 }],
+        preact_hidden: kept(problem.norm_hidden.is_some(), width),
+        stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
+        raw: kept(normed || kind.peephole && kind.masked, units),
+        normalized: kept(normed, units),
+        stats_cell: kept(normed, STATS),
+        unprojected: kept(projected, units),
+    };
+
+    let single = batch == 1;
+    let steps = problem.counts.len();
+    let by_rows_of_w = single && (steps == 1 || units * width * 4 > PACK_BELOW);
+    let offsets = problem.offsets();
+    let chunks = chunks(&problem.counts);
+    let chunk_rows = |chunk: &Range<usize>| offsets[chunk.end] - offsets[chunk.start];
+    let most = chunks.iter().map(chunk_rows).max().unwrap_or(0).max(batch);
+    let ring = match (parts.has(Part::WeightInput), keep) {
+        (_, true) => 0,
+        (true, false) => most,
+        (false, false) => batch,
+    };
+    let mut ring = vec![0.0; ring * width];
+    let mut dropped = vec![0.0; if keep { 0 } else { members * width }];
+
+    let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
+    let pack = steps > 1 && !by_rows_of_w;
+    let panels = |k: usize, columns: &Columns, wanted: bool| {
+        (pack && wanted).then(|| Panels::new(k, columns))
+    };
+    let columns_out = Columns::plain(d_output, isa.lanes(), members);
+    let mut weight_hidden = panels(d_output, &columns, true);
+    let mut peephole_full = panels(units, &columns, parts.has(Part::PeepholeFull));
+    let mut projection = panels(units, &columns_out, projected);
+
+    if !keep {
+        last_cell.copy_from_slice(parts.of(Part::Cell));
+    }
+    let run = Run {
+        isa,
+        members,
+        problem,
+        parts,
+        keep,
+        by_rows_of_w,
+        offsets: &offsets,
+        chunks: &chunks,
+        columns,
+        columns_out,
+        pack_into: [
+            weight_hidden.as_mut().map(Panels::as_mut_ptr),
+            peephole_full.as_mut().map(Panels::as_mut_ptr),
+            projection.as_mut().map(Panels::as_mut_ptr),
+        ],
+        weight_hidden: weight_hidden.as_ref(),
+        peephole_full: peephole_full.as_ref(),
+        projection: projection.as_ref(),
+        pointwise: Pointwise::new(problem, parts),
+        scratch: scratch(members, most, isa),
+        output: output.as_mut_ptr(),
+        last_cell: last_cell.as_mut_ptr(),
+        ring: ring.as_mut_ptr(),
+        gates: tape.gates.as_mut_ptr(),
+        cells: tape.cells.as_mut_ptr(),
+        preact_hidden: tape.preact_hidden.as_mut_ptr(),
+        stats_hidden: tape.stats_hidden.as_mut_ptr(),
+        raw: tape.raw.as_mut_ptr(),
+        normalized: tape.normalized.as_mut_ptr(),
+        stats_cell: tape.stats_cell.as_mut_ptr(),
+        unprojected: tape.unprojected.as_mut_ptr(),
+        dropped: dropped.as_mut_ptr(),
+    };
+    let phases = run.phases();
+    gang::run(members, phases.len(), &|phase, share| {
+        // SAFETY: the phases are run in order, each share once, with all shares of a phase done
+        // before the next begins.
+        unsafe { run.work(phases[phase], share) }
+    });
+
+    for b in 0..batch {
+        let step = problem.steps_of(b) - 1;
+        let row = offsets[step] + b;
+        let hidden = &output[row * d_output..][..d_output];
+        last_hidden[b * d_output..][..d_output].copy_from_slice(hidden);
+        if keep {
+            let cell = &tape.cells[row * units..][..units];
+            last_cell[b * units..][..units].copy_from_slice(cell);
+        }
+    }
+    (out, keep.then_some(tape))
+}
+
+/// Steps cut into pieces of at most [`CHUNK_ROWS`] rows, or one step.
+fn chunks(counts: &[usize]) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let (mut start, mut rows) = (0, 0);
+    for (step, &count) in counts.iter().enumerate() {
+        if step > start && rows + count > CHUNK_ROWS {
+            chunks.push(start..step);
+            (start, rows) = (step, 0);
+        }
+        rows += count;
+    }
+    chunks.push(start..counts.len());
+    chunks
+}
+
+/// What all members do between two meetings.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Recurrent weights into panels.
+    Pack,
+    /// `x·W + b` of a chunk.
+    Project(usize),
+    /// The recurrent product of a step of a chunk; the whole step where it can be done unit by unit.
+    Step(usize, usize),
+    /// What needs whole rows.
+    Rows(usize, usize),
+    /// The projection of h.
+    Out(usize),
+}
+
+struct Run<'a> {
+    isa: Isa,
+    members: usize,
+    problem: &'a Problem,
+    parts: &'a Parts<&'a [f32]>,
+    keep: bool,
+    /// One sequence whose weights are not packed.
+    by_rows_of_w: bool,
+    offsets: &'a [usize],
+    chunks: &'a [Range<usize>],
+    columns: Columns,
+    columns_out: Columns,
+    /// Where R, V and P are packed.
+    pack_into: [Option<*mut f32>; 3],
+    weight_hidden: Option<&'a Panels>,
+    peephole_full: Option<&'a Panels>,
+    projection: Option<&'a Panels>,
+    pointwise: Pointwise,
+    scratch: PerMember<Scratch>,
+    output: *mut f32,
+    last_cell: *mut f32,
+    /// Pre-activations of a chunk, or of a step, where the gates are not kept.
+    ring: *mut f32,
+    gates: *mut f32,
+    cells: *mut f32,
+    preact_hidden: *mut f32,
+    stats_hidden: *mut f32,
+    raw: *mut f32,
+    normalized: *mut f32,
+    stats_cell: *mut f32,
+    unprojected: *mut f32,
+    dropped: *mut f32,
+}
+
+// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
+// and reads what earlier phases wrote.
+unsafe impl Sync for Run<'_> {}
+
+impl Run<'_> {
+    fn phases(&self) -> Vec<Phase> {
+        let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 2);
+        if self.weight_hidden.is_some() {
+            phases.push(Phase::Pack);
+        }
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            if self.parts.has(Part::WeightInput) {
+                phases.push(Phase::Project(index));
+            }
+            for step in chunk.clone() {
+                phases.push(Phase::Step(index, step));
+                if self.problem.by_row() {
+                    phases.push(Phase::Rows(index, step));
+                }
+                if self.parts.has(Part::Projection) {
+                    phases.push(Phase::Out(step));
+                }
+            }
+        }
+        phases
+    }
+
+    /// # Safety
+    /// Phases run in order, each share once, all shares of a phase before the next.
+    unsafe fn work(&self, phase: Phase, share: usize) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            match phase {
+                Phase::Pack => self.pack(share),
+                Phase::Project(chunk) => self.project(chunk, share),
+                Phase::Step(chunk, step) => self.step(chunk, step, share),
+                Phase::Rows(chunk, step) => self.rows(chunk, step, share),
+                Phase::Out(step) => self.out(step, share),
+            }
+        }
+    }
+
+    unsafe fn pack(&self, share: usize) {
+        let width = self.problem.width();
+        let weights = [
+            (
+                Part::WeightHidden,
+                width,
+                self.problem.d_output,
+                &self.columns,
+            ),
+            (
+                Part::PeepholeFull,
+                width,
+                self.problem.d_hidden,
+                &self.columns,
+            ),
+            (
+                Part::Projection,
+                self.problem.d_output,
+                self.problem.d_hidden,
+                &self.columns_out,
+            ),
+        ];
+        for ((part, width, k, columns), target) in weights.into_iter().zip(self.pack_into) {
+            let Some(target) = target else { continue };
+            let view = View::rows(self.parts.of(part), width);
+            let panels = columns.share(share, self.members);
+            // SAFETY: the weights have k rows and these columns, the panels were made for them, and
+            // each share packs panels of its own.
+            unsafe { Panels::pack(target, k, view, columns, panels) };
+        }
+    }
+
+    /// Pre-activations from the input at a step.
+    fn preact(&self, chunk: usize, step: usize) -> Rows {
+        let width = self.problem.width();
+        let offset = self.offsets[step];
+        let ptr = match (self.parts.has(Part::WeightInput), self.keep) {
+            (false, _) => self
+                .parts
+                .of(Part::Input)
+                .as_ptr()
+                .cast_mut()
+                .wrapping_add(offset * width),
+            (true, true) => self.gates.wrapping_add(offset * width),
+            (true, false) => {
+                let first = self.offsets[self.chunks[chunk].start];
+                self.ring.wrapping_add((offset - first) * width)
+            }
+        };
+        Rows { ptr, stride: width }
+    }
+
+    /// Room for the pre-activations of a step.
+    fn own_preact(&self, chunk: usize, step: usize) -> Rows {
+        let width = self.problem.width();
+        match (self.parts.has(Part::WeightInput), self.keep) {
+            (true, _) => self.preact(chunk, step),
+            (false, true) => Rows {
+                ptr: self.gates.wrapping_add(self.offsets[step] * width),
+                stride: width,
+            },
+            (false, false) => Rows {
+                ptr: self.ring,
+                stride: width,
+            },
+        }
+    }
+
+    /// h before a step.
+    fn hidden(&self, step: usize) -> View {
+        let d_output = self.problem.d_output;
+        let ptr = match step {
+            0 => self.parts.of(Part::Hidden).as_ptr(),
+            _ => self.output.wrapping_add(self.offsets[step - 1] * d_output),
+        };
+        View {
+            ptr,
+            row: d_output,
+            column: 1,
+        }
+    }
+
+    /// c before a step, c' after it.
+    fn cells(&self, step: usize) -> (Rows, Rows) {
+        let stride = self.problem.d_hidden;
+        if !self.keep {
+            let rows = Rows {
+                ptr: self.last_cell,
+                stride,
+            };
+            return (rows, rows);
+        }
+        let at = |step: usize| Rows {
+            ptr: self.cells.wrapping_add(self.offsets[step] * stride),
+            stride,
+        };
+        let before = match step {
+            0 => Rows::read(self.parts.of(Part::Cell).as_ptr(), stride),
+            _ => at(step - 1),
+        };
+        (before, at(step))
+    }
+
+    /// Where gates go that nobody reads: one row, again and again.
+    fn dropped(&self, share: usize) -> Rows {
+        let width = self.problem.width();
+        Rows {
+            ptr: self.dropped.wrapping_add(share * width),
+            stride: 0,
+        }
+    }
+
+    /// Rows of a buffer that is kept for all steps or lives for one.
+    fn kept(&self, buffer: *mut f32, step: usize, size: usize) -> Rows {
+        let row = if self.keep { self.offsets[step] } else { 0 };
+        Rows {
+            ptr: buffer.wrapping_add(row * size),
+            stride: size,
+        }
+    }
+
+    /// The pointwise part of a step.
+    fn pointwise(&self, step: usize, rows: usize, units: Range<usize>) -> Forward {
+        let problem = self.problem;
+        let (d_hidden, d_output) = (problem.d_hidden, problem.d_output);
+        let (cell, cell_next) = self.cells(step);
+        let projected = self.parts.has(Part::Projection);
+        let hidden = self.hidden(step);
+        let (hidden, hidden_next) = match projected {
+            // Nothing reads h here: masks on it act after the projection.
+            true => (
+                self.pointwise.ones(),
+                self.kept(self.unprojected, step, d_hidden),
+            ),
+            false => (
+                Rows::read(hidden.ptr, d_output),
+                Rows {
+                    ptr: self.output.wrapping_add(self.offsets[step] * d_output),
+                    stride: d_output,
+                },
+            ),
+        };
+        Forward {
+            rows,
+            units,
+            d_hidden,
+            tile: None,
+            preact: Rows::NONE,
+            gates: Rows::NONE,
+            cell,
+            cell_next,
+            raw: self.kept(self.raw, step, d_hidden),
+            normalized: self.kept(self.normalized, step, d_hidden),
+            carry_normalized: problem.carry_normalized,
+            hidden,
+            hidden_next,
+            masks: self.pointwise.masks(problem, self.offsets[step], projected),
+            peepholes: self.pointwise.peepholes,
+            clip: problem.clip,
+        }
+    }
+
+    unsafe fn project(&self, chunk: usize, share: usize) {
+        let problem = self.problem;
+        let steps = &self.chunks[chunk];
+        let first = self.offsets[steps.start];
+        let rows = self.offsets[steps.end] - first;
+        let (d_input, width) = (problem.d_input, problem.width());
+        let x = View::rows(self.parts.of(Part::Input), d_input).from_row(first);
+        let w = View::rows(self.parts.of(Part::WeightInput), width);
+        let bias = self.parts.get(Part::Bias);
+        let target = self.preact(chunk, steps.start);
+        let panels = self.columns.share(share, self.members);
+        let fill = |columns: Range<usize>, row: usize| {
+            // SAFETY: this share's own columns of a row of the chunk.
+            let target = unsafe {
+                core::slice::from_raw_parts_mut(
+                    target.from_row(row).ptr.add(columns.start),
+                    columns.len(),
+                )
+            };
+            match bias {
+                Some(bias) => target.copy_from_slice(&bias[columns]),
+                None => target.fill(0.0),
+            }
+        };
+        if self.by_rows_of_w && rows == 1 {
+            for columns in self.gate_columns(panels) {
+                fill(columns.clone(), 0);
+                let times = RowTimes {
+                    k: d_input,
+                    a: x.ptr,
+                    w,
+                    columns,
+                    out: target.ptr,
+                };
+                // SAFETY: this share's own columns.
+                unsafe { times.run(self.isa) };
+            }
+            return;
+        }
+        // SAFETY: the scratch of this share; x has these rows, w and target these columns.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            let term = Term {
+                a: x,
+                k: d_input,
+                weights: Weights::Native(w),
+            };
+            let columns = &self.columns;
+            product(
+                self.isa,
+                scratch,
+                rows,
+                &[term],
+                columns,
+                panels,
+                |panel, tile| {
+                    for row in 0..rows {
+                        for vector in 0..columns.vectors {
+                            fill(columns.of(panel, vector), row);
+                        }
+                    }
+                    write_tile(tile, columns, panel, rows, target.ptr, width, true);
+                },
+            );
+        }
+    }
+
+    /// The columns of some gate panels, gate by gate.
+    fn gate_columns(&self, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let units = self.columns.units(&panels);
+        let d_hidden = self.problem.d_hidden;
+        (0..self.columns.vectors)
+            .map(move |gate| gate * d_hidden + units.start..gate * d_hidden + units.end)
+    }
+
+    unsafe fn step(&self, chunk: usize, step: usize, share: usize) {
+        let problem = self.problem;
+        let rows = problem.counts[step];
+        let width = problem.width();
+        let panels = self.columns.share(share, self.members);
+        let preact = self.preact(chunk, step);
+        let own = self.own_preact(chunk, step);
+        let copy_preact = |columns: Range<usize>, row: usize| {
+            if own.ptr != preact.ptr {
+                // SAFETY: this share's own columns of a row of the step, in two buffers.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(
+                        preact.from_row(row).ptr.add(columns.start),
+                        own.from_row(row).ptr.add(columns.start),
+                        columns.len(),
+                    );
+                }
+            }
+        };
+
+        let mut terms = [self.term(Part::WeightHidden, self.hidden(step)); 2];
+        let full = self.parts.has(Part::PeepholeFull);
+        if full {
+            let (cell, _) = self.cells(step);
+            let cell = View {
+                ptr: cell.ptr,
+                row: cell.stride,
+                column: 1,
+            };
+            terms[1] = self.term(Part::PeepholeFull, cell);
+        }
+        let terms = &terms[..1 + usize::from(full)];
+
+        // With LN_h the product goes to rows of its own.
+        let separate = problem.norm_hidden.is_some();
+        let separate_rows = self.kept(self.preact_hidden, step, width);
+        if self.by_rows_of_w {
+            for columns in self.gate_columns(panels.clone()) {
+                let target = if separate {
+                    // SAFETY: this share's own columns of the row.
+                    unsafe {
+                        core::slice::from_raw_parts_mut(
+                            separate_rows.ptr.add(columns.start),
+                            columns.len(),
+                        )
+                    }
+                    .fill(0.0);
+                    separate_rows.ptr
+                } else {
+                    copy_preact(columns.clone(), 0);
+                    own.ptr
+                };
+                for term in terms {
+                    let Weights::Native(w) = term.weights else {
+                        unreachable!("packed weights are not read by rows")
+                    };
+                    let times = RowTimes {
+                        k: term.k,
+                        a: term.a.ptr,
+                        w,
+                        columns: columns.clone(),
+                        out: target,
+                    };
+                    // SAFETY: this share's own columns.
+                    unsafe { times.run(self.isa) };
+                }
+            }
+            if !problem.by_row() {
+                let units = self.columns.units(&panels);
+                let forward = Forward {
+                    preact: own,
+                    gates: if self.keep { own } else { self.dropped(share) },
+                    ..self.pointwise(step, rows, units)
+                };
+                // SAFETY: this share's own units.
+                unsafe { forward.run(self.isa, self.pointwise.kind, Half::Both) };
+            }
+            return;
+        }
+
+        let columns = &self.columns;
+        let finish = |panel: usize, tile| {
+            // SAFETY: this share's own panel: its columns, its units.
+            unsafe {
+                if separate {
+                    let target = separate_rows.ptr;
+                    write_tile(tile, columns, panel, rows, target, width, false);
+                } else if problem.by_row() {
+                    for row in 0..rows {
+                        for vector in 0..columns.vectors {
+                            copy_preact(columns.of(panel, vector), row);
+                        }
+                    }
+                    write_tile(tile, columns, panel, rows, own.ptr, width, true);
+                } else {
+                    let forward = Forward {
+                        tile: Some(tile),
+                        preact,
+                        gates: if self.keep { own } else { self.dropped(share) },
+                        ..self.pointwise(step, rows, columns.units(&(panel..panel + 1)))
+                    };
+                    forward.run(self.isa, self.pointwise.kind, Half::Both);
+                }
+            }
+        };
+        // SAFETY: the scratch of this share; h, c and the weights have these sizes.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            product(self.isa, scratch, rows, terms, columns, panels, finish);
+        }
+    }
+
+    /// A product with recurrent weights, packed where they are.
+    fn term(&self, part: Part, a: View) -> Term<'_> {
+        let (packed, k, width) = match part {
+            Part::WeightHidden => (
+                self.weight_hidden,
+                self.problem.d_output,
+                self.problem.width(),
+            ),
+            Part::PeepholeFull => (
+                self.peephole_full,
+                self.problem.d_hidden,
+                self.problem.width(),
+            ),
+            _ => (
+                self.projection,
+                self.problem.d_hidden,
+                self.problem.d_output,
+            ),
+        };
+        let weights = match packed {
+            Some(panels) => Weights::Packed(panels),
+            None => Weights::Native(View::rows(self.parts.of(part), width)),
+        };
+        Term { a, k, weights }
+    }
+
+    unsafe fn rows(&self, chunk: usize, step: usize, share: usize) {
+        let problem = self.problem;
+        let (d_hidden, width) = (problem.d_hidden, problem.width());
+        let rows = part(problem.counts[step], share, self.members);
+        if rows.is_empty() {
+            return;
+        }
+        let null = core::ptr::null();
+        let weight = |part| self.parts.get(part).map_or(null, |v| v.as_ptr());
+        let own = self.own_preact(chunk, step);
+        let mut preact = own;
+        if let Some(form) = problem.norm_hidden {
+            let x = self.kept(self.preact_hidden, step, width);
+            if let Some(bias) = self.parts.get(Part::BiasHidden) {
+                for row in rows.clone() {
+                    // SAFETY: this share's own rows.
+                    let x = unsafe { core::slice::from_raw_parts_mut(x.from_row(row).ptr, width) };
+                    for (x, bias) in x.iter_mut().zip(*bias) {
+                        *x += bias;
+                    }
+                }
+            }
+            // In inference the product is not needed any more.
+            preact = if self.keep { own } else { x };
+            let norm = NormForward {
+                rows: rows.clone(),
+                n: width,
+                form,
+                x,
+                base: self.preact(chunk, step),
+                gain: weight(Part::NormHiddenGain),
+                shift: weight(Part::NormHiddenShift),
+                y: preact,
+                stats: self.kept(self.stats_hidden, step, STATS),
+            };
+            // SAFETY: this share's own rows.
+            unsafe { norm.run(self.isa) };
+        }
+        // Pointwise operations count rows from their first.
+        let whole = Forward {
+            preact,
+            gates: preact,
+            ..self.pointwise(step, rows.len(), 0..d_hidden)
+        };
+        let forward = whole.from_row(rows.start);
+        // SAFETY: this share's own rows.
+        unsafe {
+            let Some(form) = problem.norm_cell else {
+                forward.run(self.isa, self.pointwise.kind, Half::Both);
+                return;
+            };
+            forward
+                .clone()
+                .run(self.isa, self.pointwise.kind, Half::Gates);
+            let norm = NormForward {
+                rows,
+                n: d_hidden,
+                form,
+                x: whole.raw,
+                base: Rows::NONE,
+                gain: weight(Part::NormCellGain),
+                shift: weight(Part::NormCellShift),
+                y: whole.normalized,
+                stats: self.kept(self.stats_cell, step, STATS),
+            };
+            norm.run(self.isa);
+            forward.run(self.isa, self.pointwise.kind, Half::Hidden);
+        }
+    }
+
+    unsafe fn out(&self, step: usize, share: usize) {
+        let problem = self.problem;
+        let rows = problem.counts[step];
+        let (d_hidden, d_output) = (problem.d_hidden, problem.d_output);
+        let offset = self.offsets[step];
+        let a = self.kept(self.unprojected, step, d_hidden);
+        let a = View {
+            ptr: a.ptr,
+            row: d_hidden,
+            column: 1,
+        };
+        let target = self.output.wrapping_add(offset * d_output);
+        let columns = &self.columns_out;
+        let panels = columns.share(share, self.members);
+        let hidden = self.hidden(step);
+        let term = self.term(Part::Projection, a);
+        let finish = |panel: usize, tile| {
+            // SAFETY: this share's own columns of h'.
+            unsafe { write_tile(tile, columns, panel, rows, target, d_output, false) };
+            if !self.pointwise.kind.masked {
+                return;
+            }
+            let mask = self.pointwise.mask(problem, Part::MaskHidden, offset);
+            let update = self.pointwise.mask(problem, Part::UpdateHidden, offset);
+            for row in 0..rows {
+                for column in columns.units(&(panel..panel + 1)) {
+                    // SAFETY: as above; masks and h have these columns.
+                    unsafe {
+                        let value = target.add(row * d_output + column);
+                        let update = *update.from_row(row).ptr.add(column);
+                        let old = *hidden.from_row(row).ptr.add(column);
+                        let new = *value * *mask.from_row(row).ptr.add(column);
+                        *value = update * new + (1.0 - update) * old;
+                    }
+                }
+            }
+        };
+        // SAFETY: the scratch of this share; h̃ and P have these sizes.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            product(self.isa, scratch, rows, &[term], columns, panels, finish);
+        }
+    }
+}

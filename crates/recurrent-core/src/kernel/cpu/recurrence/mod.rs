@@ -1,0 +1,264 @@
+//! The recurrence of the LSTM family over a whole sequence.
+//!
+//! One call runs all steps of one layer and direction. Rows are the steps of all sequences in
+//! running order: step t has `counts[t]` rows, never more than the step before, and row b of a step
+//! continues row b of the step before. Members of a gang split the hidden units (the rows, where a
+//! normalisation needs whole rows), and meet once per step:
+//! ```text
+//! forward    for chunks of steps: x·W + b           W read once, results stay in the cache
+//!            for each step:       h·R + ↑ → gates → c', h'      a panel of units at a time
+//! backward   for each step back:  ∂h = ∂z·Rᵀ → ∂z of the step before
+//!            afterwards:          ∂R, ∂W, ∂x, ∂b as one product each over all steps
+//! ```
+//! The forward of a training step keeps the activated gates and the cells; nothing that is kept is
+//! ever overwritten.
+
+mod backward;
+mod forward;
+
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+
+pub use backward::backward;
+pub use forward::forward;
+
+use super::gang;
+use super::parts::{Part, Parts};
+use super::pointwise::{Coupling, Kind, MaskRows, PeepholeRows, Rows};
+use super::product::Scratch;
+use super::simd::Isa;
+use crate::equations::layer_norm::Normalizer;
+
+/// A call without its tensors.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// I
+    pub d_input: usize,
+    /// H
+    pub d_hidden: usize,
+    /// Features of h.
+    pub d_output: usize,
+    /// How i and f follow from the gates.
+    pub coupling: Coupling,
+    /// Rows of each step, never rising.
+    pub counts: Vec<usize>,
+    /// Bound of |c̃|; infinite for none.
+    pub clip: f32,
+    /// LN_h
+    pub norm_hidden: Option<Normalizer>,
+    /// LN_c
+    pub norm_cell: Option<Normalizer>,
+    /// Whether the normalised cell is carried.
+    pub carry_normalized: bool,
+    /// Whether the output gate sees c̃ through its diagonal peephole, or c.
+    pub output_sees_new: bool,
+    /// Which masks have a row per step and sequence; the others have one per sequence.
+    pub per_step: Parts<()>,
+}
+
+impl Problem {
+    /// G·H
+    pub fn width(&self) -> usize {
+        self.coupling.gates() * self.d_hidden
+    }
+
+    /// N: rows of all steps.
+    pub fn rows(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// B: sequences.
+    pub fn batch_size(&self) -> usize {
+        self.counts[0]
+    }
+
+    /// The first row of each step, and the number of rows.
+    fn offsets(&self) -> Vec<usize> {
+        let mut offset = 0;
+        let mut offsets = Vec::with_capacity(self.counts.len() + 1);
+        offsets.push(0);
+        for count in &self.counts {
+            offset += count;
+            offsets.push(offset);
+        }
+        offsets
+    }
+
+    /// Steps that sequence b has.
+    fn steps_of(&self, b: usize) -> usize {
+        self.counts.partition_point(|&count| count > b)
+    }
+
+    /// Whether a whole row must be done before the next half of a step can begin.
+    fn by_row(&self) -> bool {
+        self.norm_hidden.is_some() || self.norm_cell.is_some()
+    }
+
+    fn kind(&self, parts: &Parts<&[f32]>) -> Kind {
+        let peepholes = [
+            Part::PeepholeFirst,
+            Part::PeepholeSecond,
+            Part::PeepholeOutput,
+        ];
+        Kind {
+            coupling: self.coupling,
+            peephole: peepholes.iter().any(|&part| parts.has(part)),
+            masked: MASKS.iter().any(|&part| parts.has(part)),
+        }
+    }
+
+    /// Threads worth calling for this problem: a share of a step should take longer than meeting the
+    /// others does.
+    pub fn members(&self) -> usize {
+        let per_step = 2 * self.batch_size() * self.width() * self.d_output;
+        let work = self.counts.len() * per_step;
+        if work < WORTH_WAKING {
+            return 1;
+        }
+        gang::available_threads()
+            .min(per_step / WORTH_MEETING)
+            .max(1)
+    }
+}
+
+/// Operations of a whole call below which no other thread is woken: some 20 µs of work.
+const WORTH_WAKING: usize = 1_000_000;
+
+/// Operations per step and thread below which meeting costs more than it saves.
+const WORTH_MEETING: usize = 30_000;
+
+/// All masks.
+const MASKS: [Part; 5] = [
+    Part::MaskCandidate,
+    Part::MaskCell,
+    Part::MaskHidden,
+    Part::UpdateCell,
+    Part::UpdateHidden,
+];
+
+/// What the forward of a training step keeps for the backward.
+#[derive(Debug, Default)]
+pub struct Tape {
+    /// Activated gates `[N, G·H]`.
+    gates: Vec<f32>,
+    /// c' `[N, H]`
+    cells: Vec<f32>,
+    /// h·R + b_h `[N, G·H]`, with LN_h.
+    preact_hidden: Vec<f32>,
+    /// Statistics of its rows.
+    stats_hidden: Vec<f32>,
+    /// c̃ `[N, H]`, with LN_c.
+    raw: Vec<f32>,
+    /// n `[N, H]`, with LN_c.
+    normalized: Vec<f32>,
+    /// Statistics of c̃'s rows.
+    stats_cell: Vec<f32>,
+    /// o ⊙ tanh(n) `[N, H]`, with a projection.
+    unprojected: Vec<f32>,
+}
+
+/// A value per member that only the member's share touches.
+struct PerMember<T>(Vec<UnsafeCell<T>>);
+
+// SAFETY: each value is reached by one share of a phase at a time, and phases are separated by
+// acquire and release operations.
+unsafe impl<T: Send> Sync for PerMember<T> {}
+
+impl<T> PerMember<T> {
+    fn new(members: usize, value: impl Fn() -> T) -> Self {
+        Self((0..members).map(|_| UnsafeCell::new(value())).collect())
+    }
+
+    /// # Safety
+    /// Called by the share `member` only, which lets go of it before the phase ends.
+    #[allow(clippy::mut_from_ref)] // see the contract
+    unsafe fn of(&self, member: usize) -> &mut T {
+        // SAFETY: by the contract of this function.
+        unsafe { &mut *self.0[member].get() }
+    }
+}
+
+/// Rows of the parts of a call that pointwise operations read.
+struct Pointwise {
+    kind: Kind,
+    peepholes: PeepholeRows,
+    masks: Parts<*const f32>,
+    /// Enough ones, and zeros, for a row of anything.
+    ones: Vec<f32>,
+    /// What absent peepholes read.
+    _zeros: Vec<f32>,
+}
+
+impl Pointwise {
+    fn new(problem: &Problem, parts: &Parts<&[f32]>) -> Self {
+        let kind = problem.kind(parts);
+        let size = problem.d_hidden.max(problem.d_output);
+        let zeros = alloc::vec![0.0; if kind.peephole { size } else { 0 }];
+        let ones = alloc::vec![1.0; if kind.masked { size } else { 0 }];
+        let or_zeros = |part| parts.get(part).map_or(zeros.as_ptr(), |v| v.as_ptr());
+        // The gates with weights may be one alone.
+        let output = or_zeros(Part::PeepholeOutput);
+        let (output_previous, output_new) = match problem.output_sees_new {
+            true => (zeros.as_ptr(), output),
+            false => (output, zeros.as_ptr()),
+        };
+        let mut masks = Parts::default();
+        for part in MASKS {
+            masks.set(part, parts.get(part).map(|mask| mask.as_ptr()));
+        }
+        Self {
+            kind,
+            peepholes: PeepholeRows {
+                shares: [
+                    or_zeros(Part::PeepholeFirst),
+                    or_zeros(Part::PeepholeSecond),
+                ],
+                output_previous,
+                output_new,
+            },
+            masks,
+            ones,
+            _zeros: zeros,
+        }
+    }
+
+    /// A mask at the step whose first row is `offset`; ones where there is none.
+    fn mask(&self, problem: &Problem, part: Part, offset: usize) -> Rows {
+        let features = match part {
+            Part::MaskHidden | Part::UpdateHidden => problem.d_output,
+            _ => problem.d_hidden,
+        };
+        match self.masks.get(part) {
+            Some(mask) if problem.per_step.has(part) => {
+                Rows::read(mask.wrapping_add(offset * features), features)
+            }
+            Some(mask) => Rows::read(*mask, features),
+            None => self.ones(),
+        }
+    }
+
+    fn ones(&self) -> Rows {
+        Rows::read(self.ones.as_ptr(), 0)
+    }
+
+    /// The masks of the pointwise operations at a step; with a projection, those on h act after it.
+    fn masks(&self, problem: &Problem, offset: usize, projected: bool) -> MaskRows {
+        if !self.kind.masked {
+            return MaskRows::NONE;
+        }
+        let mask = |part| self.mask(problem, part, offset);
+        let on_hidden = |part| if projected { self.ones() } else { mask(part) };
+        MaskRows {
+            candidate: mask(Part::MaskCandidate),
+            cell: mask(Part::MaskCell),
+            hidden: on_hidden(Part::MaskHidden),
+            update_cell: mask(Part::UpdateCell),
+            update_hidden: on_hidden(Part::UpdateHidden),
+        }
+    }
+}
+
+/// Scratch memory for each member.
+fn scratch(members: usize, rows: usize, isa: Isa) -> PerMember<Scratch> {
+    PerMember::new(members, || Scratch::new(rows, isa.lanes()))
+}

@@ -1,0 +1,237 @@
+//! The kernel of the LSTM family as an operation on tensors.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use burn::nn::LstmState;
+use burn::tensor::Tensor;
+
+use super::contract::{self, Kept, SequenceKernel};
+use super::cpu::parts::{Part, Parts};
+use super::cpu::pointwise::Coupling;
+use super::cpu::recurrence::{Problem, Tape, backward, forward};
+use super::cpu::simd::Isa;
+use crate::cell::{Preactivation, Transition};
+use crate::equations::cifg;
+use crate::equations::layer_norm::Norm;
+use crate::sequence::FusedRun;
+
+impl From<cifg::Coupling> for Coupling {
+    fn from(coupling: cifg::Coupling) -> Self {
+        match coupling {
+            cifg::Coupling::Independent => Self::Independent,
+            cifg::Coupling::InputFromForget => Self::InputFromForget,
+            cifg::Coupling::ForgetFromInput => Self::ForgetFromInput,
+            cifg::Coupling::CappedInput => Self::CappedInput,
+        }
+    }
+}
+
+/// Peepholes of a cell.
+#[derive(Debug, Clone, Default)]
+pub struct Peepholes {
+    /// v of the gates with weights, in packed order, each `[H]`.
+    pub shares: [Option<Tensor<1>>; 2],
+    /// v_o `[H]`
+    pub output: Option<Tensor<1>>,
+    /// Whether the output gate sees c̃ (or c).
+    pub output_sees_new: bool,
+    /// V of all gates on c `[H, G·H]`.
+    pub full: Option<Tensor<2>>,
+}
+
+/// Runs a cell of the LSTM family.
+///
+/// # Arguments
+/// * `extra_bias` - `[G·H]`, added to the pre-activations
+pub fn run(
+    call: FusedRun<'_, LstmState<2>>,
+    preact: &Preactivation,
+    transition: &Transition,
+    coupling: Coupling,
+    peepholes: Peepholes,
+    extra_bias: Option<Tensor<1>>,
+) -> (Tensor<2>, LstmState<2>) {
+    let d_hidden = preact.width() / coupling.gates();
+    let d_output = transition.d_output(d_hidden);
+    let mut parts = Parts::default();
+    let norm_hidden = preact.norm_hidden.as_ref();
+    // Without LN_h, its bias is one among the others.
+    let (inner_bias, outer_bias) = match norm_hidden {
+        Some(_) => (preact.hidden.bias.clone(), None),
+        None => (None, preact.hidden.bias.clone()),
+    };
+    let outer_bias = sum(outer_bias, extra_bias);
+    if preact.norm_input.is_some() {
+        let projected = preact.from_input(call.rows);
+        let projected = match outer_bias {
+            Some(bias) => projected + bias.unsqueeze(),
+            None => projected,
+        };
+        set(&mut parts, Part::Input, Some(projected));
+    } else {
+        let bias = sum(
+            sum(preact.bias.clone(), preact.input.bias.clone()),
+            outer_bias,
+        );
+        set(&mut parts, Part::Input, Some(call.rows));
+        set(
+            &mut parts,
+            Part::WeightInput,
+            Some(preact.input.weight.clone()),
+        );
+        set(&mut parts, Part::Bias, bias);
+    }
+    set(
+        &mut parts,
+        Part::WeightHidden,
+        Some(preact.hidden.weight.clone()),
+    );
+    set(&mut parts, Part::BiasHidden, inner_bias);
+    set(&mut parts, Part::Cell, Some(call.state.cell));
+    set(&mut parts, Part::Hidden, Some(call.state.hidden));
+    let [first, second] = peepholes.shares;
+    set(&mut parts, Part::PeepholeFirst, first);
+    set(&mut parts, Part::PeepholeSecond, second);
+    set(&mut parts, Part::PeepholeOutput, peepholes.output);
+    set(&mut parts, Part::PeepholeFull, peepholes.full);
+    set(&mut parts, Part::Projection, transition.projection.clone());
+    let weights = |norm: Option<&Norm>| {
+        norm.map_or((None, None), |norm| (norm.gain.clone(), norm.shift.clone()))
+    };
+    let (gain, shift) = weights(norm_hidden);
+    set(&mut parts, Part::NormHiddenGain, gain);
+    set(&mut parts, Part::NormHiddenShift, shift);
+    let norm_cell = transition.norm_cell.as_ref();
+    let (gain, shift) = weights(norm_cell);
+    set(&mut parts, Part::NormCellGain, gain);
+    set(&mut parts, Part::NormCellShift, shift);
+
+    let mut per_step = Parts::default();
+    let masks = call.masks;
+    for (part, mask) in [
+        (Part::MaskCandidate, masks.candidate),
+        (Part::MaskCell, masks.cell),
+        (Part::MaskHidden, masks.hidden),
+        (Part::UpdateCell, masks.update_cell),
+        (Part::UpdateHidden, masks.update_hidden),
+    ] {
+        if let Some(mask) = mask {
+            per_step.set(part, mask.per_step.then_some(()));
+            set(&mut parts, part, Some(mask.rows));
+        }
+    }
+
+    let problem = Problem {
+        d_input: preact.d_input(),
+        d_hidden,
+        d_output,
+        coupling,
+        counts: call.counts.to_vec(),
+        clip: transition.clip.map_or(f32::INFINITY, |clip| clip as f32),
+        norm_hidden: norm_hidden.map(|norm| norm.normalizer),
+        norm_cell: norm_cell.map(|norm| norm.normalizer),
+        carry_normalized: transition.carry_normalized,
+        output_sees_new: peepholes.output_sees_new,
+        per_step,
+    };
+    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let (tensors, which) = parts.into_list();
+    let kernel = Arc::new(LstmKernel { problem, which });
+    let flat = contract::run(tensors, kernel);
+
+    let output_end = rows * d_output;
+    let hidden_end = output_end + batch * d_output;
+    let piece = |from: usize, to: usize, features: usize| {
+        flat.clone()
+            .slice(from..to)
+            .reshape([(to - from) / features, features])
+    };
+    let output = piece(0, output_end, d_output);
+    let state = LstmState {
+        cell: piece(hidden_end, hidden_end + batch * d_hidden, d_hidden),
+        hidden: piece(output_end, hidden_end, d_output),
+    };
+    (output, state)
+}
+
+fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}
+
+fn set<const D: usize>(
+    parts: &mut Parts<burn::backend::DispatchTensor>,
+    part: Part,
+    tensor: Option<Tensor<D>>,
+) {
+    parts.set(part, tensor.map(Tensor::into_dispatch));
+}
+
+/// A call of the recurrence: the problem, and which tensors it comes with.
+#[derive(Debug)]
+struct LstmKernel {
+    problem: Problem,
+    which: Parts<()>,
+}
+
+impl LstmKernel {
+    fn parts<'a>(&self, tensors: &[&'a [f32]]) -> Parts<&'a [f32]> {
+        Parts::from_list(tensors.iter().copied(), self.which.clone())
+    }
+}
+
+impl SequenceKernel for LstmKernel {
+    fn output_len(&self) -> usize {
+        let problem = &self.problem;
+        let batch = problem.batch_size();
+        (problem.rows() + batch) * problem.d_output + batch * problem.d_hidden
+    }
+
+    fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>) {
+        let parts = self.parts(tensors);
+        let members = self.problem.members();
+        let (output, tape) = forward(Isa::best(), members, &self.problem, &parts, keep);
+        (output, tape.map(|tape| Box::new(tape) as Kept))
+    }
+
+    fn backward(
+        &self,
+        tensors: &[&[f32]],
+        kept: &Kept,
+        output: &[f32],
+        grad: &[f32],
+        wanted: &[bool],
+    ) -> Vec<Option<Vec<f32>>> {
+        let parts = self.parts(tensors);
+        let tape: &Tape = kept.downcast_ref().expect("the tape of this kernel");
+        let mut wanted = wanted.iter();
+        let mut asked = Parts::default();
+        // In the order of the tensors.
+        for part in Part::ALL {
+            if self.which.has(part) {
+                let wanted = wanted.next().copied().unwrap_or(false);
+                asked.set(part, wanted.then_some(()));
+            }
+        }
+        let members = self.problem.members();
+        let mut grads = backward(
+            Isa::best(),
+            members,
+            &self.problem,
+            &parts,
+            tape,
+            output,
+            grad,
+            &asked,
+        );
+        Part::ALL
+            .into_iter()
+            .filter(|&part| self.which.has(part))
+            .map(|part| grads.take(part))
+            .collect()
+    }
+}

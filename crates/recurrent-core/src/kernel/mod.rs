@@ -1,0 +1,101 @@
+//! Level 3, fused: a whole sequence in one operation, with hand-written gradients.
+//!
+//! ```text
+//! sequence/          asks for a kernel, or runs the composed scan
+//!     ↓
+//! contract           one operation on tensors: SequenceKernel in, one tensor out, one autodiff node
+//!     ↓
+//! flex, ndarray      tensors to slices and back
+//!     ↓
+//! cpu/               slices in, slices out: vectors, panels, threads; knows nothing of Burn
+//! ```
+//! The composed scan is the reference; what a kernel may differ in is rounding.
+
+#[cfg(feature = "kernel")]
+mod autodiff;
+#[cfg(feature = "kernel")]
+pub mod contract;
+#[cfg(feature = "kernel")]
+pub mod cpu;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(feature = "kernel")]
+pub mod lstm;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+
+use alloc::string::String;
+
+use burn::serde::{Deserialize, Serialize};
+use burn::tensor::{DType, Device};
+use thiserror::Error;
+
+/// How a sequence is run.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(crate = "burn::serde")]
+pub enum Strategy {
+    /// A fused kernel where there is one for the cell, the device and the type of numbers; the
+    /// composed scan otherwise. [`unfused`] gives the reason.
+    #[default]
+    Auto,
+    /// Tensor operations, step by step, differentiated by Burn.
+    Composed,
+    /// A fused kernel, or a panic that says why there is none.
+    Fused,
+}
+
+/// Why a sequence is run by the composed scan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unfused {
+    /// The cell has options that no kernel knows.
+    #[error("there is no fused kernel for {0}")]
+    Cell(&'static str),
+    /// The device has no kernels in this build.
+    #[error(
+        "there are no fused kernels for {device} in this build: they come with the features \
+         `flex` and `ndarray` of the recurrent crates"
+    )]
+    Device {
+        /// What the device calls itself.
+        device: String,
+    },
+    /// Kernels compute in f32.
+    #[error("there are fused kernels for f32 only, the input is {got:?}")]
+    DType {
+        /// The type of the input.
+        got: DType,
+    },
+}
+
+/// Why kernels cannot run on a device with a type of numbers, if they cannot.
+pub fn unfused(device: &Device, dtype: DType) -> Option<Unfused> {
+    if !has_kernels(device) {
+        return Some(Unfused::Device {
+            device: alloc::format!("{:?}", device.clone().inner()),
+        });
+    }
+    (dtype != DType::F32).then_some(Unfused::DType { got: dtype })
+}
+
+/// Whether the device's backend is one of those the contract is implemented for.
+fn has_kernels(device: &Device) -> bool {
+    #[cfg(feature = "kernel")]
+    {
+        use burn::backend::DispatchDevice;
+
+        let inner = device.clone().inner();
+        #[allow(unreachable_patterns)] // where these are all the backends there are
+        match inner.as_dispatch() {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => true,
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => true,
+            _ => false,
+        }
+    }
+    #[cfg(not(feature = "kernel"))]
+    {
+        let _ = device;
+        false
+    }
+}

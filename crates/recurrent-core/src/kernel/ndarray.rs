@@ -1,0 +1,38 @@
+//! Slices of NdArray tensors.
+#![allow(deprecated)] // upstream has deprecated the backend; it is supported here
+
+use alloc::sync::Arc;
+
+use burn::backend::NdArray;
+use burn::backend::ndarray::NdArrayTensor;
+use burn::backend::tensor::FloatTensor;
+
+use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_slices};
+
+impl SliceBackend for NdArray {
+    fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        match tensor {
+            NdArrayTensor::F32(storage) if storage.view().as_slice().is_none() => {
+                let values = storage.into_owned();
+                NdArrayTensor::from(values.as_standard_layout().into_owned().into_shared())
+            }
+            other => other,
+        }
+    }
+
+    fn as_slice(tensor: &FloatTensor<Self>) -> &[f32] {
+        match tensor {
+            NdArrayTensor::F32(storage) => {
+                let view = storage.view();
+                view.to_slice().expect("a contiguous tensor")
+            }
+            other => panic!("a kernel was given {other:?}, expected f32"),
+        }
+    }
+}
+
+impl KernelBackend for NdArray {
+    fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
+        run_slices::<Self>(tensors, &*kernel)
+    }
+}

@@ -1,0 +1,147 @@
+//! A run handed to a fused kernel.
+
+use alloc::string::ToString;
+
+use burn::tensor::{DType, Device, Tensor};
+
+use super::plan::Plan;
+use crate::cell::Step;
+use crate::equations::dropout::{Mask, Masks, StepMasks};
+use crate::kernel::{Strategy, Unfused, unfused};
+
+/// A mask in running order.
+#[derive(Debug, Clone)]
+pub struct FusedMask {
+    /// `[N, features]` with `per_step`, `[B, features]` otherwise.
+    pub rows: Tensor<2>,
+    /// Whether each step has rows of its own.
+    pub per_step: bool,
+}
+
+/// The masks of a run in running order, see [`Masks`].
+#[derive(Debug, Clone, Default)]
+pub struct FusedMasks {
+    /// On h'.
+    pub hidden: Option<FusedMask>,
+    /// On c'.
+    pub cell: Option<FusedMask>,
+    /// On g.
+    pub candidate: Option<FusedMask>,
+    /// Share of the new h'.
+    pub update_hidden: Option<FusedMask>,
+    /// Share of the new c'.
+    pub update_cell: Option<FusedMask>,
+    /// On z.
+    pub adapt: Option<FusedMask>,
+}
+
+/// All steps of a run. Rows are in running order: step t has `counts[t]` of them, never more than the
+/// step before, and row b of a step continues row b of the step before.
+#[derive(Debug, Clone)]
+pub struct FusedRun<'a, S> {
+    /// `[N, d_input]`
+    pub rows: Tensor<2>,
+    /// The initial state, in running order.
+    pub state: S,
+    /// Rows of each step.
+    pub counts: &'a [usize],
+    /// Masks.
+    pub masks: FusedMasks,
+}
+
+/// Whether a run is fused.
+///
+/// # Panics
+/// If it is to be and cannot be.
+#[track_caller]
+pub(super) fn is_fused<C: Step>(
+    cell: &C,
+    strategy: Strategy,
+    device: &Device,
+    dtype: DType,
+) -> bool {
+    if strategy == Strategy::Composed {
+        return false;
+    }
+    match reason(cell, device, dtype) {
+        None => true,
+        Some(reason) => {
+            assert!(
+                strategy != Strategy::Fused,
+                "the strategy is Fused, but {}",
+                reason.to_string(),
+            );
+            false
+        }
+    }
+}
+
+/// Why a cell cannot be run by a kernel, if it cannot.
+pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfused> {
+    unfused(device, dtype).or_else(|| cell.kernel().err())
+}
+
+/// Runs a kernel over the rows of a plan.
+#[cfg(feature = "kernel")]
+pub(super) fn run_fused<C: Step>(
+    cell: &C,
+    rows: Tensor<2>,
+    state: C::State,
+    masks: &Masks,
+    plan: &Plan,
+) -> (Tensor<2>, C::State) {
+    let rows_of = |mask: &Option<Mask>| mask.as_ref().map(|mask| plan.mask_rows(mask));
+    let counts = plan.counts();
+    let (output, state) = cell.run_fused(FusedRun {
+        rows,
+        state: plan.sort(state),
+        counts: &counts,
+        masks: FusedMasks {
+            hidden: rows_of(&masks.hidden),
+            cell: rows_of(&masks.cell),
+            candidate: rows_of(&masks.candidate),
+            update_hidden: rows_of(&masks.update_hidden),
+            update_cell: rows_of(&masks.update_cell),
+            adapt: rows_of(&masks.adapt),
+        },
+    });
+    (output, plan.unsort(state))
+}
+
+/// One step from the raw input, by a kernel where the strategy says so.
+///
+/// # Panics
+/// As [`Step::step_once`]; also if the strategy is [`Strategy::Fused`] and there is no kernel.
+#[track_caller]
+pub fn step<C: Step>(
+    cell: &C,
+    input: Tensor<2>,
+    state: C::State,
+    masks: &StepMasks,
+    strategy: Strategy,
+) -> (Tensor<2>, C::State) {
+    if !is_fused(cell, strategy, &input.device(), input.dtype()) {
+        return cell.step_once(input, state, masks);
+    }
+    cell.check_step(&input, &state);
+    let [batch_size, _] = input.dims();
+    let rows_of = |mask: &Option<Tensor<2>>| {
+        mask.clone().map(|rows| FusedMask {
+            rows,
+            per_step: false,
+        })
+    };
+    cell.run_fused(FusedRun {
+        rows: input,
+        state,
+        counts: &[batch_size],
+        masks: FusedMasks {
+            hidden: rows_of(&masks.hidden),
+            cell: rows_of(&masks.cell),
+            candidate: rows_of(&masks.candidate),
+            update_hidden: rows_of(&masks.update_hidden),
+            update_cell: rows_of(&masks.update_cell),
+            adapt: rows_of(&masks.adapt),
+        },
+    })
+}
