@@ -86,6 +86,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod models;
+pub mod problems;
 pub mod progress;
 pub mod report;
 pub mod tasks;
