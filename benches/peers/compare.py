@@ -26,21 +26,13 @@ from peers import EAGER, PIP
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-INFERENCE = [
-    (1, 1000, 128, 128), (1, 1000, 256, 256), (1, 500, 512, 512), (1, 200, 1024, 1024),
-    (1, 100, 2048, 2048), (8, 100, 256, 256), (32, 50, 128, 128), (32, 50, 512, 512),
-    (64, 35, 1024, 1024), (20, 70, 400, 1150),
-]  # fmt: skip
-TRAINING = [
-    (1, 100, 128, 128), (1, 100, 512, 512), (10, 500, 10, 256), (32, 50, 128, 128),
-    (32, 50, 512, 512), (64, 35, 1024, 1024), (20, 70, 400, 1150),
-]  # fmt: skip
-STEP = [(1, 1, 128, 128), (1, 1, 512, 512)]
-CASES = {"inference": INFERENCE, "training": TRAINING, "step": STEP}
-VARIANTS = [(32, 50, 256, 256), (1, 100, 128, 128)]
+MODES = ("inference", "training", "step")
 MEMORY = (64, 35, 1024, 1024)
 LINEARITY_SIZE = 64
 LINEARITY = [100, 1000, 10_000]
+
+# Threads of the other side go on spinning for a moment after their last call.
+PAUSE = 0.05
 
 OURS = ("lstm", "burn::nn::Lstm")
 SECTIONS = ("grid", "variants", "memory", "linearity")
@@ -118,6 +110,7 @@ class Session:
         for number in range(self.args.rounds):
             note(f"{mode} {shape}, round {number + 1} of {self.args.rounds}", self.args.quiet)
             for model in models:
+                time.sleep(PAUSE)
                 side = peers if model in ("torch", "onnxruntime", *EAGER) else ours
                 answers[model].append(side.ask(mode, shape, model))
         return [summed_up(model, mode, shape, rounds) for model, rounds in answers.items()]
@@ -169,13 +162,15 @@ def geometric_mean(values):
     return math.exp(statistics.fmean(map(math.log, values))) if values else None
 
 
-def grid(session, cases):
+def grid(session, modes, cases):
     ours, peers = session.ours(), session.peers()
     versions = ours.hello, peers.hello
     rows, lines, ratios = [], [], {}
-    for mode, shapes in cases.items():
+    for mode in modes:
         others = ["torch"] if mode == "training" else ["torch", "onnxruntime"]
-        for shape in shapes:
+        for shape in cases or ours.hello["cases"][mode]:
+            # Other sizes than those of the catalogue hold in every mode.
+            shape = (shape[0], 1, *shape[2:]) if mode == "step" else tuple(shape)
             found = session.in_turn(ours, peers, mode, shape, [*OURS, *others])
             rows += found
             by_model = {row["model"]: row for row in found}
@@ -197,10 +192,10 @@ def grid(session, cases):
     return rows, versions
 
 
-def variants(session, shapes):
+def variants(session, cases):
     ours, peers = session.ours(), session.peers()
     rows, lines, factors = [], [], []
-    for shape in shapes:
+    for shape in cases or ours.hello["variants"]:
         pairs = [(eager, model) for eager, (_, model) in EAGER.items()]
         models = [name for pair in pairs for name in pair]
         found = session.in_turn(ours, peers, "training", shape, models)
@@ -297,8 +292,8 @@ def arguments():
         help="these in place of the built-in cases, in the grid, the variants and for memory",
     )  # fmt: skip
     parser.add_argument(
-        "--modes", nargs="+", choices=list(CASES), default=list(CASES), metavar="MODE",
-        help=f"modes of the grid: {', '.join(CASES)} (default: all)",
+        "--modes", nargs="+", choices=MODES, default=MODES, metavar="MODE",
+        help=f"modes of the grid: {', '.join(MODES)} (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--lengths", nargs="+", type=positive, default=LINEARITY, metavar="T",
@@ -335,25 +330,21 @@ def main():
         "command": " ".join(["compare.py", *sys.argv[1:]]),
         "threads": args.threads, "rounds": args.rounds, "budget": args.budget,
     }  # fmt: skip
-    # A sequence of one step is timed as such; other sizes of --cases hold in every mode.
-    steps_of = lambda mode, shape: (shape[0], 1, *shape[2:]) if mode == "step" else shape
     if "grid" in args.sections:
-        cases = {
-            mode: [steps_of(mode, shape) for shape in args.cases or CASES[mode]]
-            for mode in args.modes
-        }
-        record["grid"], (ours, peers) = grid(session, cases)
+        record["grid"], (ours, peers) = grid(session, args.modes, args.cases)
         record["ours"], record["peers"] = ours, peers
     if "variants" in args.sections:
-        record["variants"] = variants(session, args.cases or VARIANTS)
+        record["variants"] = variants(session, args.cases)
     if "memory" in args.sections:
         record["memory"] = memory(session, (args.cases or [MEMORY])[0])
     if "linearity" in args.sections:
         record["linearity"] = linearity(session, args.lengths)
-    if "ours" not in record:
-        program = session.ours()
-        record["ours"] = program.hello
-        program.close()
+    for side, start in [("ours", session.ours), ("peers", session.peers)]:
+        # Versions and machine, where the grid has not told them.
+        if side not in record and (side == "ours" or set(args.sections) != {"linearity"}):
+            program = start()
+            record[side] = program.hello
+            program.close()
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -70,8 +70,9 @@ pub fn measure(
     let largest_difference = match (workload(LSTM), workload(BURN_NN)) {
         (Some((_, ours)), Some((_, reference))) => {
             let difference = ours.result().difference(&reference.result());
-            // Not a number is a mismatch as well.
-            if !(difference.relative <= TOLERANCE) {
+            // Not so if it is not a number.
+            let agree = difference.relative <= TOLERANCE;
+            if !agree {
                 return Err(Mismatch {
                     problem: ours.problem(),
                     got: difference.relative,

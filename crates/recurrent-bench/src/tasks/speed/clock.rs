@@ -130,7 +130,7 @@ pub fn steps_within(budget: Duration, seconds_per_step: f64, most: usize) -> usi
     let allowed = || LADDER.into_iter().filter(|steps| *steps <= most);
     allowed()
         .find(fits)
-        .or_else(|| allowed().last())
+        .or_else(|| allowed().next_back())
         .unwrap_or(most)
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A line is `MODE B T I H [MODEL]`, such as `inference 32 50 128 128` or
 //! `training 32 50 256 256 GalLSTM`; without a model it is our plain LSTM. The answer is a
-//! [`Row`] of one batch of calls, or `{"error": "…"}`. The first line of all tells the machine and
-//! the version of Burn. A runner can so time other libraries in turn with this one, round by round,
+//! [`Row`] of one batch of calls, or `{"error": "…"}`. The first line of all tells the machine,
+//! the version of Burn and the catalogue of [`problems`], so that a runner needs no list of its own. A runner can so time other libraries in turn with this one, round by round,
 //! without starting either again.
 //!
 //! The models of a case stay between its lines, with what they have allocated and compiled; a line
@@ -21,7 +21,7 @@ use super::clock::{self, Times};
 use super::record::Row;
 use super::subject::{LSTM, Subject, Workload, subjects};
 use crate::cli::{ChoiceError, choose};
-use crate::problems::{Mode, Problem, ProblemError, Shape};
+use crate::problems::{self, Mode, Problem, ProblemError, Shape};
 use crate::report::Header;
 
 /// A line is not a case.
@@ -97,6 +97,12 @@ impl Server<'_> {
             "build": header.build,
             "git_commit": header.git_commit,
             "device": self.device_name,
+            "cases": {
+                "inference": listed(&problems::INFERENCE),
+                "training": listed(&problems::TRAINING),
+                "step": listed(&problems::STEP),
+            },
+            "variants": listed(&problems::VARIANTS),
         });
         answer(&mut output, &hello)?;
         let mut running: Vec<Running> = Vec::new();
@@ -151,6 +157,12 @@ impl Server<'_> {
             context: None,
         })
     }
+}
+
+/// The sizes in the order in which a line has them.
+fn listed(shapes: &[Shape]) -> Vec<[usize; 4]> {
+    let sizes = |s: &Shape| [s.batch_size, s.seq_length, s.d_input, s.d_hidden];
+    shapes.iter().map(sizes).collect()
 }
 
 /// A call to warm up, as the other library had the caches, then calls for `budget`.
@@ -216,6 +228,7 @@ mod tests {
             .collect();
         assert_eq!(answers.len(), 5, "{text}");
         assert!(answers[0]["machine"].is_object());
+        assert_eq!(answers[0]["cases"]["step"][0], json!([1, 1, 128, 128]));
         assert_eq!(answers[1]["model"], LSTM);
         assert_eq!(answers[1]["mode"], "inference");
         assert!(answers[1]["ms_median"].as_f64().unwrap() > 0.0);

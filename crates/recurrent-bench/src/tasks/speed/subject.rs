@@ -64,12 +64,14 @@ pub fn subjects() -> Vec<Subject> {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one per row
 enum Net {
     Burn(nn::Lstm),
     Ours(Recurrent),
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // moved once per step, where a box would be an allocation
 enum Carried {
     Burn(LstmState<2>),
     Ours(StackState),
