@@ -296,6 +296,12 @@ fn quick_start(config: RecurrentConfig) -> RecurrentConfig {
         RecurrentConfig::LayerNormLstm(config) => {
             RecurrentConfig::LayerNormLstm(config.with_hidden_initializer(None))
         }
+        RecurrentConfig::AdaptiveLstm(config) => {
+            let bound = (config.d_hidden as f64).powf(-0.5);
+            let (min, max) = (-bound, bound);
+            let uniform = nn::Initializer::Uniform { min, max };
+            RecurrentConfig::AdaptiveLstm(config.with_initializer(Some(uniform)))
+        }
         config => config,
     }
 }
