@@ -76,6 +76,11 @@ impl Backend {
         }
     }
 
+    /// Whether the backend computes on the processor: its memory is the one this program reads.
+    pub const fn is_processor(self) -> bool {
+        matches!(self, Self::Flex | Self::NdArray | Self::Cpu)
+    }
+
     /// Whether this program was built with the backend.
     pub const fn is_compiled_in(self) -> bool {
         match self {

@@ -4,6 +4,8 @@
 //! `cargo run --release --example NAME -- OPTIONS`. All of them take the same basic options, run on
 //! any compiled-in device, show their progress on the terminal and write the same kinds of files.
 //!
+//! - [`models`] and [`problems`]: what is compared, and the sizes on which speed is measured;
+//! - [`tasks`]: the experiments themselves;
 //! - [`cli`]: the options every experiment understands, and the choice of models by name;
 //! - [`device`]: from `--device cuda:1` to an open Burn device;
 //! - [`progress`]: the progress bar, and stopping cleanly on Ctrl-C;
@@ -86,6 +88,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod models;
+pub mod problems;
 pub mod progress;
 pub mod report;
 pub mod tasks;

@@ -34,7 +34,12 @@ impl Progress {
 
     /// Shows which model and which seed is running.
     pub fn start(&self, model: &str, seed: u64) {
-        self.bar.set_message(format!("{model}, seed {seed}"));
+        self.show(format!("{model}, seed {seed}"));
+    }
+
+    /// Shows what is running, for experiments whose runs are not a model and a seed.
+    pub fn show(&self, what: impl Into<String>) {
+        self.bar.set_message(what.into());
         // The first run can be long: show the bar at once.
         self.bar.tick();
     }

@@ -42,6 +42,7 @@ pub struct BarChart {
     markers: Option<Markers>,
     line: Option<Line>,
     precision: Option<usize>,
+    explanation: Option<String>,
     notes: Vec<String>,
 }
 
@@ -78,6 +79,7 @@ impl BarChart {
             markers: None,
             line: None,
             precision: None,
+            explanation: None,
             notes: Vec::new(),
         }
     }
@@ -124,6 +126,13 @@ impl BarChart {
     #[must_use]
     pub fn precision(mut self, decimals: usize) -> Self {
         self.precision = Some(decimals);
+        self
+    }
+
+    /// Says what a bar is, where it is not the mean of runs: in place of the note that says so.
+    #[must_use]
+    pub fn explanation(mut self, text: impl Into<String>) -> Self {
+        self.explanation = Some(text.into());
         self
     }
 
@@ -206,8 +215,16 @@ impl BarChart {
 
     /// The notes, with the explanation of the bars in front.
     fn all_notes(&self) -> Vec<String> {
+        let explanation = self.explanation.clone();
+        [explanation.unwrap_or_else(|| self.explanation_of_runs())]
+            .into_iter()
+            .chain(self.notes.clone())
+            .collect()
+    }
+
+    fn explanation_of_runs(&self) -> String {
         let counts = || self.summaries().map(|summary| summary.values.len());
-        let explanation = match (counts().min(), counts().max()) {
+        match (counts().min(), counts().max()) {
             (_, Some(1)) => "Each bar is a single run.".to_string(),
             (Some(low), Some(high)) => {
                 let runs = if low == high {
@@ -218,11 +235,7 @@ impl BarChart {
                 format!("Bars: mean of {runs} runs. Whiskers: ± 1 sample standard deviation.")
             }
             _ => String::new(),
-        };
-        [explanation]
-            .into_iter()
-            .chain(self.notes.clone())
-            .collect()
+        }
     }
 
     /// The number beside a bar.

@@ -1,0 +1,126 @@
+//! How fast the models are, against `burn::nn::Lstm` and against the machine.
+//!
+//! - [`subject`]: what is timed, and one call of it;
+//! - [`clock`]: rounds over the rows of a case, each row once per round, and their medians;
+//! - [`limits`]: the largest matrix product and the fastest read of memory on the same device;
+//! - [`record`]: the rows as JSON and CSV;
+//! - [`tables`]: the rows as tables for the terminal and as a chart;
+//! - [`serve`]: one case per line of standard input, for a runner that times other libraries in
+//!   turn with this one.
+//!
+//! A call ends when the device has finished, so that on a GPU the work is timed and not its launch.
+//! Rows of a case take turns: a machine that slows down for a while slows down all of them.
+
+pub mod clock;
+pub mod limits;
+pub mod record;
+pub mod serve;
+pub mod subject;
+pub mod tables;
+
+use burn::tensor::Device;
+use thiserror::Error;
+
+use crate::problems::Problem;
+use clock::{Rounds, Times};
+use subject::{BURN_NN, LSTM, Subject, Workload};
+
+/// How the sequence is run. Every model runs as the library chooses.
+pub const STRATEGY: &str = "auto";
+
+/// Largest difference between our LSTM and `burn::nn::Lstm`, relative to the largest value, that
+/// is taken for rounding. Wrong gates differ by tens of percent; products in reduced precision, as
+/// GPUs may choose them, by less than this.
+pub const TOLERANCE: f64 = 1e-2;
+
+/// Our LSTM and `burn::nn::Lstm` do not compute the same.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error(
+    "{problem}: lstm and burn::nn::Lstm differ by {got:.1e} of the largest value; \
+     expected at most {TOLERANCE:.0e}, so their times cannot be compared"
+)]
+pub struct Mismatch {
+    /// The case.
+    pub problem: Problem,
+    /// The difference, relative to the largest value.
+    pub got: f64,
+}
+
+/// Times of the rows of one case.
+#[derive(Debug)]
+pub struct Measured {
+    /// One entry per row, in the order of the rows.
+    pub times: Vec<Times>,
+    /// The largest difference between our LSTM and `burn::nn::Lstm` with the same weights, if both
+    /// are rows: of the outputs and, in training, of the gradient of the input.
+    pub largest_difference: Option<f64>,
+}
+
+/// Runs every row once, compares the outputs where there is a reference, and times the rows in turn.
+///
+/// # Errors
+/// A [`Mismatch`] if our LSTM and `burn::nn::Lstm` do not compute the same.
+pub fn measure(
+    rows: &mut [(Subject, Workload)],
+    rounds: &Rounds,
+    go_on: impl Fn() -> bool,
+) -> Result<Measured, Mismatch> {
+    let first: Vec<f64> = rows.iter_mut().map(|(_, row)| clock::call(row)).collect();
+    let workload = |name| rows.iter().find(|(subject, _)| subject.name == name);
+    let largest_difference = match (workload(LSTM), workload(BURN_NN)) {
+        (Some((_, ours)), Some((_, reference))) => {
+            let difference = ours.result().difference(&reference.result());
+            // Not so if it is not a number.
+            let agree = difference.relative <= TOLERANCE;
+            if !agree {
+                return Err(Mismatch {
+                    problem: ours.problem(),
+                    got: difference.relative,
+                });
+            }
+            Some(difference.largest)
+        }
+        _ => None,
+    };
+    let mut workloads: Vec<&mut Workload> = rows.iter_mut().map(|(_, row)| row).collect();
+    let times = clock::interleave(&mut workloads, first, rounds, go_on);
+    Ok(Measured {
+        times,
+        largest_difference,
+    })
+}
+
+/// The workloads of `subjects` on one problem, all with the same input.
+pub fn workloads(
+    subjects: &[Subject],
+    problem: Problem,
+    seed: u64,
+    device: &Device,
+) -> Vec<(Subject, Workload)> {
+    let workload = |subject: &Subject| Workload::new(*subject, problem, seed, device);
+    subjects
+        .iter()
+        .map(|subject| (*subject, workload(subject)))
+        .collect()
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::problems::{Mode, Shape};
+    use subject::subjects;
+
+    #[test]
+    fn all_subjects_run_and_the_reference_agrees() {
+        let device = Device::flex();
+        for mode in Mode::ALL {
+            let problem = Problem::new(mode, Shape::new(2, 3, 5, 8));
+            let mut rows = workloads(&subjects(), problem, 1, &device);
+            let rounds = Rounds::exactly(1);
+            let measured = measure(&mut rows, &rounds, || true).unwrap();
+            assert_eq!(measured.times.len(), subjects().len());
+            let difference = measured.largest_difference.unwrap();
+            assert!(difference < 1e-5, "{problem}: {difference}");
+        }
+    }
+}
