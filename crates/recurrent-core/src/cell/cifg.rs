@@ -26,9 +26,7 @@ impl Step for CifgLstmCell {
     packed_sizes!(|cell| cell.coupling.layout().len());
     family_kernel!(
         |cell| check: Ok(()),
-        coupling: cell.coupling.into(),
-        peepholes: Default::default(),
-        extra_bias: None
+        variant: crate::kernel::lstm::Variant::new(cell.coupling)
     );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {

@@ -28,9 +28,7 @@ impl Step for LstmCell {
     packed_sizes!(|cell| 4);
     family_kernel!(
         |_cell| check: Ok(()),
-        coupling: crate::equations::cifg::Coupling::Independent.into(),
-        peepholes: Default::default(),
-        extra_bias: None
+        variant: crate::kernel::lstm::Variant::new(crate::equations::cifg::Coupling::Independent)
     );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {

@@ -94,11 +94,10 @@ use packed_sizes;
 ///
 /// # Arguments
 /// * `check` - whether the kernel knows the cell's options
-/// * `coupling`, `peepholes` - of the kernel, from the cell
-/// * `extra_bias` - added to the pre-activations
+/// * `variant` - what the cell has beside those two
 #[cfg(feature = "kernel")]
 macro_rules! family_kernel {
-    (|$cell:ident| check: $check:expr, coupling: $coupling:expr, peepholes: $peepholes:expr, extra_bias: $extra_bias:expr) => {
+    (|$cell:ident| check: $check:expr, variant: $variant:expr) => {
         fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
             #[allow(unused_variables)] // for cells without options
             let $cell = self;
@@ -111,14 +110,7 @@ macro_rules! family_kernel {
         ) -> (burn::tensor::Tensor<2>, Self::State) {
             #[allow(unused_variables)]
             let $cell = self;
-            crate::kernel::lstm::run(
-                run,
-                &self.preact,
-                &self.transition,
-                $coupling,
-                $peepholes,
-                $extra_bias,
-            )
+            crate::kernel::lstm::run(run, &self.preact, &self.transition, $variant)
         }
     };
 }

@@ -8,11 +8,13 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, packed_sizes};
+use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::equations::mogrifier::gate;
 use crate::gates::Gate;
+#[cfg(feature = "kernel")]
+use crate::kernel::Unfused;
 
 /// The matrix of one round.
 #[derive(Debug, Clone)]
@@ -61,10 +63,38 @@ pub struct MogrifierLstmCell {
     pub transition: Transition,
 }
 
+#[cfg(feature = "kernel")]
+impl MogrifierLstmCell {
+    /// The input is gated at each step: the kernel has no normalisation for it there.
+    fn check_kernel(&self) -> Result<(), Unfused> {
+        let normed = self.preact.norm_input.is_some() || self.preact.norm_hidden.is_some();
+        if normed && !self.rounds.is_empty() {
+            return Err(Unfused::Cell(
+                "a Mogrifier with layer normalisation of its pre-activations",
+            ));
+        }
+        if self.rounds.len() > MAX_ROUNDS {
+            return Err(Unfused::Cell("a Mogrifier with more than 8 rounds"));
+        }
+        Ok(())
+    }
+}
+
+/// As many as fit into a node of the autodiff graph, with low rank and biases.
+#[cfg(feature = "kernel")]
+const MAX_ROUNDS: usize = 8;
+
 impl Step for MogrifierLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());
+    family_kernel!(
+        |cell| check: cell.check_kernel(),
+        variant: crate::kernel::lstm::Variant {
+            rounds: cell.rounds.clone(),
+            ..crate::kernel::lstm::Variant::new(cell.coupling)
+        }
+    );
 
     fn step(
         &self,

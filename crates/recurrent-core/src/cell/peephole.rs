@@ -113,9 +113,10 @@ impl Step for PeepholeLstmCell {
     packed_sizes!(|cell| cell.coupling.layout().len());
     family_kernel!(
         |cell| check: cell.check_kernel(),
-        coupling: cell.coupling.into(),
-        peepholes: cell.kernel_peepholes(),
-        extra_bias: None
+        variant: crate::kernel::lstm::Variant {
+            peepholes: cell.kernel_peepholes(),
+            ..crate::kernel::lstm::Variant::new(cell.coupling)
+        }
     );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {

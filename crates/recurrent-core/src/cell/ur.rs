@@ -94,12 +94,13 @@ impl Step for UrLstmCell {
             GateMechanism::Master => Err(crate::kernel::Unfused::Cell("ordered master gates")),
             _ => Ok(()),
         },
-        coupling: match cell.mechanism {
-            GateMechanism::Standard => crate::kernel::cpu::pointwise::Coupling::InputFromForget,
-            _ => crate::kernel::cpu::pointwise::Coupling::Refined,
-        },
-        peepholes: Default::default(),
-        extra_bias: Some(cell.packed_forget_bias())
+        variant: crate::kernel::lstm::Variant {
+            extra_bias: Some(cell.packed_forget_bias()),
+            ..crate::kernel::lstm::Variant::new(match cell.mechanism {
+                GateMechanism::Standard => crate::kernel::cpu::pointwise::Coupling::InputFromForget,
+                _ => crate::kernel::cpu::pointwise::Coupling::Refined,
+            })
+        }
     );
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {

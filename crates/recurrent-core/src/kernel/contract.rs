@@ -2,6 +2,7 @@
 //!
 //! A kernel takes tensors and gives one flat tensor, whose parts it defines itself: an operation of
 //! Burn has one differentiable output. Derivatives are the kernel's own.
+#![allow(deprecated)] // upstream has deprecated NdArray; it is supported here
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -8,10 +8,11 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
 use super::contract::{self, Kept, SequenceKernel};
-use super::cpu::parts::{Part, Parts};
+use super::cpu::parts::{Key, Part, Parts, RoundPart};
 use super::cpu::pointwise::Coupling;
 use super::cpu::recurrence::{Problem, Tape, backward, forward};
 use super::cpu::simd::Isa;
+use crate::cell::mogrifier::{Round, RoundMatrix};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::cifg;
 use crate::equations::layer_norm::Norm;
@@ -41,18 +42,44 @@ pub struct Peepholes {
     pub full: Option<Tensor<2>>,
 }
 
+/// What a cell of the family has beside its pre-activations and its transition.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// How i and f follow from the gates.
+    pub coupling: Coupling,
+    /// Peepholes.
+    pub peepholes: Peepholes,
+    /// `[G·H]`, added to the pre-activations.
+    pub extra_bias: Option<Tensor<1>>,
+    /// Rounds of the Mogrifier.
+    pub rounds: Vec<Round>,
+}
+
+impl Variant {
+    /// Nothing more.
+    pub fn new(coupling: impl Into<Coupling>) -> Self {
+        Self {
+            coupling: coupling.into(),
+            peepholes: Peepholes::default(),
+            extra_bias: None,
+            rounds: Vec::new(),
+        }
+    }
+}
+
 /// Runs a cell of the LSTM family.
-///
-/// # Arguments
-/// * `extra_bias` - `[G·H]`, added to the pre-activations
 pub fn run(
     call: FusedRun<'_, LstmState<2>>,
     preact: &Preactivation,
     transition: &Transition,
-    coupling: Coupling,
-    peepholes: Peepholes,
-    extra_bias: Option<Tensor<1>>,
+    variant: Variant,
 ) -> (Tensor<2>, LstmState<2>) {
+    let Variant {
+        coupling,
+        peepholes,
+        extra_bias,
+        rounds,
+    } = variant;
     let d_hidden = preact.width() / coupling.gates();
     let d_output = transition.d_output(d_hidden);
     let mut parts = Parts::default();
@@ -97,6 +124,18 @@ pub fn run(
     set(&mut parts, Part::PeepholeOutput, peepholes.output);
     set(&mut parts, Part::PeepholeFull, peepholes.full);
     set(&mut parts, Part::Projection, transition.projection.clone());
+    let mut ranks = Vec::with_capacity(rounds.len());
+    for (index, round) in rounds.into_iter().enumerate() {
+        let (matrix, right) = match round.matrix {
+            RoundMatrix::Full(matrix) => (matrix, None),
+            RoundMatrix::LowRank(left, right) => (left, Some(right)),
+        };
+        ranks.push(right.is_some().then(|| matrix.dims()[1]));
+        let key = |part| Key::Round(index, part);
+        set(&mut parts, key(RoundPart::Matrix), Some(matrix));
+        set(&mut parts, key(RoundPart::Right), right);
+        set(&mut parts, key(RoundPart::Bias), round.bias);
+    }
     let weights = |norm: Option<&Norm>| {
         norm.map_or((None, None), |norm| (norm.gain.clone(), norm.shift.clone()))
     };
@@ -135,6 +174,7 @@ pub fn run(
         carry_normalized: transition.carry_normalized,
         output_sees_new: peepholes.output_sees_new,
         per_step,
+        rounds: ranks,
     };
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (tensors, which) = parts.into_list();
@@ -165,10 +205,10 @@ fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
 
 fn set<const D: usize>(
     parts: &mut Parts<burn::backend::DispatchTensor>,
-    part: Part,
+    key: impl Into<Key>,
     tensor: Option<Tensor<D>>,
 ) {
-    parts.set(part, tensor.map(Tensor::into_dispatch));
+    parts.set(key, tensor.map(Tensor::into_dispatch));
 }
 
 /// A call of the recurrence: the problem, and which tensors it comes with.
@@ -208,14 +248,10 @@ impl SequenceKernel for LstmKernel {
     ) -> Vec<Option<Vec<f32>>> {
         let parts = self.parts(tensors);
         let tape: &Tape = kept.downcast_ref().expect("the tape of this kernel");
-        let mut wanted = wanted.iter();
+        let keys = self.which.keys();
         let mut asked = Parts::default();
-        // In the order of the tensors.
-        for part in Part::ALL {
-            if self.which.has(part) {
-                let wanted = wanted.next().copied().unwrap_or(false);
-                asked.set(part, wanted.then_some(()));
-            }
+        for (&key, wanted) in keys.iter().zip(wanted) {
+            asked.set(key, wanted.then_some(()));
         }
         let members = self.problem.members();
         let mut grads = backward(
@@ -228,10 +264,6 @@ impl SequenceKernel for LstmKernel {
             grad,
             &asked,
         );
-        Part::ALL
-            .into_iter()
-            .filter(|&part| self.which.has(part))
-            .map(|part| grads.take(part))
-            .collect()
+        keys.into_iter().map(|key| grads.take(key)).collect()
     }
 }

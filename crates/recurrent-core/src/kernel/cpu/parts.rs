@@ -80,60 +80,135 @@ impl Part {
     ];
 }
 
+/// The tensors of one round of the Mogrifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundPart {
+    /// M `[from, to]`, or its left factor `[from, rank]`
+    Matrix,
+    /// Its right factor `[rank, to]`
+    Right,
+    /// `[to]`
+    Bias,
+}
+
+/// The name of any tensor of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// One that a call has once.
+    Part(Part),
+    /// One of a round, counted from 0.
+    Round(usize, RoundPart),
+}
+
+impl From<Part> for Key {
+    fn from(part: Part) -> Self {
+        Self::Part(part)
+    }
+}
+
 /// Something for each tensor of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parts<T>([Option<T>; COUNT]);
+pub struct Parts<T> {
+    once: [Option<T>; COUNT],
+    rounds: Vec<[Option<T>; 3]>,
+}
 
 impl<T> Default for Parts<T> {
     fn default() -> Self {
-        Self(core::array::from_fn(|_| None))
+        Self {
+            once: core::array::from_fn(|_| None),
+            rounds: Vec::new(),
+        }
     }
 }
 
 impl<T> Parts<T> {
-    /// What there is for a part.
-    pub fn get(&self, part: Part) -> Option<&T> {
-        self.0[part as usize].as_ref()
+    /// What there is for a tensor.
+    pub fn get(&self, key: impl Into<Key>) -> Option<&T> {
+        match key.into() {
+            Key::Part(part) => self.once[part as usize].as_ref(),
+            Key::Round(round, part) => self.rounds.get(round)?[part as usize].as_ref(),
+        }
     }
 
-    /// What there is for a part, to change.
-    pub fn get_mut(&mut self, part: Part) -> Option<&mut T> {
-        self.0[part as usize].as_mut()
+    /// What there is for a tensor, to change.
+    pub fn get_mut(&mut self, key: impl Into<Key>) -> Option<&mut T> {
+        match key.into() {
+            Key::Part(part) => self.once[part as usize].as_mut(),
+            Key::Round(round, part) => self.rounds.get_mut(round)?[part as usize].as_mut(),
+        }
     }
 
-    /// What there is for a part that every call has.
+    /// What there is for a tensor that every call has.
     ///
     /// # Panics
     /// If there is nothing.
     #[track_caller]
-    pub fn of(&self, part: Part) -> &T {
-        match self.get(part) {
+    pub fn of(&self, key: impl Into<Key>) -> &T {
+        let key = key.into();
+        match self.get(key) {
             Some(value) => value,
-            None => panic!("the kernel was called without {part:?}"),
+            None => panic!("the kernel was called without {key:?}"),
         }
     }
 
-    /// Whether there is something for a part.
-    pub fn has(&self, part: Part) -> bool {
-        self.get(part).is_some()
+    /// Whether there is something for a tensor.
+    pub fn has(&self, key: impl Into<Key>) -> bool {
+        self.get(key).is_some()
     }
 
-    /// Sets a part.
-    pub fn set(&mut self, part: Part, value: impl Into<Option<T>>) {
-        self.0[part as usize] = value.into();
+    /// Sets what there is for a tensor.
+    pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Option<T>>) {
+        let slot = match key.into() {
+            Key::Part(part) => &mut self.once[part as usize],
+            Key::Round(round, part) => {
+                while self.rounds.len() <= round {
+                    self.rounds.push([None, None, None]);
+                }
+                &mut self.rounds[round][part as usize]
+            }
+        };
+        *slot = value.into();
     }
 
-    /// Takes out what there is for a part.
-    pub fn take(&mut self, part: Part) -> Option<T> {
-        self.0[part as usize].take()
+    /// Takes out what there is for a tensor.
+    pub fn take(&mut self, key: impl Into<Key>) -> Option<T> {
+        match key.into() {
+            Key::Part(part) => self.once[part as usize].take(),
+            Key::Round(round, part) => self.rounds.get_mut(round)?[part as usize].take(),
+        }
+    }
+
+    /// Number of rounds.
+    pub fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// The names of what there is, in order.
+    pub fn keys(&self) -> Vec<Key> {
+        let once = Part::ALL.map(Key::Part);
+        let parts = [RoundPart::Matrix, RoundPart::Right, RoundPart::Bias];
+        let rounds = (0..self.rounds.len())
+            .flat_map(move |round| parts.map(|part| Key::Round(round, part)));
+        once.into_iter()
+            .chain(rounds)
+            .filter(|&key| self.has(key))
+            .collect()
     }
 
     /// Applies `f` to what there is.
     pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Parts<U> {
-        Parts(self.0.map(|value| value.map(&mut f)))
+        Parts {
+            once: self.once.map(|value| value.map(&mut f)),
+            rounds: self
+                .rounds
+                .into_iter()
+                .map(|round| round.map(|value| value.map(&mut f)))
+                .collect(),
+        }
     }
 
-    /// What there is, in order, and which parts that is.
+    /// What there is, in the order of [`keys`](Self::keys), and which tensors that is.
     pub fn into_list(self) -> (Vec<T>, Parts<()>) {
         let mut list = Vec::new();
         let which = self.map(|value| list.push(value));

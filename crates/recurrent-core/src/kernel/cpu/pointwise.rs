@@ -17,7 +17,7 @@ use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
 use super::simd::{
-    First, Isa, Lanes, fma, load, sigmoid, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
+    First, Isa, Lanes, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
 };
 
 /// How the gates that weigh the candidate and the old cell follow from those that have weights.
@@ -1011,11 +1011,4 @@ impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenBack<PEEPHOLE,
             }
         });
     }
-}
-
-/// `2σ(z) ⊙ value` of the Mogrifier and its like are products of whole rows: see `mogrifier.rs`.
-#[inline(always)]
-pub fn double_sigmoid<S: Simd>(simd: S, z: S::f32s) -> S::f32s {
-    let y = sigmoid(simd, z);
-    simd.add_f32s(y, y)
 }

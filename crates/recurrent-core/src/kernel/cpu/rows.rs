@@ -13,7 +13,8 @@ use crate::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
 /// [`Normalizer::backward`].
 pub const STATS: usize = 3;
 
-/// Calls `$body` for each vector of a range, with the lanes that exist.
+/// Calls `$body` for each vector of a range, with the lanes that exist. Its user imports `First`,
+/// `Lanes`, `Range` and `Whole`.
 macro_rules! each_vector {
     ($S:ident, $simd:expr, $range:expr, |$unit:ident, $lanes:ident| $body:block) => {{
         let range: Range<usize> = $range;
@@ -29,6 +30,8 @@ macro_rules! each_vector {
         }
     }};
 }
+
+pub(super) use each_vector;
 
 /// `y = base + gain ⊙ (x − μ)/d + shift`, row by row.
 #[derive(Debug, Clone)]

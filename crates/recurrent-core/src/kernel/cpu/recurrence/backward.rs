@@ -5,9 +5,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
 use crate::kernel::cpu::gang;
-use crate::kernel::cpu::parts::{Part, Parts};
+use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{
     Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile,
@@ -71,20 +72,29 @@ pub fn backward(
     let mut peephole_full = panels(width, &columns_cell, full);
     let mut projection = panels(d_output, &columns_cell, projected);
 
+    let mogrified = !problem.rounds.is_empty();
+    let mut weight_input = panels(width, &Columns::plain(problem.d_input, lanes, members), mogrified);
+    let mut factors = Factor::of_rounds(problem, isa, members, true, pack);
+    let mut round_grads = RoundTape::for_rows(problem, rows);
+    let mut grad_x = room(mogrified, batch * problem.d_input);
+    let mut grad_h = room(mogrified, batch * d_output);
+
     let hidden_before = before(problem, &offsets, parts.of(Part::Hidden), out, d_output);
     let cell_before = before(problem, &offsets, parts.of(Part::Cell), &tape.cells, units);
 
     let mut grads = Parts::default();
-    for part in WEIGHTS {
-        let shape = parts.get(part).filter(|_| wanted.has(part));
-        grads.set(part, shape.map(|values| vec![0.0; values.len()]));
+    let sums = WEIGHTS.map(Key::Part).into_iter();
+    let sums = sums.chain(wanted.keys().into_iter().filter(|key| matches!(key, Key::Round(..))));
+    let sums: Vec<Key> = sums.filter(|&key| wanted.has(key)).collect();
+    for &key in &sums {
+        grads.set(key, parts.get(key).map(|values| vec![0.0; values.len()]));
     }
     if parts.has(Part::WeightInput) && wanted.has(Part::Input) {
         grads.set(Part::Input, vec![0.0; parts.of(Part::Input).len()]);
     }
     let mut targets = Parts::default();
-    for part in WEIGHTS.into_iter().chain([Part::Input]) {
-        targets.set(part, grads.get_mut(part).map(Vec::as_mut_ptr));
+    for key in sums.into_iter().chain([Key::Part(Part::Input)]) {
+        targets.set(key, grads.get_mut(key).map(Vec::as_mut_ptr));
     }
 
     let most = [batch, CHUNK_ROWS, problem.d_input, units, d_output];
@@ -101,12 +111,21 @@ pub fn backward(
             weight_hidden.as_mut().map(Panels::as_mut_ptr),
             peephole_full.as_mut().map(Panels::as_mut_ptr),
             projection.as_mut().map(Panels::as_mut_ptr),
+            weight_input.as_mut().map(Panels::as_mut_ptr),
         ],
+        pack_factors: pointers(&mut factors),
+        factors: &factors,
+        round_grads: round_grads.iter_mut().map(RoundRows::new).collect(),
+        columns_input: Columns::plain(problem.d_input, lanes, members),
+        weight_input: weight_input.as_ref(),
+        grad_x: grad_x.as_mut_ptr(),
+        grad_h: grad_h.as_mut_ptr(),
         weight_hidden: weight_hidden.as_ref(),
         peephole_full: peephole_full.as_ref(),
         projection: projection.as_ref(),
         pointwise: Pointwise::new(problem, parts),
         scratch: scratch(members, most.into_iter().max().unwrap_or(1), isa),
+        out,
         grad_output,
         hidden_before: &hidden_before,
         cell_before: &cell_before,
@@ -204,6 +223,10 @@ enum Phase {
     Unproject(usize),
     /// What needs whole rows.
     Rows(usize),
+    /// From ∂z of a step to ∂x and ∂h after a round, of which it is the last.
+    Unmix(usize, usize),
+    /// The first product back through a round of low rank.
+    UnmixInner(usize, usize),
     /// ∂h_0 from the first step.
     Initial,
     /// ∂x, and all sums over rows.
@@ -219,13 +242,23 @@ struct Run<'a> {
     offsets: &'a [usize],
     columns_hidden: Columns,
     columns_cell: Columns,
-    /// Where Rᵀ, Vᵀ and Pᵀ are packed.
-    pack_into: [Option<*mut f32>; 3],
+    /// Where Rᵀ, Vᵀ, Pᵀ and Wᵀ are packed.
+    pack_into: [Option<*mut f32>; 4],
+    pack_factors: Vec<Vec<Option<*mut f32>>>,
+    factors: &'a [Vec<Factor>],
+    /// ∂p in place of s, and the gradient of u·L.
+    round_grads: Vec<RoundRows>,
+    columns_input: Columns,
+    weight_input: Option<&'a Panels>,
+    /// `[B, I]` and `[B, d_output]`: ∂x and ∂h between the rounds of a step.
+    grad_x: *mut f32,
+    grad_h: *mut f32,
     weight_hidden: Option<&'a Panels>,
     peephole_full: Option<&'a Panels>,
     projection: Option<&'a Panels>,
     pointwise: Pointwise,
     scratch: PerMember<Scratch>,
+    out: &'a [f32],
     grad_output: &'a [f32],
     hidden_before: &'a Before<'a>,
     cell_before: &'a Before<'a>,
@@ -269,6 +302,12 @@ impl Run<'_> {
             if self.problem.by_row() {
                 phases.push(Phase::Rows(step));
             }
+            for round in (0..self.problem.rounds.len()).rev() {
+                phases.push(Phase::Unmix(step, round));
+                if self.problem.rounds[round].is_some() {
+                    phases.push(Phase::UnmixInner(step, round));
+                }
+            }
         }
         phases.push(Phase::Initial);
         phases.push(Phase::Sums);
@@ -285,6 +324,8 @@ impl Run<'_> {
                 Phase::Hidden(step) => self.hidden(step, share),
                 Phase::Unproject(step) => self.unproject(step, share),
                 Phase::Rows(step) => self.rows(step, share),
+                Phase::Unmix(step, round) => self.unmix(step, round, share),
+                Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
                 Phase::Initial => self.from_step(0, share),
                 Phase::Sums => {
                     self.input(share);
@@ -309,6 +350,7 @@ impl Run<'_> {
             (Part::WeightHidden, width, &self.columns_hidden),
             (Part::PeepholeFull, width, &self.columns_cell),
             (Part::Projection, self.problem.d_output, &self.columns_cell),
+            (Part::WeightInput, width, &self.columns_input),
         ];
         for ((part, k, columns), target) in weights.into_iter().zip(self.pack_into) {
             let Some(target) = target else { continue };
@@ -316,6 +358,187 @@ impl Run<'_> {
             // SAFETY: the transposed weights have k rows and these columns, the panels were made
             // for them, and each share packs panels of its own.
             unsafe { Panels::pack(target, k, self.transposed(part), columns, panels) };
+        }
+        for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
+            for (factor, target) in factors.iter().zip(targets) {
+                let Some(target) = *target else { continue };
+                let panels = factor.columns.share(share, self.members);
+                // SAFETY: as above.
+                unsafe { factor.pack(target, self.parts, true, panels) };
+            }
+        }
+    }
+
+    /// `a·Mᵀ` with a factor of a round, for this share's columns.
+    ///
+    /// # Safety
+    /// As [`times_transposed`](Self::times_transposed).
+    unsafe fn times_factor(
+        &self,
+        factor: &Factor,
+        rows: usize,
+        a: View,
+        out: *mut f32,
+        add: bool,
+        share: usize,
+    ) {
+        let (k, size) = factor.size;
+        let columns = &factor.columns;
+        let panels = columns.share(share, self.members);
+        // SAFETY: by the contract of this function.
+        unsafe {
+            let Some(packed) = &factor.panels else {
+                for row in 0..rows {
+                    let times = RowTimesTransposed {
+                        n: k,
+                        a: a.from_row(row).ptr,
+                        w: factor.view(self.parts, true).transposed(),
+                        rows: columns.units(&panels),
+                        out: out.add(row * size),
+                        add,
+                    };
+                    times.run(self.isa);
+                }
+                return;
+            };
+            let term = Term {
+                a,
+                k,
+                weights: Weights::Packed(packed),
+            };
+            let scratch = self.scratch.of(share);
+            product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
+                write_tile(tile, columns, panel, rows, out, size, add);
+            });
+        }
+    }
+
+    /// ∂x or ∂h between rounds.
+    fn between(&self, input: bool) -> *mut f32 {
+        if input { self.grad_x } else { self.grad_h }
+    }
+
+    /// The rows of a step in a buffer of all steps.
+    fn step_view(&self, buffer: *mut f32, step: usize, size: usize) -> View {
+        View {
+            ptr: buffer.wrapping_add(self.offsets[step] * size),
+            row: size,
+            column: 1,
+        }
+    }
+
+    /// Back through the product of a round to what it read, which `out` has the gradient of.
+    ///
+    /// # Safety
+    /// ∂p of the round is complete; the columns of `out` are this share's own.
+    unsafe fn unround(&self, step: usize, round: usize, out: *mut f32, share: usize) {
+        let rows = self.problem.counts[step];
+        let factors = &self.factors[round];
+        let factor = &factors[factors.len() - 1];
+        let grads = &self.round_grads[round];
+        let buffer = if factors.len() == 1 { grads.gate } else { grads.inner };
+        let a = self.step_view(buffer, step, factor.size.0);
+        // SAFETY: by the contract of this function.
+        unsafe { self.times_factor(factor, rows, a, out, true, share) };
+    }
+
+    /// What the round after this one passes back (∂z after the last), then this round's gate.
+    unsafe fn unmix(&self, step: usize, round: usize, share: usize) {
+        let problem = self.problem;
+        let (rows, width) = (problem.counts[step], problem.width());
+        let on_input = round % 2 == 0;
+        // SAFETY: phases before are complete; this share's own columns of ∂x and ∂h.
+        unsafe {
+            if round + 1 == problem.rounds.len() {
+                let grad = self.step_view(self.grad_preact, step, width);
+                let weights = [
+                    (Part::WeightInput, self.weight_input, &self.columns_input, self.grad_x),
+                    (
+                        Part::WeightHidden,
+                        self.weight_hidden,
+                        &self.columns_hidden,
+                        self.grad_h,
+                    ),
+                ];
+                for (part, packed, columns, out) in weights {
+                    self.times_transposed(part, packed, rows, grad, columns, out, false, share);
+                }
+            } else {
+                // What the next round read is what this one changed.
+                self.unround(step, round + 1, self.between(on_input), share);
+            }
+            let to = if on_input { problem.d_input } else { problem.d_output };
+            let columns = if on_input { &self.columns_input } else { &self.columns_hidden };
+            let tape = &self.tape.rounds[round];
+            let saved = |values: &[f32]| {
+                let row = self.offsets[step] * to;
+                Rows::read(values.as_ptr().wrapping_add(row), to)
+            };
+            let value = match round {
+                0 => {
+                    let x = self.parts.of(Part::Input);
+                    saved(x)
+                }
+                1 => Rows::read(self.hidden_row(step), to),
+                _ => saved(&self.tape.rounds[round - 2].value),
+            };
+            let copy = match (round, self.targets.get(Part::Input)) {
+                // The last on the way back that changes x.
+                (0, Some(&target)) => self.rows_of(target, self.offsets[step], to),
+                _ => Rows::NONE,
+            };
+            let gate = GateBack {
+                rows,
+                columns: columns.units(&columns.share(share, self.members)),
+                gate: saved(&tape.gate),
+                value,
+                grad: self.rows_of(self.between(on_input), 0, to),
+                grad_preact: self.rows_of(self.round_grads[round].gate, self.offsets[step], to),
+                copy,
+            };
+            gate.run(self.isa);
+        }
+    }
+
+    unsafe fn unmix_inner(&self, step: usize, round: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let factor = &self.factors[round][0];
+        let grads = &self.round_grads[round];
+        let a = self.step_view(grads.gate, step, factor.size.0);
+        let rank = factor.size.1;
+        let out = grads.inner.wrapping_add(self.offsets[step] * rank);
+        // SAFETY: ∂p of the round is complete; this share's own columns.
+        unsafe { self.times_factor(factor, rows, a, out, false, share) };
+    }
+
+    /// h before a step.
+    fn hidden_row(&self, step: usize) -> *const f32 {
+        let d_output = self.problem.d_output;
+        match step {
+            0 => self.parts.of(Part::Hidden).as_ptr(),
+            _ => self
+                .out
+                .as_ptr()
+                .wrapping_add(self.offsets[step - 1] * d_output),
+        }
+    }
+
+    /// Copies or adds this share's columns of ∂h between rounds to ∂h of the step before.
+    unsafe fn pass_on(&self, step: usize, share: usize) {
+        let d_output = self.problem.d_output;
+        let panels = self.columns_hidden.share(share, self.members);
+        let masked = self.pointwise.kind.masked;
+        for row in 0..self.problem.counts[step] {
+            for column in self.columns_hidden.units(&panels) {
+                // SAFETY: this share's own columns.
+                unsafe {
+                    let index = row * d_output + column;
+                    let target = self.grad_hidden.add(index);
+                    // Zoneout has left the direct part there.
+                    let direct = if masked { *target } else { 0.0 };
+                    *target = direct + *self.grad_h.add(index);
+                }
+            }
         }
     }
 
@@ -347,6 +570,7 @@ impl Run<'_> {
         let (k, size) = match part {
             Part::WeightHidden => (self.problem.width(), self.problem.d_output),
             Part::PeepholeFull => (self.problem.width(), self.problem.d_hidden),
+            Part::WeightInput => (self.problem.width(), self.problem.d_input),
             _ => (self.problem.d_output, self.problem.d_hidden),
         };
         let panels = columns.share(share, self.members);
@@ -399,6 +623,14 @@ impl Run<'_> {
             Some(_) => self.grad_product,
             None => self.grad_preact,
         };
+        if !problem.rounds.is_empty() {
+            // SAFETY: ∂p of the first round is complete; this share's columns of ∂h.
+            unsafe {
+                self.unround(step, 0, self.grad_h, share);
+                self.pass_on(step, share);
+            }
+            return;
+        }
         // SAFETY: ∂z of the step is complete; this share's columns of ∂h and ∂c.
         unsafe {
             self.times_transposed(
@@ -607,6 +839,9 @@ impl Run<'_> {
         let Some(&target) = self.targets.get(Part::Input) else {
             return;
         };
+        if !self.problem.rounds.is_empty() {
+            return; // done step by step
+        }
         let (d_input, width) = (self.problem.d_input, self.problem.width());
         let columns = Columns::plain(d_input, self.isa.lanes(), 1);
         let own = part(self.problem.rows(), share, self.members);
@@ -651,14 +886,14 @@ impl Run<'_> {
     /// * `d`, `n` - the other matrix, and its columns
     unsafe fn outer<'b>(
         &self,
-        part: Part,
+        key: impl Into<Key>,
         pieces: impl Iterator<Item = (&'b [f32], usize)>,
         m: usize,
         d: *const f32,
         n: usize,
         share: usize,
     ) {
-        let Some(&out) = self.targets.get(part) else {
+        let Some(&out) = self.targets.get(key) else {
             return;
         };
         let mut row = 0;
@@ -709,13 +944,17 @@ impl Run<'_> {
         };
         // SAFETY: all rows are complete; each share has columns of its own.
         unsafe {
+            let last = problem.rounds.len();
             if self.parts.has(Part::WeightInput) {
-                let x = core::iter::once((*self.parts.of(Part::Input), rows));
+                let x = self.before_round(last, true);
                 let input = Part::WeightInput;
-                self.outer(input, x, problem.d_input, self.grad_preact, width, share);
+                self.outer(input, x.into_iter(), problem.d_input, self.grad_preact, width, share);
             }
-            let hidden = self.hidden_before.pieces();
+            let hidden = self.before_round(last, false).into_iter();
             self.outer(Part::WeightHidden, hidden, d_output, through, width, share);
+            for round in 0..last {
+                self.round_weights(round, share);
+            }
             let cells = self.cell_before.pieces();
             let full = Part::PeepholeFull;
             self.outer(full, cells, d_hidden, self.grad_preact, width, share);
@@ -756,6 +995,41 @@ impl Run<'_> {
         }
     }
 
+    /// x or h of all rows before a round.
+    fn before_round(&self, round: usize, input: bool) -> Vec<(&[f32], usize)> {
+        let rows = self.problem.rows();
+        let last = (0..round).rev().find(|last| (last % 2 == 0) == input);
+        match last {
+            Some(last) => vec![(&self.tape.rounds[last].value[..], rows)],
+            None if input => vec![(*self.parts.of(Part::Input), rows)],
+            None => self.hidden_before.pieces().collect(),
+        }
+    }
+
+    /// The gradients of a round's matrices and bias, for this share's columns.
+    unsafe fn round_weights(&self, round: usize, share: usize) {
+        let (from, to) = shape(self.problem, round);
+        let rows = self.problem.rows();
+        let read = self.before_round(round, round % 2 == 1).into_iter();
+        let grads = &self.round_grads[round];
+        // SAFETY: all rows are complete; each share has columns of its own.
+        unsafe {
+            let matrix = Key::Round(round, RoundPart::Matrix);
+            match self.problem.rounds[round] {
+                None => self.outer(matrix, read, from, grads.gate, to, share),
+                Some(rank) => {
+                    self.outer(matrix, read, from, grads.inner, rank, share);
+                    let inner = core::iter::once((&self.tape.rounds[round].inner[..], rows));
+                    let right = Key::Round(round, RoundPart::Right);
+                    self.outer(right, inner, rank, grads.gate, to, share);
+                }
+            }
+            let all = self.rows_of(grads.gate, 0, to);
+            let own = part(to, share, self.members);
+            self.sum(Key::Round(round, RoundPart::Bias), 0..rows, own, all, By::One);
+        }
+    }
+
     /// The gradients of diagonal peepholes, for some units.
     unsafe fn peepholes(&self, units: Range<usize>) {
         let problem = self.problem;
@@ -788,8 +1062,15 @@ impl Run<'_> {
         }
     }
 
-    unsafe fn sum(&self, part: Part, rows: Range<usize>, columns: Range<usize>, a: Rows, by: By) {
-        let Some(&out) = self.targets.get(part) else {
+    unsafe fn sum(
+        &self,
+        key: impl Into<Key>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        a: Rows,
+        by: By,
+    ) {
+        let Some(&out) = self.targets.get(key) else {
             return;
         };
         let sum = SumRows {

@@ -4,9 +4,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
 use crate::kernel::cpu::gang;
-use crate::kernel::cpu::parts::{Part, Parts};
+use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Forward, Half, Rows};
 use crate::kernel::cpu::product::{
     Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile,
@@ -68,16 +69,18 @@ pub fn forward(
         normalized: kept(normed, units),
         stats_cell: kept(normed, STATS),
         unprojected: kept(projected, units),
+        rounds: Vec::new(),
     };
 
     let single = batch == 1;
     let steps = problem.counts.len();
-    let by_rows_of_w = single && (steps == 1 || units * width * 4 > PACK_BELOW);
+    let mogrified = !problem.rounds.is_empty();
+    let by_rows_of_w = single && !mogrified && (steps == 1 || units * width * 4 > PACK_BELOW);
     let offsets = problem.offsets();
     let chunks = chunks(&problem.counts);
     let chunk_rows = |chunk: &Range<usize>| offsets[chunk.end] - offsets[chunk.start];
     let most = chunks.iter().map(chunk_rows).max().unwrap_or(0).max(batch);
-    let ring = match (parts.has(Part::WeightInput), keep) {
+    let ring = match (parts.has(Part::WeightInput) && !mogrified, keep) {
         (_, true) => 0,
         (true, false) => most,
         (false, false) => batch,
@@ -94,6 +97,14 @@ pub fn forward(
     let mut weight_hidden = panels(d_output, &columns, true);
     let mut peephole_full = panels(units, &columns, parts.has(Part::PeepholeFull));
     let mut projection = panels(units, &columns_out, projected);
+    // Without rounds, W is used once per chunk.
+    let mut weight_input = panels(problem.d_input, &columns, mogrified);
+    let mut factors = Factor::of_rounds(problem, isa, members, false, pack);
+    let mut rounds = RoundTape::for_rows(problem, if keep { rows } else { batch });
+    let bias_row = parts.get(Part::Bias).map_or_else(
+        || vec![0.0; if mogrified { width } else { 0 }],
+        |bias| bias.to_vec(),
+    );
 
     if !keep {
         last_cell.copy_from_slice(parts.of(Part::Cell));
@@ -113,7 +124,13 @@ pub fn forward(
             weight_hidden.as_mut().map(Panels::as_mut_ptr),
             peephole_full.as_mut().map(Panels::as_mut_ptr),
             projection.as_mut().map(Panels::as_mut_ptr),
+            weight_input.as_mut().map(Panels::as_mut_ptr),
         ],
+        pack_factors: pointers(&mut factors),
+        factors: &factors,
+        rounds: rounds.iter_mut().map(RoundRows::new).collect(),
+        bias_row: &bias_row,
+        weight_input: weight_input.as_ref(),
         weight_hidden: weight_hidden.as_ref(),
         peephole_full: peephole_full.as_ref(),
         projection: projection.as_ref(),
@@ -149,6 +166,10 @@ pub fn forward(
             last_cell[b * units..][..units].copy_from_slice(cell);
         }
     }
+    drop(run);
+    if keep {
+        tape.rounds = rounds;
+    }
     (out, keep.then_some(tape))
 }
 
@@ -174,6 +195,10 @@ enum Phase {
     Pack,
     /// `x·W + b` of a chunk.
     Project(usize),
+    /// The first product of a round of low rank, at a step.
+    Inner(usize, usize),
+    /// A round at a step.
+    Round(usize, usize),
     /// The recurrent product of a step of a chunk; the whole step where it can be done unit by unit.
     Step(usize, usize),
     /// What needs whole rows.
@@ -194,8 +219,14 @@ struct Run<'a> {
     chunks: &'a [Range<usize>],
     columns: Columns,
     columns_out: Columns,
-    /// Where R, V and P are packed.
-    pack_into: [Option<*mut f32>; 3],
+    /// Where R, V, P and W are packed.
+    pack_into: [Option<*mut f32>; 4],
+    pack_factors: Vec<Vec<Option<*mut f32>>>,
+    factors: &'a [Vec<Factor>],
+    rounds: Vec<RoundRows>,
+    /// b, or zeros, with rounds.
+    bias_row: &'a [f32],
+    weight_input: Option<&'a Panels>,
     weight_hidden: Option<&'a Panels>,
     peephole_full: Option<&'a Panels>,
     projection: Option<&'a Panels>,
@@ -221,16 +252,27 @@ struct Run<'a> {
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
+    /// Whether `x·W` is done before the steps.
+    fn hoisted(&self) -> bool {
+        self.parts.has(Part::WeightInput) && self.problem.rounds.is_empty()
+    }
+
     fn phases(&self) -> Vec<Phase> {
         let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 2);
         if self.weight_hidden.is_some() {
             phases.push(Phase::Pack);
         }
         for (index, chunk) in self.chunks.iter().enumerate() {
-            if self.parts.has(Part::WeightInput) {
+            if self.hoisted() {
                 phases.push(Phase::Project(index));
             }
             for step in chunk.clone() {
+                for (round, rank) in self.problem.rounds.iter().enumerate() {
+                    if rank.is_some() {
+                        phases.push(Phase::Inner(step, round));
+                    }
+                    phases.push(Phase::Round(step, round));
+                }
                 phases.push(Phase::Step(index, step));
                 if self.problem.by_row() {
                     phases.push(Phase::Rows(index, step));
@@ -251,6 +293,8 @@ impl Run<'_> {
             match phase {
                 Phase::Pack => self.pack(share),
                 Phase::Project(chunk) => self.project(chunk, share),
+                Phase::Inner(step, round) => self.inner(step, round, share),
+                Phase::Round(step, round) => self.round(step, round, share),
                 Phase::Step(chunk, step) => self.step(chunk, step, share),
                 Phase::Rows(chunk, step) => self.rows(chunk, step, share),
                 Phase::Out(step) => self.out(step, share),
@@ -279,6 +323,7 @@ impl Run<'_> {
                 self.problem.d_hidden,
                 &self.columns_out,
             ),
+            (Part::WeightInput, width, self.problem.d_input, &self.columns),
         ];
         for ((part, width, k, columns), target) in weights.into_iter().zip(self.pack_into) {
             let Some(target) = target else { continue };
@@ -288,12 +333,114 @@ impl Run<'_> {
             // each share packs panels of its own.
             unsafe { Panels::pack(target, k, view, columns, panels) };
         }
+        for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
+            for (factor, target) in factors.iter().zip(targets) {
+                let Some(target) = *target else { continue };
+                let panels = factor.columns.share(share, self.members);
+                // SAFETY: as above.
+                unsafe { factor.pack(target, self.parts, false, panels) };
+            }
+        }
+    }
+
+    /// x or h before a round; after the last round for `round == rounds`.
+    fn before_round(&self, step: usize, round: usize, input: bool) -> View {
+        let problem = self.problem;
+        // Even rounds change x, odd ones h: the last one before this that changed it.
+        let last = (0..round).rev().find(|last| (last % 2 == 0) == input);
+        let size = if input { problem.d_input } else { problem.d_output };
+        let ptr = match last {
+            Some(last) => self.kept(self.rounds[last].value, step, size).ptr,
+            None if input => {
+                let x = self.parts.of(Part::Input).as_ptr();
+                x.wrapping_add(self.offsets[step] * size).cast_mut()
+            }
+            None => return self.hidden(step),
+        };
+        View {
+            ptr,
+            row: size,
+            column: 1,
+        }
+    }
+
+    /// A product with a factor of a round.
+    fn factor_term<'a>(&'a self, factor: &'a Factor, a: View) -> Term<'a> {
+        let weights = match &factor.panels {
+            Some(panels) => Weights::Packed(panels),
+            None => Weights::Native(factor.view(self.parts, false)),
+        };
+        Term {
+            a,
+            k: factor.size.0,
+            weights,
+        }
+    }
+
+    unsafe fn inner(&self, step: usize, round: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let factor = &self.factors[round][0];
+        let a = self.before_round(step, round, round % 2 == 1);
+        let term = self.factor_term(factor, a);
+        let out = self.kept(self.rounds[round].inner, step, factor.size.1);
+        let columns = &factor.columns;
+        let panels = columns.share(share, self.members);
+        // SAFETY: the scratch and the columns of this share; the rounds before are complete.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
+                write_tile(tile, columns, panel, rows, out.ptr, out.stride, false);
+            });
+        }
+    }
+
+    unsafe fn round(&self, step: usize, round: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let factors = &self.factors[round];
+        let factor = &factors[factors.len() - 1];
+        let on_input = round % 2 == 0;
+        let a = match factors.len() {
+            1 => self.before_round(step, round, !on_input),
+            _ => {
+                let inner = self.kept(self.rounds[round].inner, step, factor.size.0);
+                View {
+                    ptr: inner.ptr,
+                    row: inner.stride,
+                    column: 1,
+                }
+            }
+        };
+        let term = self.factor_term(factor, a);
+        let to = factor.size.1;
+        let value = self.before_round(step, round, on_input);
+        let bias = self.parts.get(Key::Round(round, RoundPart::Bias));
+        let columns = &factor.columns;
+        let panels = columns.share(share, self.members);
+        // SAFETY: the scratch and the columns of this share; the rounds before are complete.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
+                let gate = Gate {
+                    rows,
+                    columns: columns.units(&(panel..panel + 1)),
+                    tile,
+                    bias: bias.map_or(core::ptr::null(), |bias| bias.as_ptr()),
+                    value: Rows::read(value.ptr, value.row),
+                    out: self.kept(self.rounds[round].value, step, to),
+                    gate: self.kept(self.rounds[round].gate, step, to),
+                };
+                gate.run(self.isa);
+            });
+        }
     }
 
     /// Pre-activations from the input at a step.
     fn preact(&self, chunk: usize, step: usize) -> Rows {
         let width = self.problem.width();
         let offset = self.offsets[step];
+        if !self.problem.rounds.is_empty() {
+            return Rows::read(self.bias_row.as_ptr(), 0);
+        }
         let ptr = match (self.parts.has(Part::WeightInput), self.keep) {
             (false, _) => self
                 .parts
@@ -313,7 +460,7 @@ impl Run<'_> {
     /// Room for the pre-activations of a step.
     fn own_preact(&self, chunk: usize, step: usize) -> Rows {
         let width = self.problem.width();
-        match (self.parts.has(Part::WeightInput), self.keep) {
+        match (self.hoisted(), self.keep) {
             (true, _) => self.preact(chunk, step),
             (false, true) => Rows {
                 ptr: self.gates.wrapping_add(self.offsets[step] * width),
@@ -515,9 +662,16 @@ impl Run<'_> {
             }
         };
 
-        let mut terms = [self.term(Part::WeightHidden, self.hidden(step)); 2];
-        let full = self.parts.has(Part::PeepholeFull);
-        if full {
+        let rounds = problem.rounds.len();
+        let hidden = self.before_round(step, rounds, false);
+        let mut terms = [self.term(Part::WeightHidden, hidden); 2];
+        let mut count = 1;
+        // The Mogrifier has no peepholes.
+        if rounds > 0 {
+            let input = self.before_round(step, rounds, true);
+            terms[1] = self.term(Part::WeightInput, input);
+            count = 2;
+        } else if self.parts.has(Part::PeepholeFull) {
             let (cell, _) = self.cells(step);
             let cell = View {
                 ptr: cell.ptr,
@@ -525,8 +679,9 @@ impl Run<'_> {
                 column: 1,
             };
             terms[1] = self.term(Part::PeepholeFull, cell);
+            count = 2;
         }
-        let terms = &terms[..1 + usize::from(full)];
+        let terms = &terms[..count];
 
         // With LN_h the product goes to rows of its own.
         let separate = problem.norm_hidden.is_some();
@@ -613,6 +768,11 @@ impl Run<'_> {
             Part::WeightHidden => (
                 self.weight_hidden,
                 self.problem.d_output,
+                self.problem.width(),
+            ),
+            Part::WeightInput => (
+                self.weight_input,
+                self.problem.d_input,
                 self.problem.width(),
             ),
             Part::PeepholeFull => (

@@ -15,12 +15,15 @@
 
 mod backward;
 mod forward;
+mod rounds;
 
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 
 pub use backward::backward;
 pub use forward::forward;
+
+use rounds::RoundTape;
 
 use super::gang;
 use super::parts::{Part, Parts};
@@ -54,6 +57,8 @@ pub struct Problem {
     pub output_sees_new: bool,
     /// Which masks have a row per step and sequence; the others have one per sequence.
     pub per_step: Parts<()>,
+    /// Rank of each round of the Mogrifier, `None` for a full matrix; no rounds: no Mogrifier.
+    pub rounds: Vec<Option<usize>>,
 }
 
 impl Problem {
@@ -110,7 +115,14 @@ impl Problem {
     /// Threads worth calling for this problem: a share of a step should take longer than meeting the
     /// others does.
     pub fn members(&self) -> usize {
-        let per_step = 2 * self.batch_size() * self.width() * self.d_output;
+        let mut per_step = self.width() * self.d_output;
+        for rank in &self.rounds {
+            per_step += match rank {
+                Some(rank) => rank * (self.d_input + self.d_output),
+                None => self.d_input * self.d_output,
+            };
+        }
+        let per_step = 2 * self.batch_size() * per_step;
         let work = self.counts.len() * per_step;
         if work < WORTH_WAKING {
             return 1;
@@ -155,6 +167,8 @@ pub struct Tape {
     stats_cell: Vec<f32>,
     /// o ⊙ tanh(n) `[N, H]`, with a projection.
     unprojected: Vec<f32>,
+    /// What each round of the Mogrifier gave.
+    rounds: Vec<RoundTape>,
 }
 
 /// A value per member that only the member's share touches.
