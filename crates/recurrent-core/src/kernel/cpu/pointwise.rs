@@ -17,7 +17,7 @@ use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
 use super::simd::{
-    First, Isa, Lanes, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
+    Either, Isa, Lanes, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
 };
 
 /// How the gates that weigh the candidate and the old cell follow from those that have weights.
@@ -404,15 +404,12 @@ macro_rules! by_flags {
 }
 
 /// Calls `$body` for each row and vector of units of `$args`.
-///
-/// All accesses are masked, also those of whole vectors: it costs nothing next to the arithmetic, and
-/// the code is there once instead of twice.
 macro_rules! each {
     ($S:ident, $simd:expr, $args:expr, |$at:ident| $body:block) => {
         for b in 0..$args.rows {
             let mut unit = $args.units.start;
             while unit < $args.units.end {
-                let lanes = First::<$S>::new($simd, ($args.units.end - unit).min($S::F32_LANES));
+                let lanes = Either::<$S>::new($simd, $args.units.end - unit);
                 let $at = At { b, unit, lanes };
                 $body
                 unit += $S::F32_LANES;
@@ -426,7 +423,7 @@ macro_rules! each {
 struct At<S: Simd> {
     b: usize,
     unit: usize,
-    lanes: First<S>,
+    lanes: Either<S>,
 }
 
 impl<S: Simd> At<S> {

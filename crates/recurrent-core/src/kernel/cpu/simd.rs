@@ -161,6 +161,50 @@ impl<S: Simd> First<S> {
     }
 }
 
+/// [`Whole`] or [`First`], found out at each access: for code too long to be there twice.
+#[derive(Clone, Copy)]
+pub struct Either<S: Simd> {
+    whole: bool,
+    first: First<S>,
+}
+
+impl<S: Simd> Either<S> {
+    /// The first `count` lanes, or all.
+    #[inline(always)]
+    pub fn new(simd: S, count: usize) -> Self {
+        Self {
+            whole: count >= S::F32_LANES,
+            first: First::new(simd, count.min(S::F32_LANES)),
+        }
+    }
+}
+
+impl<S: Simd> Lanes<S> for Either<S> {
+    #[inline(always)]
+    unsafe fn load(self, simd: S, ptr: *const f32) -> S::f32s {
+        // SAFETY: by the contract of the trait.
+        unsafe {
+            if self.whole {
+                Whole.load(simd, ptr)
+            } else {
+                self.first.load(simd, ptr)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, simd: S, ptr: *mut f32, value: S::f32s) {
+        // SAFETY: by the contract of the trait.
+        unsafe {
+            if self.whole {
+                Whole.store(simd, ptr, value);
+            } else {
+                self.first.store(simd, ptr, value);
+            }
+        }
+    }
+}
+
 impl<S: Simd> Lanes<S> for First<S> {
     #[inline(always)]
     unsafe fn load(self, simd: S, ptr: *const f32) -> S::f32s {

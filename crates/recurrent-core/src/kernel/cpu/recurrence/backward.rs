@@ -7,11 +7,12 @@ use core::ops::Range;
 
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
+use crate::kernel::cpu::buffer::zeros;
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile,
+    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile, Onto,
 };
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
@@ -51,8 +52,8 @@ pub fn backward(
     let (last_hidden, last_cell) = last.split_at(batch * d_output);
     let mut grad_hidden = last_hidden.to_vec();
     let mut grad_cell = last_cell.to_vec();
-    let room = |wanted: bool, size: usize| vec![0.0; if wanted { size } else { 0 }];
-    let mut grad_preact = vec![0.0; rows * width];
+    let room = |wanted: bool, size: usize| zeros(if wanted { size } else { 0 });
+    let mut grad_preact = zeros(rows * width);
     let mut grad_product = room(normed_hidden, rows * width);
     let mut grad_projected = room(projected, rows * d_output);
     let mut grad_unprojected = room(projected, batch * units);
@@ -65,15 +66,19 @@ pub fn backward(
     let columns_cell = Columns::plain(units, lanes, members);
     let pack = batch > 1;
     let panels = |k: usize, columns: &Columns, wanted: bool| {
-        (pack && wanted).then(|| Panels::new(k, columns))
+        wanted.then(|| Panels::new(k, columns))
     };
     let full = parts.has(Part::PeepholeFull);
-    let mut weight_hidden = panels(width, &columns_hidden, true);
-    let mut peephole_full = panels(width, &columns_cell, full);
-    let mut projection = panels(d_output, &columns_cell, projected);
+    let mut weight_hidden = panels(width, &columns_hidden, pack);
+    let mut peephole_full = panels(width, &columns_cell, pack && full);
+    let mut projection = panels(d_output, &columns_cell, pack && projected);
 
     let mogrified = !problem.rounds.is_empty();
-    let mut weight_input = panels(width, &Columns::plain(problem.d_input, lanes, members), mogrified);
+    let mut weight_input = panels(
+        width,
+        &Columns::plain(problem.d_input, lanes, members),
+        pack && mogrified || parts.has(Part::WeightInput) && rows > CHUNK_ROWS && wanted.has(Part::Input),
+    );
     let mut factors = Factor::of_rounds(problem, isa, members, true, pack);
     let mut round_grads = RoundTape::for_rows(problem, rows);
     let mut grad_x = room(mogrified, batch * problem.d_input);
@@ -87,16 +92,28 @@ pub fn backward(
     let sums = sums.chain(wanted.keys().into_iter().filter(|key| matches!(key, Key::Round(..))));
     let sums: Vec<Key> = sums.filter(|&key| wanted.has(key)).collect();
     for &key in &sums {
-        grads.set(key, parts.get(key).map(|values| vec![0.0; values.len()]));
+        grads.set(key, parts.get(key).map(|values| zeros(values.len())));
     }
     if parts.has(Part::WeightInput) && wanted.has(Part::Input) {
-        grads.set(Part::Input, vec![0.0; parts.of(Part::Input).len()]);
+        grads.set(Part::Input, zeros(parts.of(Part::Input).len()));
     }
     let mut targets = Parts::default();
     for key in sums.into_iter().chain([Key::Part(Part::Input)]) {
         targets.set(key, grads.get_mut(key).map(Vec::as_mut_ptr));
     }
 
+    let mut transposed: Vec<(Key, Vec<f32>)> = Vec::new();
+    for key in targets.keys() {
+        let features = match key {
+            Key::Part(Part::WeightInput) => problem.d_input,
+            Key::Part(Part::WeightHidden) => d_output,
+            Key::Part(Part::PeepholeFull | Part::Projection) => units,
+            Key::Round(round, RoundPart::Matrix) => shape(problem, round).0,
+            Key::Round(round, RoundPart::Right) => problem.rounds[round].unwrap_or(0),
+            _ => continue,
+        };
+        transposed.push((key, zeros(features * rows)));
+    }
     let most = [batch, CHUNK_ROWS, problem.d_input, units, d_output];
     let run = Run {
         isa,
@@ -130,6 +147,10 @@ pub fn backward(
         hidden_before: &hidden_before,
         cell_before: &cell_before,
         targets,
+        transposed_factors: transposed
+            .iter_mut()
+            .map(|(key, values)| (*key, values.as_mut_ptr()))
+            .collect(),
         grad_hidden: grad_hidden.as_mut_ptr(),
         grad_cell: grad_cell.as_mut_ptr(),
         grad_preact: grad_preact.as_mut_ptr(),
@@ -212,6 +233,24 @@ fn before<'a>(
     Before(pieces)
 }
 
+/// `target[c, r] = source[r, c]`, a block of a few cache lines at a time.
+///
+/// # Safety
+/// The source is readable, the rows of the target are the caller's own.
+unsafe fn transpose(source: View, rows: usize, columns: usize, target: *mut f32, stride: usize) {
+    const BLOCK: usize = 16;
+    for row in (0..rows).step_by(BLOCK) {
+        for column in (0..columns).step_by(BLOCK) {
+            for c in column..(column + BLOCK).min(columns) {
+                for r in row..(row + BLOCK).min(rows) {
+                    // SAFETY: inside both matrices, by the contract of this function.
+                    unsafe { *target.add(c * stride + r) = *source.ptr.add(r * source.row + c) };
+                }
+            }
+        }
+    }
+}
+
 /// What all members do between two meetings.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -229,6 +268,8 @@ enum Phase {
     UnmixInner(usize, usize),
     /// ∂h_0 from the first step.
     Initial,
+    /// What the weights are multiplied with, transposed: a product reads it along the rows.
+    Transpose,
     /// ∂x, and all sums over rows.
     Sums,
 }
@@ -263,6 +304,8 @@ struct Run<'a> {
     hidden_before: &'a Before<'a>,
     cell_before: &'a Before<'a>,
     targets: Parts<*mut f32>,
+    /// Where the factors of the wanted weights go, each `[features, N]`.
+    transposed_factors: Vec<(Key, *mut f32)>,
     /// `[B, d_output]`: ∂h' from later steps.
     grad_hidden: *mut f32,
     /// `[B, H]`: ∂c' from later steps.
@@ -291,7 +334,7 @@ impl Run<'_> {
     fn phases(&self) -> Vec<Phase> {
         let steps = self.problem.counts.len();
         let mut phases = Vec::with_capacity(3 * steps + 3);
-        if self.weight_hidden.is_some() {
+        if self.pack_into.iter().any(Option::is_some) {
             phases.push(Phase::Pack);
         }
         for step in (0..steps).rev() {
@@ -310,6 +353,7 @@ impl Run<'_> {
             }
         }
         phases.push(Phase::Initial);
+        phases.push(Phase::Transpose);
         phases.push(Phase::Sums);
         phases
     }
@@ -327,6 +371,7 @@ impl Run<'_> {
                 Phase::Unmix(step, round) => self.unmix(step, round, share),
                 Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
                 Phase::Initial => self.from_step(0, share),
+                Phase::Transpose => self.transpose(share),
                 Phase::Sums => {
                     self.input(share);
                     self.weights(share);
@@ -357,14 +402,14 @@ impl Run<'_> {
             let panels = columns.share(share, self.members);
             // SAFETY: the transposed weights have k rows and these columns, the panels were made
             // for them, and each share packs panels of its own.
-            unsafe { Panels::pack(target, k, self.transposed(part), columns, panels) };
+            unsafe { Panels::pack(self.isa, target, k, self.transposed(part), columns, panels) };
         }
         for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
             for (factor, target) in factors.iter().zip(targets) {
                 let Some(target) = *target else { continue };
                 let panels = factor.columns.share(share, self.members);
                 // SAFETY: as above.
-                unsafe { factor.pack(target, self.parts, true, panels) };
+                unsafe { factor.pack(self.isa, target, self.parts, true, panels) };
             }
         }
     }
@@ -385,6 +430,7 @@ impl Run<'_> {
         let (k, size) = factor.size;
         let columns = &factor.columns;
         let panels = columns.share(share, self.members);
+        let onto = if add { Onto::Sum } else { Onto::Fresh };
         // SAFETY: by the contract of this function.
         unsafe {
             let Some(packed) = &factor.panels else {
@@ -407,8 +453,9 @@ impl Run<'_> {
                 weights: Weights::Packed(packed),
             };
             let scratch = self.scratch.of(share);
+            let onto = if add { Onto::Sum } else { Onto::Fresh };
             product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
-                write_tile(tile, columns, panel, rows, out, size, add);
+                write_tile(self.isa, tile, columns, panel, rows, out, size, onto);
             });
         }
     }
@@ -574,6 +621,7 @@ impl Run<'_> {
             _ => (self.problem.d_output, self.problem.d_hidden),
         };
         let panels = columns.share(share, self.members);
+        let onto = if add { Onto::Sum } else { Onto::Fresh };
         // SAFETY: by the contract of this function.
         unsafe {
             let Some(packed) = packed else {
@@ -604,7 +652,7 @@ impl Run<'_> {
                 columns,
                 panels,
                 |panel, tile| {
-                    write_tile(tile, columns, panel, rows, out, size, add);
+                    write_tile(self.isa, tile, columns, panel, rows, out, size, onto);
                 },
             );
         }
@@ -843,7 +891,7 @@ impl Run<'_> {
             return; // done step by step
         }
         let (d_input, width) = (self.problem.d_input, self.problem.width());
-        let columns = Columns::plain(d_input, self.isa.lanes(), 1);
+        let columns = self.columns_input;
         let own = part(self.problem.rows(), share, self.members);
         let mut start = own.start;
         while start < own.end {
@@ -855,7 +903,10 @@ impl Run<'_> {
                     column: 1,
                 },
                 k: width,
-                weights: Weights::Native(self.transposed(Part::WeightInput)),
+                weights: match self.weight_input {
+                    Some(panels) => Weights::Packed(panels),
+                    None => Weights::Native(self.transposed(Part::WeightInput)),
+                },
             };
             // SAFETY: the scratch and the rows of this share.
             unsafe {
@@ -870,7 +921,7 @@ impl Run<'_> {
                     &columns,
                     panels,
                     |panel, tile| {
-                        write_tile(tile, &columns, panel, rows, out, d_input, false);
+                        write_tile(self.isa, tile, &columns, panel, rows, out, d_input, Onto::Fresh);
                     },
                 );
             }
@@ -878,58 +929,78 @@ impl Run<'_> {
         }
     }
 
-    /// `Σ_rows aᵀ·d` for this share's columns: the gradient of a weight.
+    /// The matrices that weights are multiplied with, whose gradients are asked for.
+    fn factors_of(&self, key: Key) -> (Vec<(&[f32], usize)>, usize) {
+        let problem = self.problem;
+        let (d_hidden, rows) = (problem.d_hidden, problem.rows());
+        let last = problem.rounds.len();
+        match key {
+            Key::Part(Part::WeightInput) => (self.before_round(last, true), problem.d_input),
+            Key::Part(Part::WeightHidden) => (self.before_round(last, false), problem.d_output),
+            Key::Part(Part::PeepholeFull) => (self.cell_before.pieces().collect(), d_hidden),
+            Key::Part(_) => (vec![(&self.tape.unprojected[..], rows)], d_hidden),
+            Key::Round(round, RoundPart::Matrix) => {
+                let read = self.before_round(round, round % 2 == 1);
+                (read, shape(problem, round).0)
+            }
+            Key::Round(round, _) => {
+                let rank = problem.rounds[round].unwrap_or(0);
+                (vec![(&self.tape.rounds[round].inner[..], rows)], rank)
+            }
+        }
+    }
+
+    /// Transposes this share's columns of what the weights are multiplied with.
+    unsafe fn transpose(&self, share: usize) {
+        let rows = self.problem.rows();
+        for &(key, target) in &self.transposed_factors {
+            let (pieces, columns) = self.factors_of(key);
+            let own = part(columns, share, self.members);
+            let mut row = 0;
+            for (values, count) in pieces {
+                let source = View::rows(values, columns).from_column(own.start);
+                // SAFETY: this share's own rows of the transposed matrix.
+                unsafe {
+                    let target = target.add(own.start * rows + row);
+                    transpose(source, count, own.len(), target, rows);
+                }
+                row += count;
+            }
+        }
+    }
+
+    /// `Σ_rows aᵀ·d` for this share's columns: the gradient of a weight that a is multiplied with.
     ///
     /// # Arguments
-    /// * `pieces` - a in pieces of some rows
-    /// * `m` - columns of a
-    /// * `d`, `n` - the other matrix, and its columns
-    unsafe fn outer<'b>(
-        &self,
-        key: impl Into<Key>,
-        pieces: impl Iterator<Item = (&'b [f32], usize)>,
-        m: usize,
-        d: *const f32,
-        n: usize,
-        share: usize,
-    ) {
+    /// * `d`, `n` - the gradient of the product, and its columns
+    unsafe fn outer(&self, key: impl Into<Key>, d: *const f32, n: usize, share: usize) {
+        let key = key.into();
         let Some(&out) = self.targets.get(key) else {
             return;
         };
-        let mut row = 0;
-        let mut terms = Vec::with_capacity(2);
-        for (a, rows) in pieces {
-            if rows == 0 {
-                continue;
-            }
-            let d = View {
-                ptr: d.wrapping_add(row * n),
-                row: n,
-                column: 1,
-            };
-            terms.push(Term {
-                a: View::rows(a, m).transposed(),
-                k: rows,
-                weights: Weights::Native(d),
-            });
-            row += rows;
-        }
+        let Some(&(_, a)) = self.transposed_factors.iter().find(|(other, _)| *other == key) else {
+            return;
+        };
+        let (_, m) = self.factors_of(key);
+        let rows = self.problem.rows();
+        let view = |ptr: *const f32, row: usize| View {
+            ptr,
+            row,
+            column: 1,
+        };
+        let term = Term {
+            a: view(a, rows),
+            k: rows,
+            weights: Weights::Native(view(d, n)),
+        };
         let columns = Columns::plain(n, self.isa.lanes(), self.members);
         let panels = columns.share(share, self.members);
         // SAFETY: the scratch and the columns of this share; all rows are complete.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(
-                self.isa,
-                scratch,
-                m,
-                &terms,
-                &columns,
-                panels,
-                |panel, tile| {
-                    write_tile(tile, &columns, panel, m, out, n, false);
-                },
-            );
+            product(self.isa, scratch, m, &[term], &columns, panels, |panel, tile| {
+                write_tile(self.isa, tile, &columns, panel, m, out, n, Onto::Fresh);
+            });
         }
     }
 
@@ -944,30 +1015,13 @@ impl Run<'_> {
         };
         // SAFETY: all rows are complete; each share has columns of its own.
         unsafe {
-            let last = problem.rounds.len();
-            if self.parts.has(Part::WeightInput) {
-                let x = self.before_round(last, true);
-                let input = Part::WeightInput;
-                self.outer(input, x.into_iter(), problem.d_input, self.grad_preact, width, share);
-            }
-            let hidden = self.before_round(last, false).into_iter();
-            self.outer(Part::WeightHidden, hidden, d_output, through, width, share);
-            for round in 0..last {
+            self.outer(Part::WeightInput, self.grad_preact, width, share);
+            self.outer(Part::WeightHidden, through, width, share);
+            self.outer(Part::PeepholeFull, self.grad_preact, width, share);
+            self.outer(Part::Projection, self.grad_projected, d_output, share);
+            for round in 0..problem.rounds.len() {
                 self.round_weights(round, share);
             }
-            let cells = self.cell_before.pieces();
-            let full = Part::PeepholeFull;
-            self.outer(full, cells, d_hidden, self.grad_preact, width, share);
-            let unprojected = core::iter::once((&self.tape.unprojected[..], rows));
-            let projection = Part::Projection;
-            self.outer(
-                projection,
-                unprojected,
-                d_hidden,
-                self.grad_projected,
-                d_output,
-                share,
-            );
 
             let all = self.rows_of(self.grad_preact, 0, width);
             let own = part(width, share, self.members);
@@ -1008,20 +1062,17 @@ impl Run<'_> {
 
     /// The gradients of a round's matrices and bias, for this share's columns.
     unsafe fn round_weights(&self, round: usize, share: usize) {
-        let (from, to) = shape(self.problem, round);
+        let (_, to) = shape(self.problem, round);
         let rows = self.problem.rows();
-        let read = self.before_round(round, round % 2 == 1).into_iter();
         let grads = &self.round_grads[round];
+        let matrix = Key::Round(round, RoundPart::Matrix);
         // SAFETY: all rows are complete; each share has columns of its own.
         unsafe {
-            let matrix = Key::Round(round, RoundPart::Matrix);
             match self.problem.rounds[round] {
-                None => self.outer(matrix, read, from, grads.gate, to, share),
+                None => self.outer(matrix, grads.gate, to, share),
                 Some(rank) => {
-                    self.outer(matrix, read, from, grads.inner, rank, share);
-                    let inner = core::iter::once((&self.tape.rounds[round].inner[..], rows));
-                    let right = Key::Round(round, RoundPart::Right);
-                    self.outer(right, inner, rank, grads.gate, to, share);
+                    self.outer(matrix, grads.inner, rank, share);
+                    self.outer(Key::Round(round, RoundPart::Right), grads.gate, to, share);
                 }
             }
             let all = self.rows_of(grads.gate, 0, to);

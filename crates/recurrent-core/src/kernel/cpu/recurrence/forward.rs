@@ -6,11 +6,12 @@ use core::ops::Range;
 
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
+use crate::kernel::cpu::buffer::zeros;
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Forward, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile,
+    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile, Onto,
 };
 use crate::kernel::cpu::rows::{NormForward, RowTimes, STATS};
 use crate::kernel::cpu::simd::Isa;
@@ -45,7 +46,7 @@ pub fn forward(
     let normed = problem.norm_cell.is_some();
     let kind = problem.kind(parts);
 
-    let mut out = vec![0.0; rows * d_output + batch * (d_output + units)];
+    let mut out = zeros(rows * d_output + batch * (d_output + units));
     let (output, last) = out.split_at_mut(rows * d_output);
     let (last_hidden, last_cell) = last.split_at_mut(batch * d_output);
 
@@ -61,8 +62,8 @@ pub fn forward(
         ]
     };
     let mut tape = Tape {
-        gates: vec![0.0; if keep { rows * width } else { 0 }],
-        cells: vec![0.0; if keep { rows * units } else { 0 }],
+        gates: zeros(if keep { rows * width } else { 0 }),
+        cells: zeros(if keep { rows * units } else { 0 }),
         preact_hidden: kept(problem.norm_hidden.is_some(), width),
         stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
         raw: kept(normed || kind.peephole && kind.masked, units),
@@ -85,24 +86,24 @@ pub fn forward(
         (true, false) => most,
         (false, false) => batch,
     };
-    let mut ring = vec![0.0; ring * width];
-    let mut dropped = vec![0.0; if keep { 0 } else { members * width }];
+    let mut ring = zeros(ring * width);
+    let mut dropped = zeros(if keep { 0 } else { members * width });
 
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
     let pack = steps > 1 && !by_rows_of_w;
     let panels = |k: usize, columns: &Columns, wanted: bool| {
-        (pack && wanted).then(|| Panels::new(k, columns))
+        wanted.then(|| Panels::new(k, columns))
     };
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
-    let mut weight_hidden = panels(d_output, &columns, true);
-    let mut peephole_full = panels(units, &columns, parts.has(Part::PeepholeFull));
-    let mut projection = panels(units, &columns_out, projected);
-    // Without rounds, W is used once per chunk.
-    let mut weight_input = panels(problem.d_input, &columns, mogrified);
+    let mut weight_hidden = panels(d_output, &columns, pack);
+    let mut peephole_full = panels(units, &columns, pack && parts.has(Part::PeepholeFull));
+    let mut projection = panels(units, &columns_out, pack && projected);
+    let reused = pack && mogrified || parts.has(Part::WeightInput) && chunks.len() > 1;
+    let mut weight_input = panels(problem.d_input, &columns, reused);
     let mut factors = Factor::of_rounds(problem, isa, members, false, pack);
     let mut rounds = RoundTape::for_rows(problem, if keep { rows } else { batch });
     let bias_row = parts.get(Part::Bias).map_or_else(
-        || vec![0.0; if mogrified { width } else { 0 }],
+        || zeros(if mogrified { width } else { 0 }),
         |bias| bias.to_vec(),
     );
 
@@ -259,7 +260,7 @@ impl Run<'_> {
 
     fn phases(&self) -> Vec<Phase> {
         let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 2);
-        if self.weight_hidden.is_some() {
+        if self.pack_into.iter().any(Option::is_some) {
             phases.push(Phase::Pack);
         }
         for (index, chunk) in self.chunks.iter().enumerate() {
@@ -331,14 +332,14 @@ impl Run<'_> {
             let panels = columns.share(share, self.members);
             // SAFETY: the weights have k rows and these columns, the panels were made for them, and
             // each share packs panels of its own.
-            unsafe { Panels::pack(target, k, view, columns, panels) };
+            unsafe { Panels::pack(self.isa, target, k, view, columns, panels) };
         }
         for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
             for (factor, target) in factors.iter().zip(targets) {
                 let Some(target) = *target else { continue };
                 let panels = factor.columns.share(share, self.members);
                 // SAFETY: as above.
-                unsafe { factor.pack(target, self.parts, false, panels) };
+                unsafe { factor.pack(self.isa, target, self.parts, false, panels) };
             }
         }
     }
@@ -389,7 +390,7 @@ impl Run<'_> {
         unsafe {
             let scratch = self.scratch.of(share);
             product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
-                write_tile(tile, columns, panel, rows, out.ptr, out.stride, false);
+                write_tile(self.isa, tile, columns, panel, rows, out.ptr, out.stride, Onto::Fresh);
             });
         }
     }
@@ -578,13 +579,10 @@ impl Run<'_> {
         let bias = self.parts.get(Part::Bias);
         let target = self.preact(chunk, steps.start);
         let panels = self.columns.share(share, self.members);
-        let fill = |columns: Range<usize>, row: usize| {
-            // SAFETY: this share's own columns of a row of the chunk.
+        let fill = |columns: Range<usize>| {
+            // SAFETY: this share's own columns of the only row.
             let target = unsafe {
-                core::slice::from_raw_parts_mut(
-                    target.from_row(row).ptr.add(columns.start),
-                    columns.len(),
-                )
+                core::slice::from_raw_parts_mut(target.ptr.add(columns.start), columns.len())
             };
             match bias {
                 Some(bias) => target.copy_from_slice(&bias[columns]),
@@ -593,7 +591,7 @@ impl Run<'_> {
         };
         if self.by_rows_of_w && rows == 1 {
             for columns in self.gate_columns(panels) {
-                fill(columns.clone(), 0);
+                fill(columns.clone());
                 let times = RowTimes {
                     k: d_input,
                     a: x.ptr,
@@ -609,12 +607,9 @@ impl Run<'_> {
         // SAFETY: the scratch of this share; x has these rows, w and target these columns.
         unsafe {
             let scratch = self.scratch.of(share);
-            let term = Term {
-                a: x,
-                k: d_input,
-                weights: Weights::Native(w),
-            };
+            let term = self.term(Part::WeightInput, x);
             let columns = &self.columns;
+            let onto = bias.map_or(Onto::Fresh, |bias| Onto::Row(bias.as_ptr()));
             product(
                 self.isa,
                 scratch,
@@ -623,12 +618,7 @@ impl Run<'_> {
                 columns,
                 panels,
                 |panel, tile| {
-                    for row in 0..rows {
-                        for vector in 0..columns.vectors {
-                            fill(columns.of(panel, vector), row);
-                        }
-                    }
-                    write_tile(tile, columns, panel, rows, target.ptr, width, true);
+                    write_tile(self.isa, tile, columns, panel, rows, target.ptr, width, onto);
                 },
             );
         }
@@ -736,14 +726,14 @@ impl Run<'_> {
             unsafe {
                 if separate {
                     let target = separate_rows.ptr;
-                    write_tile(tile, columns, panel, rows, target, width, false);
+                    write_tile(self.isa, tile, columns, panel, rows, target, width, Onto::Fresh);
                 } else if problem.by_row() {
                     for row in 0..rows {
                         for vector in 0..columns.vectors {
                             copy_preact(columns.of(panel, vector), row);
                         }
                     }
-                    write_tile(tile, columns, panel, rows, own.ptr, width, true);
+                    write_tile(self.isa, tile, columns, panel, rows, own.ptr, width, Onto::Sum);
                 } else {
                     let forward = Forward {
                         tile: Some(tile),
@@ -881,7 +871,7 @@ impl Run<'_> {
         let term = self.term(Part::Projection, a);
         let finish = |panel: usize, tile| {
             // SAFETY: this share's own columns of h'.
-            unsafe { write_tile(tile, columns, panel, rows, target, d_output, false) };
+            unsafe { write_tile(self.isa, tile, columns, panel, rows, target, d_output, Onto::Fresh) };
             if !self.pointwise.kind.masked {
                 return;
             }

@@ -15,6 +15,7 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::Problem;
+use crate::kernel::cpu::buffer::zeros;
 use crate::kernel::cpu::parts::{Key, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::Rows;
 use crate::kernel::cpu::product::{Columns, Panels, Tile, View};
@@ -40,9 +41,9 @@ impl RoundTape {
             .map(|(round, rank)| {
                 let to = shape(problem, round).1;
                 Self {
-                    value: vec![0.0; rows * to],
-                    gate: vec![0.0; rows * to],
-                    inner: vec![0.0; rows * rank.unwrap_or(0)],
+                    value: zeros(rows * to),
+                    gate: zeros(rows * to),
+                    inner: zeros(rows * rank.unwrap_or(0)),
                 }
             })
             .collect()
@@ -131,6 +132,7 @@ impl Factor {
     /// Nobody else touches the share's panels; `target` is where this factor's panels are.
     pub unsafe fn pack(
         &self,
+        isa: Isa,
         target: *mut f32,
         parts: &Parts<&[f32]>,
         transposed: bool,
@@ -138,7 +140,7 @@ impl Factor {
     ) {
         let view = self.view(parts, transposed);
         // SAFETY: by the contract of this function.
-        unsafe { Panels::pack(target, self.size.0, view, &self.columns, panels) };
+        unsafe { Panels::pack(isa, target, self.size.0, view, &self.columns, panels) };
     }
 }
 
