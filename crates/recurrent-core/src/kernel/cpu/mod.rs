@@ -1,6 +1,6 @@
 //! Kernels on slices: the recurrence of a whole sequence on a CPU, forward and backward.
 
-mod buffer;
+pub mod buffer;
 pub mod gang;
 pub mod parts;
 pub mod pointwise;

@@ -188,8 +188,8 @@ impl<T> Parts<T> {
     pub fn keys(&self) -> Vec<Key> {
         let once = Part::ALL.map(Key::Part);
         let parts = [RoundPart::Matrix, RoundPart::Right, RoundPart::Bias];
-        let rounds = (0..self.rounds.len())
-            .flat_map(move |round| parts.map(|part| Key::Round(round, part)));
+        let rounds =
+            (0..self.rounds.len()).flat_map(move |round| parts.map(|part| Key::Round(round, part)));
         once.into_iter()
             .chain(rounds)
             .filter(|&key| self.has(key))

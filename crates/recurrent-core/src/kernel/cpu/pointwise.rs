@@ -16,9 +16,7 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
-use super::simd::{
-    Either, Isa, Lanes, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
-};
+use super::simd::{Either, Isa, Lanes, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh};
 
 /// How the gates that weigh the candidate and the old cell follow from those that have weights.
 ///

@@ -8,13 +8,11 @@
 //! Weights that are used at every step are packed once ([`Panels::pack`]); those that are used once
 //! are packed a block at a time on the way ([`Weights::Native`]).
 
-use alloc::vec;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::buffer::zeros;
+use super::buffer::Buffer;
 use super::simd::{Either, First, Isa, Lanes, fma, load, store};
 
 /// Most rows of a register tile.
@@ -158,7 +156,7 @@ pub fn part(count: usize, share: usize, shares: usize) -> Range<usize> {
 /// Weights packed once.
 #[derive(Debug)]
 pub struct Panels {
-    values: Vec<f32>,
+    values: Buffer,
     k: usize,
     width: usize,
 }
@@ -168,7 +166,7 @@ impl Panels {
     pub fn new(k: usize, columns: &Columns) -> Self {
         let width = columns.width();
         Self {
-            values: zeros(columns.panels() * k * width),
+            values: Buffer::new(columns.panels() * k * width),
             k,
             width,
         }
@@ -300,16 +298,16 @@ impl WithSimd for PackVector {
 /// Memory that one share of a product works in.
 #[derive(Debug)]
 pub struct Scratch {
-    tile: Vec<f32>,
-    block: Vec<f32>,
+    tile: Buffer,
+    block: Buffer,
 }
 
 impl Scratch {
     /// For products of at most `rows` rows.
     pub fn new(rows: usize, lanes: usize) -> Self {
         Self {
-            tile: vec![0.0; rows * MAX_VECTORS * lanes],
-            block: vec![0.0; K_BLOCK * MAX_VECTORS * lanes],
+            tile: Buffer::new(rows * MAX_VECTORS * lanes),
+            block: Buffer::new(K_BLOCK * MAX_VECTORS * lanes),
         }
     }
 }

@@ -7,12 +7,12 @@ use core::ops::Range;
 
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
-use crate::kernel::cpu::buffer::zeros;
+use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile, Onto,
+    Columns, Onto, Panels, Scratch, Term, View, Weights, part, product, write_tile,
 };
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
@@ -52,8 +52,8 @@ pub fn backward(
     let (last_hidden, last_cell) = last.split_at(batch * d_output);
     let mut grad_hidden = last_hidden.to_vec();
     let mut grad_cell = last_cell.to_vec();
-    let room = |wanted: bool, size: usize| zeros(if wanted { size } else { 0 });
-    let mut grad_preact = zeros(rows * width);
+    let room = |wanted: bool, size: usize| Buffer::new(if wanted { size } else { 0 });
+    let mut grad_preact = Buffer::new(rows * width);
     let mut grad_product = room(normed_hidden, rows * width);
     let mut grad_projected = room(projected, rows * d_output);
     let mut grad_unprojected = room(projected, batch * units);
@@ -65,9 +65,8 @@ pub fn backward(
     let columns_hidden = Columns::plain(d_output, lanes, members);
     let columns_cell = Columns::plain(units, lanes, members);
     let pack = batch > 1;
-    let panels = |k: usize, columns: &Columns, wanted: bool| {
-        wanted.then(|| Panels::new(k, columns))
-    };
+    let panels =
+        |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let full = parts.has(Part::PeepholeFull);
     let mut weight_hidden = panels(width, &columns_hidden, pack);
     let mut peephole_full = panels(width, &columns_cell, pack && full);
@@ -77,7 +76,8 @@ pub fn backward(
     let mut weight_input = panels(
         width,
         &Columns::plain(problem.d_input, lanes, members),
-        pack && mogrified || parts.has(Part::WeightInput) && rows > CHUNK_ROWS && wanted.has(Part::Input),
+        pack && mogrified
+            || parts.has(Part::WeightInput) && rows > CHUNK_ROWS && wanted.has(Part::Input),
     );
     let mut factors = Factor::of_rounds(problem, isa, members, true, pack);
     let mut round_grads = RoundTape::for_rows(problem, rows);
@@ -89,7 +89,12 @@ pub fn backward(
 
     let mut grads = Parts::default();
     let sums = WEIGHTS.map(Key::Part).into_iter();
-    let sums = sums.chain(wanted.keys().into_iter().filter(|key| matches!(key, Key::Round(..))));
+    let sums = sums.chain(
+        wanted
+            .keys()
+            .into_iter()
+            .filter(|key| matches!(key, Key::Round(..))),
+    );
     let sums: Vec<Key> = sums.filter(|&key| wanted.has(key)).collect();
     for &key in &sums {
         grads.set(key, parts.get(key).map(|values| zeros(values.len())));
@@ -102,7 +107,7 @@ pub fn backward(
         targets.set(key, grads.get_mut(key).map(Vec::as_mut_ptr));
     }
 
-    let mut transposed: Vec<(Key, Vec<f32>)> = Vec::new();
+    let mut transposed: Vec<(Key, Buffer)> = Vec::new();
     for key in targets.keys() {
         let features = match key {
             Key::Part(Part::WeightInput) => problem.d_input,
@@ -112,7 +117,7 @@ pub fn backward(
             Key::Round(round, RoundPart::Right) => problem.rounds[round].unwrap_or(0),
             _ => continue,
         };
-        transposed.push((key, zeros(features * rows)));
+        transposed.push((key, Buffer::new(features * rows)));
     }
     let most = [batch, CHUNK_ROWS, problem.d_input, units, d_output];
     let run = Run {
@@ -171,7 +176,7 @@ pub fn backward(
     grads.set(Part::Hidden, wanted.get(Part::Hidden).map(|()| grad_hidden));
     grads.set(Part::Cell, wanted.get(Part::Cell).map(|()| grad_cell));
     if !parts.has(Part::WeightInput) && wanted.has(Part::Input) {
-        grads.set(Part::Input, grad_preact);
+        grads.set(Part::Input, grad_preact.to_vec());
     }
     grads
 }
@@ -453,10 +458,17 @@ impl Run<'_> {
                 weights: Weights::Packed(packed),
             };
             let scratch = self.scratch.of(share);
-            let onto = if add { Onto::Sum } else { Onto::Fresh };
-            product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
-                write_tile(self.isa, tile, columns, panel, rows, out, size, onto);
-            });
+            product(
+                self.isa,
+                scratch,
+                rows,
+                &[term],
+                columns,
+                panels,
+                |panel, tile| {
+                    write_tile(self.isa, tile, columns, panel, rows, out, size, onto);
+                },
+            );
         }
     }
 
@@ -483,7 +495,11 @@ impl Run<'_> {
         let factors = &self.factors[round];
         let factor = &factors[factors.len() - 1];
         let grads = &self.round_grads[round];
-        let buffer = if factors.len() == 1 { grads.gate } else { grads.inner };
+        let buffer = if factors.len() == 1 {
+            grads.gate
+        } else {
+            grads.inner
+        };
         let a = self.step_view(buffer, step, factor.size.0);
         // SAFETY: by the contract of this function.
         unsafe { self.times_factor(factor, rows, a, out, true, share) };
@@ -499,7 +515,12 @@ impl Run<'_> {
             if round + 1 == problem.rounds.len() {
                 let grad = self.step_view(self.grad_preact, step, width);
                 let weights = [
-                    (Part::WeightInput, self.weight_input, &self.columns_input, self.grad_x),
+                    (
+                        Part::WeightInput,
+                        self.weight_input,
+                        &self.columns_input,
+                        self.grad_x,
+                    ),
                     (
                         Part::WeightHidden,
                         self.weight_hidden,
@@ -514,8 +535,16 @@ impl Run<'_> {
                 // What the next round read is what this one changed.
                 self.unround(step, round + 1, self.between(on_input), share);
             }
-            let to = if on_input { problem.d_input } else { problem.d_output };
-            let columns = if on_input { &self.columns_input } else { &self.columns_hidden };
+            let to = if on_input {
+                problem.d_input
+            } else {
+                problem.d_output
+            };
+            let columns = if on_input {
+                &self.columns_input
+            } else {
+                &self.columns_hidden
+            };
             let tape = &self.tape.rounds[round];
             let saved = |values: &[f32]| {
                 let row = self.offsets[step] * to;
@@ -921,7 +950,16 @@ impl Run<'_> {
                     &columns,
                     panels,
                     |panel, tile| {
-                        write_tile(self.isa, tile, &columns, panel, rows, out, d_input, Onto::Fresh);
+                        write_tile(
+                            self.isa,
+                            tile,
+                            &columns,
+                            panel,
+                            rows,
+                            out,
+                            d_input,
+                            Onto::Fresh,
+                        );
                     },
                 );
             }
@@ -978,7 +1016,11 @@ impl Run<'_> {
         let Some(&out) = self.targets.get(key) else {
             return;
         };
-        let Some(&(_, a)) = self.transposed_factors.iter().find(|(other, _)| *other == key) else {
+        let Some(&(_, a)) = self
+            .transposed_factors
+            .iter()
+            .find(|(other, _)| *other == key)
+        else {
             return;
         };
         let (_, m) = self.factors_of(key);
@@ -998,9 +1040,17 @@ impl Run<'_> {
         // SAFETY: the scratch and the columns of this share; all rows are complete.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(self.isa, scratch, m, &[term], &columns, panels, |panel, tile| {
-                write_tile(self.isa, tile, &columns, panel, m, out, n, Onto::Fresh);
-            });
+            product(
+                self.isa,
+                scratch,
+                m,
+                &[term],
+                &columns,
+                panels,
+                |panel, tile| {
+                    write_tile(self.isa, tile, &columns, panel, m, out, n, Onto::Fresh);
+                },
+            );
         }
     }
 
@@ -1077,7 +1127,13 @@ impl Run<'_> {
             }
             let all = self.rows_of(grads.gate, 0, to);
             let own = part(to, share, self.members);
-            self.sum(Key::Round(round, RoundPart::Bias), 0..rows, own, all, By::One);
+            self.sum(
+                Key::Round(round, RoundPart::Bias),
+                0..rows,
+                own,
+                all,
+                By::One,
+            );
         }
     }
 

@@ -1,17 +1,16 @@
 //! The recurrence forward.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
-use crate::kernel::cpu::buffer::zeros;
+use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Forward, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Panels, Scratch, Term, View, Weights, part, product, write_tile, Onto,
+    Columns, Onto, Panels, Scratch, Term, View, Weights, part, product, write_tile,
 };
 use crate::kernel::cpu::rows::{NormForward, RowTimes, STATS};
 use crate::kernel::cpu::simd::Isa;
@@ -52,18 +51,15 @@ pub fn forward(
 
     // Kept for all rows, or for one step.
     let kept = |wanted: bool, size: usize| {
-        vec![
-            0.0;
-            if wanted {
-                size * if keep { rows } else { batch }
-            } else {
-                0
-            }
-        ]
+        Buffer::new(if wanted {
+            size * if keep { rows } else { batch }
+        } else {
+            0
+        })
     };
     let mut tape = Tape {
-        gates: zeros(if keep { rows * width } else { 0 }),
-        cells: zeros(if keep { rows * units } else { 0 }),
+        gates: Buffer::new(if keep { rows * width } else { 0 }),
+        cells: Buffer::new(if keep { rows * units } else { 0 }),
         preact_hidden: kept(problem.norm_hidden.is_some(), width),
         stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
         raw: kept(normed || kind.peephole && kind.masked, units),
@@ -86,14 +82,13 @@ pub fn forward(
         (true, false) => most,
         (false, false) => batch,
     };
-    let mut ring = zeros(ring * width);
-    let mut dropped = zeros(if keep { 0 } else { members * width });
+    let mut ring = Buffer::new(ring * width);
+    let mut dropped = Buffer::new(if keep { 0 } else { members * width });
 
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
     let pack = steps > 1 && !by_rows_of_w;
-    let panels = |k: usize, columns: &Columns, wanted: bool| {
-        wanted.then(|| Panels::new(k, columns))
-    };
+    let panels =
+        |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
     let mut weight_hidden = panels(d_output, &columns, pack);
     let mut peephole_full = panels(units, &columns, pack && parts.has(Part::PeepholeFull));
@@ -324,7 +319,12 @@ impl Run<'_> {
                 self.problem.d_hidden,
                 &self.columns_out,
             ),
-            (Part::WeightInput, width, self.problem.d_input, &self.columns),
+            (
+                Part::WeightInput,
+                width,
+                self.problem.d_input,
+                &self.columns,
+            ),
         ];
         for ((part, width, k, columns), target) in weights.into_iter().zip(self.pack_into) {
             let Some(target) = target else { continue };
@@ -349,7 +349,11 @@ impl Run<'_> {
         let problem = self.problem;
         // Even rounds change x, odd ones h: the last one before this that changed it.
         let last = (0..round).rev().find(|last| (last % 2 == 0) == input);
-        let size = if input { problem.d_input } else { problem.d_output };
+        let size = if input {
+            problem.d_input
+        } else {
+            problem.d_output
+        };
         let ptr = match last {
             Some(last) => self.kept(self.rounds[last].value, step, size).ptr,
             None if input => {
@@ -389,9 +393,26 @@ impl Run<'_> {
         // SAFETY: the scratch and the columns of this share; the rounds before are complete.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
-                write_tile(self.isa, tile, columns, panel, rows, out.ptr, out.stride, Onto::Fresh);
-            });
+            product(
+                self.isa,
+                scratch,
+                rows,
+                &[term],
+                columns,
+                panels,
+                |panel, tile| {
+                    write_tile(
+                        self.isa,
+                        tile,
+                        columns,
+                        panel,
+                        rows,
+                        out.ptr,
+                        out.stride,
+                        Onto::Fresh,
+                    );
+                },
+            );
         }
     }
 
@@ -420,18 +441,26 @@ impl Run<'_> {
         // SAFETY: the scratch and the columns of this share; the rounds before are complete.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(self.isa, scratch, rows, &[term], columns, panels, |panel, tile| {
-                let gate = Gate {
-                    rows,
-                    columns: columns.units(&(panel..panel + 1)),
-                    tile,
-                    bias: bias.map_or(core::ptr::null(), |bias| bias.as_ptr()),
-                    value: Rows::read(value.ptr, value.row),
-                    out: self.kept(self.rounds[round].value, step, to),
-                    gate: self.kept(self.rounds[round].gate, step, to),
-                };
-                gate.run(self.isa);
-            });
+            product(
+                self.isa,
+                scratch,
+                rows,
+                &[term],
+                columns,
+                panels,
+                |panel, tile| {
+                    let gate = Gate {
+                        rows,
+                        columns: columns.units(&(panel..panel + 1)),
+                        tile,
+                        bias: bias.map_or(core::ptr::null(), |bias| bias.as_ptr()),
+                        value: Rows::read(value.ptr, value.row),
+                        out: self.kept(self.rounds[round].value, step, to),
+                        gate: self.kept(self.rounds[round].gate, step, to),
+                    };
+                    gate.run(self.isa);
+                },
+            );
         }
     }
 
@@ -618,7 +647,9 @@ impl Run<'_> {
                 columns,
                 panels,
                 |panel, tile| {
-                    write_tile(self.isa, tile, columns, panel, rows, target.ptr, width, onto);
+                    write_tile(
+                        self.isa, tile, columns, panel, rows, target.ptr, width, onto,
+                    );
                 },
             );
         }
@@ -726,14 +757,32 @@ impl Run<'_> {
             unsafe {
                 if separate {
                     let target = separate_rows.ptr;
-                    write_tile(self.isa, tile, columns, panel, rows, target, width, Onto::Fresh);
+                    write_tile(
+                        self.isa,
+                        tile,
+                        columns,
+                        panel,
+                        rows,
+                        target,
+                        width,
+                        Onto::Fresh,
+                    );
                 } else if problem.by_row() {
                     for row in 0..rows {
                         for vector in 0..columns.vectors {
                             copy_preact(columns.of(panel, vector), row);
                         }
                     }
-                    write_tile(self.isa, tile, columns, panel, rows, own.ptr, width, Onto::Sum);
+                    write_tile(
+                        self.isa,
+                        tile,
+                        columns,
+                        panel,
+                        rows,
+                        own.ptr,
+                        width,
+                        Onto::Sum,
+                    );
                 } else {
                     let forward = Forward {
                         tile: Some(tile),
@@ -871,7 +920,18 @@ impl Run<'_> {
         let term = self.term(Part::Projection, a);
         let finish = |panel: usize, tile| {
             // SAFETY: this share's own columns of h'.
-            unsafe { write_tile(self.isa, tile, columns, panel, rows, target, d_output, Onto::Fresh) };
+            unsafe {
+                write_tile(
+                    self.isa,
+                    tile,
+                    columns,
+                    panel,
+                    rows,
+                    target,
+                    d_output,
+                    Onto::Fresh,
+                )
+            };
             if !self.pointwise.kind.masked {
                 return;
             }

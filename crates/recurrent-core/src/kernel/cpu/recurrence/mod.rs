@@ -25,6 +25,7 @@ pub use forward::forward;
 
 use rounds::RoundTape;
 
+use super::buffer::Buffer;
 use super::gang;
 use super::parts::{Part, Parts};
 use super::pointwise::{Coupling, Kind, MaskRows, PeepholeRows, Rows};
@@ -152,21 +153,21 @@ const MASKS: [Part; 5] = [
 #[derive(Debug, Default)]
 pub struct Tape {
     /// Activated gates `[N, G·H]`.
-    gates: Vec<f32>,
+    gates: Buffer,
     /// c' `[N, H]`
-    cells: Vec<f32>,
+    cells: Buffer,
     /// h·R + b_h `[N, G·H]`, with LN_h.
-    preact_hidden: Vec<f32>,
+    preact_hidden: Buffer,
     /// Statistics of its rows.
-    stats_hidden: Vec<f32>,
+    stats_hidden: Buffer,
     /// c̃ `[N, H]`, with LN_c.
-    raw: Vec<f32>,
+    raw: Buffer,
     /// n `[N, H]`, with LN_c.
-    normalized: Vec<f32>,
+    normalized: Buffer,
     /// Statistics of c̃'s rows.
-    stats_cell: Vec<f32>,
+    stats_cell: Buffer,
     /// o ⊙ tanh(n) `[N, H]`, with a projection.
-    unprojected: Vec<f32>,
+    unprojected: Buffer,
     /// What each round of the Mogrifier gave.
     rounds: Vec<RoundTape>,
 }

@@ -15,7 +15,7 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::Problem;
-use crate::kernel::cpu::buffer::zeros;
+use crate::kernel::cpu::buffer::Buffer;
 use crate::kernel::cpu::parts::{Key, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::Rows;
 use crate::kernel::cpu::product::{Columns, Panels, Tile, View};
@@ -26,11 +26,11 @@ use crate::kernel::cpu::simd::{First, Isa, Lanes, Whole, load, sigmoid};
 #[derive(Debug, Default)]
 pub struct RoundTape {
     /// v' `[N, to]`
-    pub value: Vec<f32>,
+    pub value: Buffer,
     /// s `[N, to]`
-    pub gate: Vec<f32>,
+    pub gate: Buffer,
     /// u·L `[N, rank]`
-    pub inner: Vec<f32>,
+    pub inner: Buffer,
 }
 
 impl RoundTape {
@@ -41,9 +41,9 @@ impl RoundTape {
             .map(|(round, rank)| {
                 let to = shape(problem, round).1;
                 Self {
-                    value: zeros(rows * to),
-                    gate: zeros(rows * to),
-                    inner: zeros(rows * rank.unwrap_or(0)),
+                    value: Buffer::new(rows * to),
+                    gate: Buffer::new(rows * to),
+                    inner: Buffer::new(rows * rank.unwrap_or(0)),
                 }
             })
             .collect()
