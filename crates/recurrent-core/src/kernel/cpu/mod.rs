@@ -1,5 +1,6 @@
 //! Kernels on slices: the recurrence of a whole sequence on a CPU, forward and backward.
 
+pub mod adaptive;
 pub mod buffer;
 pub mod gang;
 pub mod parts;
@@ -8,3 +9,4 @@ pub mod product;
 pub mod recurrence;
 pub mod rows;
 pub mod simd;
+pub mod sums;

@@ -16,6 +16,7 @@ use crate::kernel::cpu::product::{
 };
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
+use crate::kernel::cpu::sums::transpose;
 
 /// Rows of ∂x that are summed up at a time.
 const CHUNK_ROWS: usize = 256;
@@ -236,24 +237,6 @@ fn before<'a>(
         vec![(Cow::Owned(gathered), rows)]
     };
     Before(pieces)
-}
-
-/// `target[c, r] = source[r, c]`, a block of a few cache lines at a time.
-///
-/// # Safety
-/// The source is readable, the rows of the target are the caller's own.
-unsafe fn transpose(source: View, rows: usize, columns: usize, target: *mut f32, stride: usize) {
-    const BLOCK: usize = 16;
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            for c in column..(column + BLOCK).min(columns) {
-                for r in row..(row + BLOCK).min(rows) {
-                    // SAFETY: inside both matrices, by the contract of this function.
-                    unsafe { *target.add(c * stride + r) = *source.ptr.add(r * source.row + c) };
-                }
-            }
-        }
-    }
 }
 
 /// What all members do between two meetings.

@@ -173,7 +173,7 @@ pub struct Tape {
 }
 
 /// A value per member that only the member's share touches.
-struct PerMember<T>(Vec<UnsafeCell<T>>);
+pub(super) struct PerMember<T>(Vec<UnsafeCell<T>>);
 
 // SAFETY: each value is reached by one share of a phase at a time, and phases are separated by
 // acquire and release operations.
@@ -187,7 +187,7 @@ impl<T> PerMember<T> {
     /// # Safety
     /// Called by the share `member` only, which lets go of it before the phase ends.
     #[allow(clippy::mut_from_ref)] // see the contract
-    unsafe fn of(&self, member: usize) -> &mut T {
+    pub(super) unsafe fn of(&self, member: usize) -> &mut T {
         // SAFETY: by the contract of this function.
         unsafe { &mut *self.0[member].get() }
     }
@@ -274,6 +274,6 @@ impl Pointwise {
 }
 
 /// Scratch memory for each member.
-fn scratch(members: usize, rows: usize, isa: Isa) -> PerMember<Scratch> {
+pub(super) fn scratch(members: usize, rows: usize, isa: Isa) -> PerMember<Scratch> {
     PerMember::new(members, || Scratch::new(rows, isa.lanes()))
 }

@@ -1,0 +1,772 @@
+//! The adaptive LSTM backward.
+//!
+//! The gradients of the states live in one matrix from the last step to the first. A step writes only
+//! the rows that it has, so that what a longer sequence passes on and what the last state of a
+//! shorter one brings in do not meet.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::forward::NO_PEEPHOLES;
+use super::ops::{CarryBack, MixBack, ScaleBack};
+use super::{
+    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES,
+    Tape, Tensors, Weight, kind, matrices, pack, pack_targets, view, weight_index,
+};
+use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::gang;
+use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
+use crate::kernel::cpu::product::{Onto, Scratch, part, product, write_tile};
+use crate::kernel::cpu::recurrence::{PerMember, scratch};
+use crate::kernel::cpu::rows::{By, SumRows};
+use crate::kernel::cpu::simd::Isa;
+use crate::kernel::cpu::sums::{Outer, transpose};
+
+/// The gradients of a call.
+///
+/// # Arguments
+/// * `members` - threads to share the work, the caller among them
+/// * `tensors`, `tape`, `out` - of the forward
+/// * `grad` - the gradient of `out`, of the same layout
+/// * `wanted` - whose gradients are asked for, in the order of the tensors; masks have none
+///
+/// # Returns
+/// The gradient of each wanted tensor, of its own shape.
+#[allow(clippy::too_many_arguments)] // what a derivative takes
+pub fn backward(
+    isa: Isa,
+    members: usize,
+    problem: &Problem,
+    tensors: Tensors<'_>,
+    tape: &Tape,
+    out: &[f32],
+    grad: &[f32],
+    wanted: &[bool],
+) -> Vec<Option<Vec<f32>>> {
+    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let (grad_output, last) = grad.split_at(rows * problem.d_output());
+    let offsets = problem.offsets();
+    let mut grad_states = last.to_vec();
+
+    let summed = weight_index(problem.layers.len(), Weight::AdaptInput);
+    let mut grads: Vec<Option<Vec<f32>>> = (0..wanted.len())
+        .map(|index| {
+            let room = wanted[index] && index < summed && index != STATES;
+            room.then(|| zeros(tensors.0[index].len()))
+        })
+        .collect();
+    let targets: Vec<_> = grads
+        .iter_mut()
+        .map(|grad| grad.as_mut().map(Vec::as_mut_ptr))
+        .collect();
+
+    let room = |(index, _): (usize, &Layer)| LayerGrads::new(problem, index, wanted);
+    let mut buffers: Vec<_> = problem.layers.iter().enumerate().map(room).collect();
+    let pointers: Vec<_> = buffers.iter_mut().map(LayerGrads::pointers).collect();
+    let most = |size: fn(&Layer) -> usize| problem.layers.iter().map(size).max().unwrap_or(0);
+    let mut grad_hidden = Buffer::new(batch * most(|layer| layer.d_hidden));
+    let overlapping = problem.layers.iter().any(|layer| layer.overlapping);
+    let unfolded = if overlapping { most(Layer::policy) } else { 0 };
+    let mut unfolded = Buffer::new(batch * unfolded);
+
+    let seen = (0..problem.layers.len()).map(|layer| problem.d_seen(layer));
+    let tallest = seen.max().unwrap_or(0);
+    let tallest = tallest.max(batch).max(most(|layer| layer.d_adapt));
+    let mut matrices = matrices(isa, members, problem, tensors, true);
+    let pack_into = pack_targets(&mut matrices);
+    let run = Run {
+        isa,
+        members,
+        problem,
+        tensors,
+        tape,
+        offsets: &offsets,
+        matrices: &matrices,
+        pack_into: &pack_into,
+        masks: MaskTable::new(problem, tensors),
+        scratch: scratch(members, tallest, isa),
+        out,
+        grad_output,
+        targets: &targets,
+        grad_states: grad_states.as_mut_ptr(),
+        layers: &pointers,
+        grad_hidden: grad_hidden.as_mut_ptr(),
+        unfolded: unfolded.as_mut_ptr(),
+    };
+    let phases = run.phases();
+    gang::run(members, phases.len(), &|phase, share| {
+        // SAFETY: the phases are run in order, each share once, with all shares of a phase done
+        // before the next begins.
+        unsafe { run.work(phases[phase], share) }
+    });
+    grads[STATES] = wanted[STATES].then_some(grad_states);
+    grads
+}
+
+/// A layer's gradients of all rows, and the transposed factors of its wanted weights.
+struct LayerGrads {
+    /// ∂z `[N, 4H]`
+    preact: Buffer,
+    /// ∂a, ∂b `[N, 4H]`
+    from: [Buffer; 2],
+    /// ∂(z'·P) `[N, ·]`
+    policy: Buffer,
+    /// ∂q `[N, 4A]`
+    adapt: Buffer,
+    /// What each weight is multiplied with `[features, N]`.
+    factors: [Buffer; 5],
+}
+
+/// The same as pointers.
+struct Pointers {
+    preact: *mut f32,
+    from: [*mut f32; 2],
+    policy: *mut f32,
+    adapt: *mut f32,
+    factors: [*mut f32; 5],
+}
+
+/// The weights in order.
+const WEIGHTS: [Weight; 5] = [
+    Weight::AdaptInput,
+    Weight::AdaptHidden,
+    Weight::Policy,
+    Weight::Input,
+    Weight::Hidden,
+];
+
+/// Features of what a weight is multiplied with.
+fn features(problem: &Problem, layer: usize, weight: Weight) -> usize {
+    let sizes = &problem.layers[layer];
+    match weight {
+        Weight::AdaptInput => problem.d_seen(layer),
+        Weight::AdaptHidden | Weight::Policy => sizes.d_adapt,
+        Weight::Input => sizes.d_input,
+        Weight::Hidden => sizes.d_hidden,
+    }
+}
+
+impl LayerGrads {
+    fn new(problem: &Problem, index: usize, wanted: &[bool]) -> Self {
+        let rows = problem.rows();
+        let layer = &problem.layers[index];
+        let room = |size: usize| Buffer::new(rows * size);
+        let width = 4 * layer.d_hidden;
+        let factor = |weight| match wanted[weight_index(index, weight)] {
+            true => room(features(problem, index, weight)),
+            false => Buffer::default(),
+        };
+        Self {
+            preact: room(width),
+            from: [room(width), room(width)],
+            policy: room(layer.policy()),
+            adapt: room(4 * layer.d_adapt),
+            factors: WEIGHTS.map(factor),
+        }
+    }
+
+    fn pointers(&mut self) -> Pointers {
+        let [from_input, from_hidden] = &mut self.from;
+        Pointers {
+            preact: self.preact.as_mut_ptr(),
+            from: [from_input.as_mut_ptr(), from_hidden.as_mut_ptr()],
+            policy: self.policy.as_mut_ptr(),
+            adapt: self.adapt.as_mut_ptr(),
+            factors: self.factors.each_mut().map(|factor| factor.as_mut_ptr()),
+        }
+    }
+}
+
+/// What all members do between two meetings, at a step and a layer.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Transposed weights into panels.
+    Pack,
+    /// What the layer after this one on the way passes back, then ∂z, ∂a and ∂b.
+    Main(usize, usize),
+    /// Back through W, R and what the policy scales.
+    Scaled(usize, usize),
+    /// Overlapping parts of ∂p are added up.
+    Fold(usize, usize),
+    /// Back through the policy, then ∂q.
+    Adapt(usize, usize),
+    /// What the first layer of the first step passes back.
+    Initial,
+    /// What the weights are multiplied with, transposed: a product reads it along the rows.
+    Transpose,
+    /// All sums over rows.
+    Sums,
+}
+
+struct Run<'a> {
+    isa: Isa,
+    members: usize,
+    problem: &'a Problem,
+    tensors: Tensors<'a>,
+    tape: &'a Tape,
+    offsets: &'a [usize],
+    matrices: &'a [[Matrix; FACTORS]],
+    pack_into: &'a [Option<*mut f32>],
+    masks: MaskTable<'a>,
+    scratch: PerMember<Scratch>,
+    out: &'a [f32],
+    grad_output: &'a [f32],
+    targets: &'a [Option<*mut f32>],
+    /// `[B, Σ(2H + 2A)]`
+    grad_states: *mut f32,
+    layers: &'a [Pointers],
+    /// `[B, H]`: ∂h̃ of a step.
+    grad_hidden: *mut f32,
+    /// `[B, ·]`: ∂p side by side, where parts overlap.
+    unfolded: *mut f32,
+}
+
+// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
+// and reads what earlier phases wrote.
+unsafe impl Sync for Run<'_> {}
+
+/// Parts of a layer's state.
+#[derive(Debug, Clone, Copy)]
+enum StatePart {
+    Cell,
+    Hidden,
+    AdaptCell,
+    Z,
+}
+
+impl Run<'_> {
+    fn phases(&self) -> Vec<Phase> {
+        let (steps, layers) = (self.problem.counts.len(), self.problem.layers.len());
+        let mut phases = Vec::with_capacity(3 * steps * layers + 4);
+        if self.pack_into.iter().any(Option::is_some) {
+            phases.push(Phase::Pack);
+        }
+        for step in (0..steps).rev() {
+            for layer in (0..layers).rev() {
+                phases.push(Phase::Main(step, layer));
+                phases.push(Phase::Scaled(step, layer));
+                if self.problem.layers[layer].overlapping {
+                    phases.push(Phase::Fold(step, layer));
+                }
+                phases.push(Phase::Adapt(step, layer));
+            }
+        }
+        phases.extend([Phase::Initial, Phase::Transpose, Phase::Sums]);
+        phases
+    }
+
+    /// # Safety
+    /// Phases run in order, each share once, all shares of a phase before the next.
+    unsafe fn work(&self, phase: Phase, share: usize) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            match phase {
+                Phase::Pack => pack(self.isa, self.members, self.matrices, self.pack_into, share),
+                Phase::Main(step, layer) => {
+                    // The columns of ∂h that are passed back are those that are read here.
+                    if layer + 1 < self.problem.layers.len() {
+                        self.pass_back(step, layer + 1, share);
+                    } else if step + 1 < self.problem.counts.len() {
+                        self.pass_back(step + 1, 0, share);
+                    }
+                    self.main(step, layer, share);
+                }
+                Phase::Scaled(step, layer) => self.scaled(step, layer, share),
+                Phase::Fold(step, layer) => self.fold(step, layer, share),
+                Phase::Adapt(step, layer) => self.adapt(step, layer, share),
+                Phase::Initial => self.pass_back(0, 0, share),
+                Phase::Transpose => self.transpose(share),
+                Phase::Sums => self.sums(share),
+            }
+        }
+    }
+
+    /// A step's rows of values of all rows.
+    fn saved(&self, values: &[f32], step: usize, size: usize) -> Rows {
+        Rows::read(values.as_ptr(), size).from_row(self.offsets[step])
+    }
+
+    /// A step's rows of a buffer of all rows.
+    fn rows_of(&self, ptr: *mut f32, step: usize, stride: usize) -> Rows {
+        Rows { ptr, stride }.from_row(self.offsets[step])
+    }
+
+    /// Where a part of a layer's state is among the states.
+    fn state_start(&self, layer: usize, part: StatePart) -> usize {
+        let Layer {
+            d_hidden, d_adapt, ..
+        } = self.problem.layers[layer];
+        let inside = match part {
+            StatePart::Cell => 0,
+            StatePart::Hidden => d_hidden,
+            StatePart::AdaptCell => 2 * d_hidden,
+            StatePart::Z => 2 * d_hidden + d_adapt,
+        };
+        self.problem.state_start(layer) + inside
+    }
+
+    /// The gradient of a part of a layer's state.
+    fn grad_state(&self, layer: usize, part: StatePart) -> Rows {
+        let start = self.state_start(layer, part);
+        Rows {
+            ptr: self.grad_states.wrapping_add(start),
+            stride: self.problem.state_size(),
+        }
+    }
+
+    /// A part of a layer's initial state.
+    fn first(&self, layer: usize, part: StatePart) -> Rows {
+        let start = self.state_start(layer, part);
+        let states = self.tensors.0[STATES].as_ptr();
+        Rows::read(states.wrapping_add(start), self.problem.state_size())
+    }
+
+    /// A part of a layer's state after each row.
+    fn states(&self, layer: usize, part: StatePart) -> Rows {
+        let Layer {
+            d_hidden, d_adapt, ..
+        } = self.problem.layers[layer];
+        let tape = &self.tape.layers[layer];
+        let is_output = layer + 1 == self.problem.layers.len() && !self.problem.has(Mask::Hidden);
+        match part {
+            StatePart::Cell => Rows::read(tape.cells.as_ptr(), d_hidden),
+            StatePart::Hidden if is_output => Rows::read(self.out.as_ptr(), d_hidden),
+            StatePart::Hidden => Rows::read(tape.hidden.as_ptr(), d_hidden),
+            StatePart::AdaptCell => Rows::read(tape.adapt_cells.as_ptr(), d_adapt),
+            StatePart::Z => Rows::read(tape.z.as_ptr(), d_adapt),
+        }
+    }
+
+    /// A part of a layer's state before a step.
+    fn before(&self, step: usize, layer: usize, part: StatePart) -> Rows {
+        match step {
+            0 => self.first(layer, part),
+            _ => self.states(layer, part).from_row(self.offsets[step - 1]),
+        }
+    }
+
+    /// The input of a layer, for all rows.
+    fn input(&self, layer: usize) -> Rows {
+        match layer {
+            0 => {
+                let x = self.tensors.0[INPUT].as_ptr();
+                Rows::read(x, self.problem.layers[0].d_input)
+            }
+            _ => self.states(layer - 1, StatePart::Hidden),
+        }
+    }
+
+    /// Where the gradient of a layer's input at a step goes; none: nowhere.
+    fn grad_input(&self, step: usize, layer: usize) -> Rows {
+        match (layer, self.targets[INPUT]) {
+            (0, None) => Rows::NONE,
+            (0, Some(target)) => self.rows_of(target, step, self.problem.layers[0].d_input),
+            _ => self.grad_state(layer - 1, StatePart::Hidden),
+        }
+    }
+
+    /// The given parts of a policy, from rows of it.
+    fn parts<const N: usize>(rows: Rows, starts: [usize; 5], which: [usize; N]) -> [Rows; N] {
+        which.map(|part| Rows {
+            ptr: rows.ptr.wrapping_add(starts[part]),
+            ..rows
+        })
+    }
+
+    /// Where ∂p goes at a step, its parts' places in there, and whether it is taken back through
+    /// tanh on the way.
+    fn grad_policy(&self, step: usize, layer: usize) -> (Rows, [usize; 5], bool) {
+        let sizes = &self.problem.layers[layer];
+        let stride = sizes.policy();
+        let ptr = self.unfolded;
+        let rows = match sizes.overlapping {
+            true => Rows { ptr, stride },
+            false => self.rows_of(self.layers[layer].policy, step, stride),
+        };
+        (rows, sizes.side_by_side(), !sizes.overlapping)
+    }
+
+    /// A layer's b; null where there is none.
+    fn bias(&self, layer: usize) -> *const f32 {
+        let sizes = &self.problem.layers[layer];
+        if !sizes.bias {
+            return core::ptr::null();
+        }
+        let start = self.problem.bias_start(layer) + 4 * sizes.d_adapt;
+        self.tensors.0[BIASES].as_ptr().wrapping_add(start)
+    }
+
+    unsafe fn main(&self, step: usize, layer: usize, share: usize) {
+        let sizes = &self.problem.layers[layer];
+        let (rows, d_hidden, width) = (
+            self.problem.counts[step],
+            sizes.d_hidden,
+            4 * sizes.d_hidden,
+        );
+        let offset = self.offsets[step];
+        let columns = &self.matrices[layer][Factor::Hidden as usize].columns;
+        let units = columns.units(&columns.share(share, self.members));
+        let mask = |mask| {
+            let rows = self.masks.get(mask, layer, offset);
+            rows.unwrap_or(Rows::NONE)
+        };
+        let tape = &self.tape.layers[layer];
+        let grads = &self.layers[layer];
+        let grad_hidden = Rows {
+            ptr: self.grad_hidden,
+            stride: d_hidden,
+        };
+        let carry = CarryBack {
+            rows,
+            units: units.clone(),
+            grad_hidden: self.grad_state(layer, StatePart::Hidden),
+            grad_output: match layer + 1 == self.problem.layers.len() {
+                true => self.saved(self.grad_output, step, d_hidden),
+                false => Rows::NONE,
+            },
+            mask: mask(Mask::Hidden),
+            update: mask(Mask::UpdateHidden),
+            grad: grad_hidden,
+        };
+        let grad_preact = self.rows_of(grads.preact, step, width);
+        let backward = Backward {
+            rows,
+            units: units.clone(),
+            d_hidden,
+            gates: self.saved(&tape.gates, step, width),
+            cell: self.before(step, layer, StatePart::Cell),
+            normalized: Rows::NONE,
+            carry_normalized: false,
+            grad_hidden,
+            grad_output: Rows::NONE,
+            grad_cell: self.grad_state(layer, StatePart::Cell),
+            grad_normalized: Rows::NONE,
+            grad_raw: Rows::NONE,
+            grad_preact,
+            masks: self.masks.inside(layer, offset, false),
+            peepholes: NO_PEEPHOLES,
+            clip: sizes.clip,
+        };
+        let (grad_policy, places, through) = self.grad_policy(step, layer);
+        let policy = self.saved(&tape.policy, step, sizes.policy());
+        let mix = MixBack {
+            rows,
+            units,
+            d_hidden,
+            grad: grad_preact,
+            from: [&tape.from_input, &tape.from_hidden]
+                .map(|values| self.saved(values, step, width)),
+            policy: Self::parts(policy, sizes.starts(), [2, 3, 4]),
+            bias: self.bias(layer),
+            grad_from: grads.from.map(|ptr| self.rows_of(ptr, step, width)),
+            grad_policy: Self::parts(grad_policy, places, [2, 3, 4]),
+            through,
+        };
+        // SAFETY: this share's own units, of which ∂h' and ∂c' are complete.
+        unsafe {
+            carry.run(self.isa);
+            backward.run(self.isa, kind(self.masks.masked), Half::Both);
+            mix.run(self.isa);
+        }
+    }
+
+    unsafe fn scaled(&self, step: usize, layer: usize, share: usize) {
+        let sizes = &self.problem.layers[layer];
+        let (rows, width) = (self.problem.counts[step], 4 * sizes.d_hidden);
+        let policy = self.saved(&self.tape.layers[layer].policy, step, sizes.policy());
+        let (grad_policy, places, through) = self.grad_policy(step, layer);
+        let policy = Self::parts(policy, sizes.starts(), [0, 1]);
+        let grad_policy = Self::parts(grad_policy, places, [0, 1]);
+        let values = [
+            self.input(layer).from_row(self.offsets[step]),
+            self.before(step, layer, StatePart::Hidden),
+        ];
+        let grads = [
+            // The rows of x get their first part here, those of the layer below have theirs.
+            (self.grad_input(step, layer), layer > 0),
+            // Zoneout has left the direct part there.
+            (
+                self.grad_state(layer, StatePart::Hidden),
+                self.problem.has(Mask::UpdateHidden),
+            ),
+        ];
+        for (which, factor) in [Factor::Input, Factor::Hidden].into_iter().enumerate() {
+            let matrix = &self.matrices[layer][factor as usize];
+            let columns = &matrix.columns;
+            let panels = columns.share(share, self.members);
+            let from = self.rows_of(self.layers[layer].from[which], step, width);
+            let (grad, add) = grads[which];
+            // SAFETY: ∂a and ∂b are complete; the scratch and the columns of this share.
+            unsafe {
+                let scratch = self.scratch.of(share);
+                let finish = |panel: usize, tile| {
+                    let back = ScaleBack {
+                        rows,
+                        columns: columns.units(&(panel..panel + 1)),
+                        tile,
+                        value: values[which],
+                        policy: policy[which],
+                        grad_policy: grad_policy[which],
+                        through,
+                        grad,
+                        add,
+                    };
+                    back.run(self.isa);
+                };
+                let terms = [matrix.term(view(from))];
+                product(self.isa, scratch, rows, &terms, columns, panels, finish);
+            }
+        }
+    }
+
+    /// For this share's columns of p: the sum of the parts that lie there, back through tanh.
+    unsafe fn fold(&self, step: usize, layer: usize, share: usize) {
+        let sizes = &self.problem.layers[layer];
+        let size = sizes.policy();
+        let own = part(size, share, self.members);
+        let policy = self.saved(&self.tape.layers[layer].policy, step, size);
+        let grad = self.rows_of(self.layers[layer].policy, step, size);
+        let (unfolded, places, _) = self.grad_policy(step, layer);
+        let parts = sizes.starts().into_iter().zip(places).zip(sizes.sizes());
+        for b in 0..self.problem.counts[step] {
+            let (policy, grad) = (policy.from_row(b).ptr, grad.from_row(b).ptr);
+            let unfolded = unfolded.from_row(b).ptr;
+            // SAFETY: ∂p is complete; these columns are this share's own.
+            unsafe {
+                for column in own.clone() {
+                    let mut sum = 0.0;
+                    for ((start, place), size) in parts.clone() {
+                        if (start..start + size).contains(&column) {
+                            sum += *unfolded.add(place + column - start);
+                        }
+                    }
+                    let p = *policy.add(column);
+                    *grad.add(column) = sum * (1.0 - p * p);
+                }
+            }
+        }
+    }
+
+    unsafe fn adapt(&self, step: usize, layer: usize, share: usize) {
+        let sizes = &self.problem.layers[layer];
+        let (rows, d_adapt) = (self.problem.counts[step], sizes.d_adapt);
+        let matrix = &self.matrices[layer][Factor::Policy as usize];
+        let columns = &matrix.columns;
+        let panels = columns.share(share, self.members);
+        let grad_z = self.grad_state(layer, StatePart::Z);
+        let grads = &self.layers[layer];
+        let grad_policy = self.rows_of(grads.policy, step, sizes.policy());
+        let backward = Backward {
+            rows,
+            units: columns.units(&panels),
+            d_hidden: d_adapt,
+            gates: self.saved(&self.tape.layers[layer].adapt_gates, step, 4 * d_adapt),
+            cell: self.before(step, layer, StatePart::AdaptCell),
+            normalized: Rows::NONE,
+            carry_normalized: false,
+            grad_hidden: grad_z,
+            grad_output: Rows::NONE,
+            grad_cell: self.grad_state(layer, StatePart::AdaptCell),
+            grad_normalized: Rows::NONE,
+            grad_raw: Rows::NONE,
+            grad_preact: self.rows_of(grads.adapt, step, 4 * d_adapt),
+            masks: self.masks.adapt(layer, self.offsets[step]),
+            peepholes: NO_PEEPHOLES,
+            clip: sizes.clip_adapt,
+        };
+        // SAFETY: ∂(z'·P) is complete; the scratch and the units of this share.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            let write = |panel: usize, tile| {
+                let Rows { ptr, stride } = grad_z;
+                let onto = Onto::Sum;
+                write_tile(self.isa, tile, columns, panel, rows, ptr, stride, onto);
+            };
+            let terms = [matrix.term(view(grad_policy))];
+            product(self.isa, scratch, rows, &terms, columns, panels, write);
+            let kind = kind(self.problem.has(Mask::Adapt));
+            backward.run(self.isa, kind, Half::Both);
+        }
+    }
+
+    /// From ∂q to ∂x, ∂h, ∂z and ∂z_below, for this share's columns of each.
+    unsafe fn pass_back(&self, step: usize, layer: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let width = 4 * self.problem.layers[layer].d_adapt;
+        let grad = view(self.rows_of(self.layers[layer].adapt, step, width));
+        let below = self.problem.below(layer);
+        let results = [
+            (Factor::AdaptInput, self.grad_input(step, layer), Onto::Sum),
+            (
+                Factor::AdaptHidden,
+                self.grad_state(layer, StatePart::Hidden),
+                Onto::Sum,
+            ),
+            (
+                Factor::AdaptRecurrent,
+                self.grad_state(layer, StatePart::Z),
+                Onto::Fresh,
+            ),
+            // Of the step before where this is the first layer: its own ∂z is there already.
+            (
+                Factor::AdaptBelow,
+                self.grad_state(below, StatePart::Z),
+                Onto::Sum,
+            ),
+        ];
+        for (factor, out, onto) in results {
+            if out.is_none() {
+                continue;
+            }
+            let matrix = &self.matrices[layer][factor as usize];
+            let columns = &matrix.columns;
+            let panels = columns.share(share, self.members);
+            // SAFETY: ∂q is complete; the scratch and the columns of this share.
+            unsafe {
+                let scratch = self.scratch.of(share);
+                let write = |panel: usize, tile| {
+                    let Rows { ptr, stride } = out;
+                    write_tile(self.isa, tile, columns, panel, rows, ptr, stride, onto);
+                };
+                let terms = [matrix.term(grad)];
+                product(self.isa, scratch, rows, &terms, columns, panels, write);
+            }
+        }
+    }
+
+    /// Transposes this share's columns of what each wanted weight is multiplied with.
+    unsafe fn transpose(&self, share: usize) {
+        let rows = self.problem.rows();
+        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
+            let tape = &self.tape.layers[index];
+            let (d_input, d_hidden, d_adapt) = (layer.d_input, layer.d_hidden, layer.d_adapt);
+            let below = self.problem.below(index);
+            let saved = |values: &[f32], size| Source::Rows(Rows::read(values.as_ptr(), size));
+            let before = |layer, part| Source::Before(layer, part);
+            let z_below = match index {
+                0 => before(below, StatePart::Z),
+                _ => Source::Rows(self.states(below, StatePart::Z)),
+            };
+            let seen = [
+                (Source::Rows(self.input(index)), d_input),
+                (before(index, StatePart::Hidden), d_hidden),
+                (z_below, self.problem.d_below(index)),
+            ];
+            let z = [(before(index, StatePart::Z), d_adapt)];
+            let z_next = [(saved(&tape.z, d_adapt), d_adapt)];
+            let scaled_input = [(saved(&tape.scaled_input, d_input), d_input)];
+            let scaled_hidden = [(saved(&tape.scaled_hidden, d_hidden), d_hidden)];
+            let sources: [&[(Source, usize)]; 5] =
+                [&seen, &z, &z_next, &scaled_input, &scaled_hidden];
+            for ((weight, target), sources) in WEIGHTS.iter().zip(grads.factors).zip(sources) {
+                if self.targets[weight_index(index, *weight)].is_none() {
+                    continue;
+                }
+                let mut first = 0;
+                for (source, size) in sources {
+                    let own = part(*size, share, self.members);
+                    // SAFETY: this share's own rows of the transposed matrix, which has a row per
+                    // feature.
+                    unsafe { self.transpose_source(source, own, target.add(first * rows)) };
+                    first += size;
+                }
+            }
+        }
+    }
+
+    /// Transposes some columns of a factor.
+    ///
+    /// # Safety
+    /// These rows of `target` are the caller's own.
+    unsafe fn transpose_source(&self, source: &Source, own: Range<usize>, target: *mut f32) {
+        let total = self.problem.rows();
+        let move_rows = |from: Rows, count: usize, row: usize| {
+            let from = view(from).from_column(own.start);
+            // SAFETY: by the contract of this function.
+            unsafe {
+                let target = target.add(own.start * total + row);
+                transpose(from, count, own.len(), target, total);
+            }
+        };
+        let (layer, part) = match *source {
+            Source::Rows(rows) => return move_rows(rows, total, 0),
+            Source::Before(layer, part) => (layer, part),
+        };
+        let (batch, after) = (self.problem.batch_size(), self.states(layer, part));
+        move_rows(self.first(layer, part), batch, 0);
+        if total == batch * self.problem.counts.len() {
+            // Each step has the rows of the one before.
+            move_rows(after, total - batch, batch);
+            return;
+        }
+        for (step, &count) in self.problem.counts.iter().enumerate().skip(1) {
+            let rows = after.from_row(self.offsets[step - 1]);
+            move_rows(rows, count, self.offsets[step]);
+        }
+    }
+
+    /// The gradients that are sums over all rows, for this share's columns.
+    unsafe fn sums(&self, share: usize) {
+        let rows = self.problem.rows();
+        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
+            let (width, adapt_width) = (4 * layer.d_hidden, 4 * layer.d_adapt);
+            let products = [
+                (grads.adapt, adapt_width),
+                (grads.adapt, adapt_width),
+                (grads.policy, layer.policy()),
+                (grads.from[0], width),
+                (grads.from[1], width),
+            ];
+            for ((weight, factor), (grad, n)) in WEIGHTS.iter().zip(grads.factors).zip(products) {
+                let Some(out) = self.targets[weight_index(index, *weight)] else {
+                    continue;
+                };
+                let outer = Outer {
+                    a: factor,
+                    m: features(self.problem, index, *weight),
+                    rows,
+                    d: grad,
+                    n,
+                    out,
+                };
+                // SAFETY: all rows are complete; the scratch and the columns of this share.
+                unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
+            }
+            let Some(out) = self.targets[BIASES] else {
+                continue;
+            };
+            let out = out.wrapping_add(self.problem.bias_start(index));
+            let policy = self.tape.layers[index].policy.as_ptr();
+            let p_b = policy.wrapping_add(layer.starts()[4]);
+            let sums = [
+                (adapt_width, grads.adapt, By::One, out),
+                (
+                    if layer.bias { width } else { 0 },
+                    grads.preact,
+                    By::Values(Rows::read(p_b, layer.policy())),
+                    out.wrapping_add(adapt_width),
+                ),
+            ];
+            for (width, ptr, by, out) in sums {
+                let sum = SumRows {
+                    rows: 0..rows,
+                    columns: part(width, share, self.members),
+                    a: Rows { ptr, stride: width },
+                    by,
+                    out,
+                };
+                // SAFETY: as above.
+                unsafe { sum.run(self.isa) };
+            }
+        }
+    }
+}
+
+/// What a weight is multiplied with.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// Values of all rows.
+    Rows(Rows),
+    /// A part of a layer's state before each row.
+    Before(usize, StatePart),
+}

@@ -1,0 +1,531 @@
+//! The adaptive LSTM forward.
+
+use alloc::vec::Vec;
+
+use super::ops::{Carry, Mix, Scale};
+use super::{
+    BIASES, FACTORS, Factor, INPUT, Layer, LayerTape, Mask, MaskTable, Matrix, Problem, STATES,
+    Tape, Tensors, Track, kind, matrices, pack, pack_targets, view,
+};
+use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::gang;
+use crate::kernel::cpu::pointwise::{Forward, Half, PeepholeRows, Rows};
+use crate::kernel::cpu::product::{Onto, Scratch, product, write_tile};
+use crate::kernel::cpu::recurrence::{PerMember, scratch};
+use crate::kernel::cpu::simd::Isa;
+
+/// Runs all steps of all layers.
+///
+/// # Arguments
+/// * `members` - threads to share the work, the caller among them
+/// * `tensors` - contiguous, of the shapes that [`Tensors`] names
+/// * `keep` - whether to keep what the backward needs
+///
+/// # Returns
+/// `[N·H | B·Σ(2H + 2A)]`: the output of all rows, then the last states of each sequence.
+pub fn forward(
+    isa: Isa,
+    members: usize,
+    problem: &Problem,
+    tensors: Tensors<'_>,
+    keep: bool,
+) -> (Vec<f32>, Option<Tape>) {
+    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let (d_output, state) = (problem.d_output(), problem.state_size());
+    let mut out = zeros(rows * d_output + batch * state);
+    let (output, last) = out.split_at_mut(rows * d_output);
+    let (output, last) = (output.as_mut_ptr(), last.as_mut_ptr());
+    let offsets = problem.offsets();
+    let masked = problem.has(Mask::Hidden);
+
+    let mut tape = Tape::default();
+    let mut tracks = Vec::with_capacity(problem.layers.len());
+    for (index, layer) in problem.layers.iter().enumerate() {
+        let mut kept = LayerTape::new(problem, index, keep);
+        let Layer {
+            d_input,
+            d_hidden,
+            d_adapt,
+            ..
+        } = *layer;
+        let track = |buffer: &mut Buffer, stride: usize| {
+            let ptr = buffer.as_mut_ptr();
+            let rows = Rows { ptr, stride };
+            Track { rows, all: keep }
+        };
+        // Without a tape the last states are where the states live.
+        let start = problem.state_start(index);
+        let in_place = |offset: usize| Track {
+            rows: Rows {
+                ptr: last.wrapping_add(start + offset),
+                stride: state,
+            },
+            all: false,
+        };
+        let top = index + 1 == problem.layers.len();
+        let of_output = Track {
+            rows: Rows {
+                ptr: output,
+                stride: d_output,
+            },
+            all: true,
+        };
+        let hidden = match (top && !masked, keep) {
+            (true, _) => of_output,
+            (false, true) => track(&mut kept.hidden, d_hidden),
+            (false, false) => in_place(d_hidden),
+        };
+        let own_or_in_place = |buffer: &mut Buffer, stride: usize, offset: usize| match keep {
+            true => track(buffer, stride),
+            false => in_place(offset),
+        };
+        tracks.push(Tracks {
+            adapt_gates: track(&mut kept.adapt_gates, 4 * d_adapt),
+            adapt_cells: own_or_in_place(&mut kept.adapt_cells, d_adapt, 2 * d_hidden),
+            z: Track {
+                all: true,
+                ..track(&mut kept.z, d_adapt)
+            },
+            policy: track(&mut kept.policy, layer.policy()),
+            scaled: [
+                track(&mut kept.scaled_input, d_input),
+                track(&mut kept.scaled_hidden, d_hidden),
+            ],
+            from_input: track(&mut kept.from_input, 4 * d_hidden),
+            from_hidden: track(&mut kept.from_hidden, 4 * d_hidden),
+            gates: track(&mut kept.gates, 4 * d_hidden),
+            cells: own_or_in_place(&mut kept.cells, d_hidden, 0),
+            output: if top { Some(of_output) } else { None },
+            hidden,
+        });
+        tape.layers.push(kept);
+    }
+    // y of a layer whose h' is masked, where it is not the output.
+    let widest = problem.layers.iter().map(|layer| layer.d_hidden).max();
+    let mut unmasked = Buffer::new(if masked { batch * widest.unwrap_or(0) } else { 0 });
+
+    let mut matrices = matrices(isa, members, problem, tensors, false);
+    let targets = pack_targets(&mut matrices);
+    let run = Run {
+        isa,
+        members,
+        problem,
+        tensors,
+        keep,
+        offsets: &offsets,
+        matrices: &matrices,
+        targets: &targets,
+        tracks: &tracks,
+        masks: MaskTable::new(problem, tensors),
+        scratch: scratch(members, batch, isa),
+        unmasked: unmasked.as_mut_ptr(),
+    };
+    let phases = run.phases();
+    gang::run(members, phases.len(), &|phase, share| {
+        // SAFETY: the phases are run in order, each share once, with all shares of a phase done
+        // before the next begins.
+        unsafe { run.work(phases[phase], share) }
+    });
+    // SAFETY: all steps are done, and `last` has a row of states per sequence.
+    unsafe { run.gather(last) };
+    (out, keep.then_some(tape))
+}
+
+impl LayerTape {
+    /// Room for all rows, or for what one step needs.
+    fn new(problem: &Problem, index: usize, keep: bool) -> Self {
+        let layer = &problem.layers[index];
+        let rows = if keep {
+            problem.rows()
+        } else {
+            problem.batch_size()
+        };
+        let kept = |wanted: bool, size: usize| Buffer::new(if wanted { rows * size } else { 0 });
+        let is_output = index + 1 == problem.layers.len() && !problem.has(Mask::Hidden);
+        let (units, width) = (layer.d_hidden, 4 * layer.d_hidden);
+        Self {
+            adapt_gates: kept(true, 4 * layer.d_adapt),
+            adapt_cells: kept(keep, layer.d_adapt),
+            // All rows in any case: the members read z while they write z'.
+            z: Buffer::new(problem.rows() * layer.d_adapt),
+            policy: kept(true, layer.policy()),
+            scaled_input: kept(true, layer.d_input),
+            scaled_hidden: kept(true, units),
+            from_input: kept(true, width),
+            from_hidden: kept(keep, width),
+            gates: kept(true, width),
+            cells: kept(keep, units),
+            hidden: kept(keep && !is_output, units),
+        }
+    }
+}
+
+/// Where the quantities of a layer are.
+struct Tracks {
+    adapt_gates: Track,
+    adapt_cells: Track,
+    z: Track,
+    policy: Track,
+    scaled: [Track; 2],
+    from_input: Track,
+    from_hidden: Track,
+    gates: Track,
+    cells: Track,
+    /// y, of the top layer.
+    output: Option<Track>,
+    hidden: Track,
+}
+
+/// What all members do between two meetings, at a step and a layer.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Weights into panels.
+    Pack,
+    /// The adaptation cell.
+    Adapt(usize, usize),
+    /// The policy, and what it scales.
+    Policy(usize, usize),
+    /// The cell.
+    Main(usize, usize),
+}
+
+struct Run<'a> {
+    isa: Isa,
+    members: usize,
+    problem: &'a Problem,
+    tensors: Tensors<'a>,
+    keep: bool,
+    offsets: &'a [usize],
+    matrices: &'a [[Matrix; FACTORS]],
+    targets: &'a [Option<*mut f32>],
+    tracks: &'a [Tracks],
+    masks: MaskTable<'a>,
+    scratch: PerMember<Scratch>,
+    unmasked: *mut f32,
+}
+
+// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
+// and reads what earlier phases wrote.
+unsafe impl Sync for Run<'_> {}
+
+impl Run<'_> {
+    fn phases(&self) -> Vec<Phase> {
+        let (steps, layers) = (self.problem.counts.len(), self.problem.layers.len());
+        let mut phases = Vec::with_capacity(3 * steps * layers + 1);
+        if self.targets.iter().any(Option::is_some) {
+            phases.push(Phase::Pack);
+        }
+        for step in 0..steps {
+            for layer in 0..layers {
+                phases.extend([
+                    Phase::Adapt(step, layer),
+                    Phase::Policy(step, layer),
+                    Phase::Main(step, layer),
+                ]);
+            }
+        }
+        phases
+    }
+
+    /// # Safety
+    /// Phases run in order, each share once, all shares of a phase before the next.
+    unsafe fn work(&self, phase: Phase, share: usize) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            match phase {
+                Phase::Pack => pack(self.isa, self.members, self.matrices, self.targets, share),
+                Phase::Adapt(step, layer) => self.adapt(step, layer, share),
+                Phase::Policy(step, layer) => self.policy(step, layer, share),
+                Phase::Main(step, layer) => self.main(step, layer, share),
+            }
+        }
+    }
+
+    /// A quantity after a step.
+    fn after(&self, track: Track, step: usize) -> Rows {
+        track.at(self.offsets[step])
+    }
+
+    /// A state before a step.
+    ///
+    /// # Arguments
+    /// * `first` - where it is among the states
+    fn before(&self, track: Track, step: usize, first: usize) -> Rows {
+        match step {
+            0 => {
+                let states = self.tensors.0[STATES].as_ptr();
+                Rows::read(states.wrapping_add(first), self.problem.state_size())
+            }
+            _ => self.after(track, step - 1),
+        }
+    }
+
+    /// Where c, h, m and z of a layer are among the states.
+    fn state_starts(&self, layer: usize) -> [usize; 4] {
+        let start = self.problem.state_start(layer);
+        let Layer {
+            d_hidden, d_adapt, ..
+        } = self.problem.layers[layer];
+        [
+            start,
+            start + d_hidden,
+            start + 2 * d_hidden,
+            start + 2 * d_hidden + d_adapt,
+        ]
+    }
+
+    /// The input of a layer at a step.
+    fn input(&self, step: usize, layer: usize) -> Rows {
+        match layer {
+            0 => {
+                let d_input = self.problem.layers[0].d_input;
+                let x = Rows::read(self.tensors.0[INPUT].as_ptr(), d_input);
+                x.from_row(self.offsets[step])
+            }
+            _ => self.after(self.tracks[layer - 1].hidden, step),
+        }
+    }
+
+    /// z_below; any rows where there is none.
+    fn below(&self, step: usize, layer: usize) -> Rows {
+        let below = self.problem.below(layer);
+        let track = self.tracks[below].z;
+        match layer {
+            0 => self.before(track, step, self.state_starts(below)[3]),
+            _ => self.after(track, step),
+        }
+    }
+
+    unsafe fn adapt(&self, step: usize, layer: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let tracks = &self.tracks[layer];
+        let [_, first_hidden, first_cell, first_z] = self.state_starts(layer);
+        let hidden = self.before(tracks.hidden, step, first_hidden);
+        let z = self.before(tracks.z, step, first_z);
+        let matrices = &self.matrices[layer];
+        let term = |factor: Factor, rows: Rows| matrices[factor as usize].term(view(rows));
+        let terms = [
+            term(Factor::AdaptInput, self.input(step, layer)),
+            term(Factor::AdaptHidden, hidden),
+            term(Factor::AdaptBelow, self.below(step, layer)),
+            term(Factor::AdaptRecurrent, z),
+        ];
+        let columns = &matrices[Factor::AdaptInput as usize].columns;
+        let bias = self.tensors.0[BIASES].as_ptr();
+        let bias = bias.wrapping_add(self.problem.bias_start(layer));
+        let Layer {
+            d_adapt,
+            clip_adapt,
+            ..
+        } = self.problem.layers[layer];
+        let forward = Forward {
+            rows,
+            units: 0..0,
+            d_hidden: d_adapt,
+            tile: None,
+            preact: Rows::read(bias, 0),
+            gates: self.after(tracks.adapt_gates, step),
+            cell: self.before(tracks.adapt_cells, step, first_cell),
+            cell_next: self.after(tracks.adapt_cells, step),
+            raw: Rows::NONE,
+            normalized: Rows::NONE,
+            carry_normalized: false,
+            hidden: z,
+            hidden_next: self.after(tracks.z, step),
+            masks: self.masks.adapt(layer, self.offsets[step]),
+            peepholes: NO_PEEPHOLES,
+            clip: clip_adapt,
+        };
+        let kind = kind(self.problem.has(Mask::Adapt));
+        let panels = columns.share(share, self.members);
+        // SAFETY: the scratch and the units of this share; the phases before are complete. z is
+        // read by all shares, and z' is elsewhere.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            let finish = |panel: usize, tile| {
+                let forward = Forward {
+                    units: columns.units(&(panel..panel + 1)),
+                    tile: Some(tile),
+                    ..forward.clone()
+                };
+                forward.run(self.isa, kind, Half::Both);
+            };
+            product(self.isa, scratch, rows, &terms, columns, panels, finish);
+        }
+    }
+
+    unsafe fn policy(&self, step: usize, layer: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let tracks = &self.tracks[layer];
+        let Layer {
+            d_input, d_hidden, ..
+        } = self.problem.layers[layer];
+        let matrix = &self.matrices[layer][Factor::Policy as usize];
+        let columns = &matrix.columns;
+        let z = self.after(tracks.z, step);
+        let first_hidden = self.state_starts(layer)[1];
+        let hidden = self.before(tracks.hidden, step, first_hidden);
+        let panels = columns.share(share, self.members);
+        // SAFETY: the scratch and the columns of this share; z' is complete.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            let finish = |panel: usize, tile| {
+                let scale = Scale {
+                    rows,
+                    columns: columns.units(&(panel..panel + 1)),
+                    tile,
+                    policy: self.after(tracks.policy, step),
+                    values: [(self.input(step, layer), d_input), (hidden, d_hidden)],
+                    scaled: tracks.scaled.map(|track| self.after(track, step)),
+                };
+                scale.run(self.isa);
+            };
+            let terms = [matrix.term(view(z))];
+            product(self.isa, scratch, rows, &terms, columns, panels, finish);
+        }
+    }
+
+    unsafe fn main(&self, step: usize, layer: usize, share: usize) {
+        let rows = self.problem.counts[step];
+        let tracks = &self.tracks[layer];
+        let sizes = &self.problem.layers[layer];
+        let d_hidden = sizes.d_hidden;
+        let offset = self.offsets[step];
+        let [first_cell, first_hidden, ..] = self.state_starts(layer);
+        let hidden = self.before(tracks.hidden, step, first_hidden);
+        let mask = self.masks.get(Mask::Hidden, layer, offset);
+        let output = match (tracks.output, mask) {
+            (Some(output), _) => self.after(output, step),
+            (None, None) => self.after(tracks.hidden, step),
+            (None, Some(_)) => Rows {
+                ptr: self.unmasked,
+                stride: d_hidden,
+            },
+        };
+        let from_input = self.after(tracks.from_input, step);
+        let policy = self.after(tracks.policy, step);
+        let starts = sizes.starts();
+        let bias = if sizes.bias {
+            let start = self.problem.bias_start(layer) + 4 * sizes.d_adapt;
+            self.tensors.0[BIASES].as_ptr().wrapping_add(start)
+        } else {
+            core::ptr::null()
+        };
+        let mix = |units, tile| Mix {
+            rows,
+            units,
+            d_hidden,
+            tile,
+            from_input,
+            from_hidden: match self.keep {
+                true => self.after(tracks.from_hidden, step),
+                false => Rows::NONE,
+            },
+            policy: [2, 3, 4].map(|part| Rows {
+                ptr: policy.ptr.wrapping_add(starts[part]),
+                ..policy
+            }),
+            bias,
+            preact: self.after(tracks.gates, step),
+        };
+        let forward = |units| Forward {
+            rows,
+            units,
+            d_hidden,
+            tile: None,
+            preact: self.after(tracks.gates, step),
+            gates: self.after(tracks.gates, step),
+            cell: self.before(tracks.cells, step, first_cell),
+            cell_next: self.after(tracks.cells, step),
+            raw: Rows::NONE,
+            normalized: Rows::NONE,
+            carry_normalized: false,
+            hidden,
+            hidden_next: output,
+            masks: self.masks.inside(layer, offset, true),
+            peepholes: NO_PEEPHOLES,
+            clip: sizes.clip,
+        };
+        let carry = |units, mask| Carry {
+            rows,
+            units,
+            output,
+            mask,
+            update: self
+                .masks
+                .get(Mask::UpdateHidden, layer, offset)
+                .unwrap_or(Rows::NONE),
+            hidden,
+            hidden_next: self.after(tracks.hidden, step),
+        };
+        let kind = kind(self.masks.masked);
+        let [of_input, of_hidden] =
+            [Factor::Input, Factor::Hidden].map(|factor| &self.matrices[layer][factor as usize]);
+        let columns = &of_input.columns;
+        let panels = columns.share(share, self.members);
+        let scaled = tracks.scaled.map(|track| view(self.after(track, step)));
+        // SAFETY: the scratch and the units of this share; x ⊙ p_x, h ⊙ p_h and p are complete.
+        // h and c are read at this share's own units only, before they are written.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            let terms = [of_input.term(scaled[0])];
+            let write = |panel: usize, tile| {
+                let Rows { ptr, stride } = from_input;
+                let onto = Onto::Fresh;
+                write_tile(self.isa, tile, columns, panel, rows, ptr, stride, onto);
+            };
+            let own = panels.clone();
+            product(self.isa, scratch, rows, &terms, columns, own, write);
+            let terms = [of_hidden.term(scaled[1])];
+            let finish = |panel: usize, tile| {
+                let units = columns.units(&(panel..panel + 1));
+                mix(units.clone(), tile).run(self.isa);
+                forward(units.clone()).run(self.isa, kind, Half::Both);
+                if let Some(mask) = mask {
+                    carry(units, mask).run(self.isa);
+                }
+            };
+            product(self.isa, scratch, rows, &terms, columns, panels, finish);
+        }
+    }
+
+    /// The last states of each sequence, as far as they are not where they belong already.
+    ///
+    /// # Safety
+    /// All steps are done; `last` has room for the states of each sequence.
+    unsafe fn gather(&self, last: *mut f32) {
+        let state = self.problem.state_size();
+        for (layer, tracks) in self.tracks.iter().enumerate() {
+            let Layer {
+                d_hidden, d_adapt, ..
+            } = self.problem.layers[layer];
+            let of_layer = [
+                (tracks.cells, d_hidden),
+                (tracks.hidden, d_hidden),
+                (tracks.adapt_cells, d_adapt),
+                (tracks.z, d_adapt),
+            ];
+            let starts = self.state_starts(layer);
+            for ((track, size), start) in of_layer.into_iter().zip(starts) {
+                if !track.all {
+                    continue;
+                }
+                for b in 0..self.problem.batch_size() {
+                    let rows = self.after(track, self.problem.last_step(b));
+                    // SAFETY: by the contract of this function; the rows are in another buffer.
+                    unsafe {
+                        let target = last.add(b * state + start);
+                        target.copy_from_nonoverlapping(rows.from_row(b).ptr, size);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What absent peepholes read: nothing.
+pub(super) const NO_PEEPHOLES: PeepholeRows = PeepholeRows {
+    shares: [core::ptr::null(); 2],
+    output_previous: core::ptr::null(),
+    output_new: core::ptr::null(),
+};

@@ -1,0 +1,568 @@
+//! The adaptive LSTM (aLSTM) over a whole sequence: all layers in one time loop.
+//!
+//! The equations are those of `cell/adaptive.rs` and `equations/adaptive.rs`; the names are the same.
+//! Layer 0 reads the top layer's z of the step before, so that the layers advance together. Members
+//! of a gang split the columns of each product, and meet three times per step and layer:
+//! ```text
+//! forward    q = x·W_x + h·W_h + z_below·W_z + z·R_a + b_a → gates → m', z'     panels of A units
+//!            p = tanh(z'·P)                → x ⊙ p_x, h ⊙ p_h                   panels of p
+//!            a = (x ⊙ p_x)·W, b = (h ⊙ p_h)·R → a ⊙ p_i + b ⊙ p_g + bias ⊙ p_b
+//!              → gates → c', y, h'                                              panels of H units
+//! backward   ∂h' → ∂z → ∂a, ∂b, ∂p_i, ∂p_g, ∂p_b       ∂a·Wᵀ, ∂b·Rᵀ → ∂x, ∂h, ∂p_x, ∂p_h
+//!            ∂z' += ∂(z'·P)·Pᵀ → ∂q                    ∂q·W_aᵀ, ∂q·R_aᵀ → ∂x, ∂h, ∂z, ∂z_below
+//!            afterwards: each weight's gradient as one product over all steps
+//! ```
+//! In both layouts of a policy p_x and p_h are its first I + H columns, so that whoever has computed
+//! some columns of p scales x and h with them at once.
+//!
+//! States, and their gradients, are one matrix `[B, Σ(2H + 2A)]`: c, h, m, z of each layer.
+
+mod backward;
+mod forward;
+mod ops;
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+pub use backward::backward;
+pub use forward::forward;
+
+use super::buffer::Buffer;
+use super::gang;
+use super::pointwise::{Coupling, Kind, MaskRows, Rows};
+use super::product::{Columns, Panels, Term, View, Weights};
+use super::simd::Isa;
+
+/// One layer of a call.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// I
+    pub d_input: usize,
+    /// H
+    pub d_hidden: usize,
+    /// A
+    pub d_adapt: usize,
+    /// Whether there is a bias, and with it a p_b.
+    pub bias: bool,
+    /// Whether the parts of the policy overlap, as in the published code.
+    pub overlapping: bool,
+    /// Bound of |c̃|; infinite for none.
+    pub clip: f32,
+    /// The same of the adaptation cell.
+    pub clip_adapt: f32,
+}
+
+impl Layer {
+    /// Features of a policy.
+    pub fn policy(&self) -> usize {
+        self.sizes().iter().sum()
+    }
+
+    /// Features of p_x, p_h, p_i, p_g, p_b.
+    fn sizes(&self) -> [usize; 5] {
+        let width = 4 * self.d_hidden;
+        let bias = if self.bias { width } else { 0 };
+        [self.d_input, self.d_hidden, width, width, bias]
+    }
+
+    /// Where the parts begin when they lie side by side.
+    fn side_by_side(&self) -> [usize; 5] {
+        let sizes = self.sizes();
+        core::array::from_fn(|part| sizes[..part].iter().sum())
+    }
+
+    /// Where the parts begin in the policy.
+    fn starts(&self) -> [usize; 5] {
+        let sizes = self.sizes();
+        match self.overlapping {
+            false => self.side_by_side(),
+            true => core::array::from_fn(|part| if part == 0 { 0 } else { sizes[part - 1] }),
+        }
+    }
+
+    /// Features of c, h, m and z together.
+    fn state(&self) -> usize {
+        2 * (self.d_hidden + self.d_adapt)
+    }
+
+    /// Values of the biases.
+    fn biases(&self) -> usize {
+        4 * self.d_adapt + if self.bias { 4 * self.d_hidden } else { 0 }
+    }
+}
+
+/// A mask; those of all layers lie side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// m_g `[B or N, ΣH]`
+    Candidate,
+    /// m_c `[B or N, ΣH]`
+    Cell,
+    /// m_h `[B or N, ΣH]`
+    Hidden,
+    /// u `[B or N, ΣH]`
+    UpdateCell,
+    /// v `[B or N, ΣH]`
+    UpdateHidden,
+    /// On z `[B or N, ΣA]`
+    Adapt,
+}
+
+impl Mask {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Candidate,
+        Self::Cell,
+        Self::Hidden,
+        Self::UpdateCell,
+        Self::UpdateHidden,
+        Self::Adapt,
+    ];
+}
+
+/// A weight of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// W_a `[I + H + features of z_below, 4A]`
+    AdaptInput,
+    /// R_a `[A, 4A]`
+    AdaptHidden,
+    /// P `[A, features of a policy]`
+    Policy,
+    /// W `[I, 4H]`
+    Input,
+    /// R `[H, 4H]`
+    Hidden,
+}
+
+/// Weights of a layer.
+pub const WEIGHTS: usize = 5;
+
+/// The tensors of a call, as a list: x `[N, I]`, the states `[B, Σ(2H + 2A)]`, the biases (b_a `[4A]`
+/// and b `[4H]` of each layer), the [`Weight`]s of each layer, then the masks that there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensors<'a>(pub &'a [&'a [f32]]);
+
+/// Where x is in the list.
+pub const INPUT: usize = 0;
+
+/// Where the states are.
+pub const STATES: usize = 1;
+
+/// Where the biases are.
+pub const BIASES: usize = 2;
+
+/// Where a weight is.
+pub fn weight_index(layer: usize, weight: Weight) -> usize {
+    BIASES + 1 + WEIGHTS * layer + weight as usize
+}
+
+/// A call without its tensors.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// First to last.
+    pub layers: Vec<Layer>,
+    /// Rows of each step, never rising.
+    pub counts: Vec<usize>,
+    /// For each of [`Mask::ALL`]: whether it has a row per step and sequence, if there is one.
+    pub masks: [Option<bool>; 6],
+}
+
+impl Problem {
+    /// N: rows of all steps.
+    pub fn rows(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// B: sequences.
+    pub fn batch_size(&self) -> usize {
+        self.counts[0]
+    }
+
+    /// Features of the output.
+    pub fn d_output(&self) -> usize {
+        self.layers[self.layers.len() - 1].d_hidden
+    }
+
+    /// Features of the states of all layers.
+    pub fn state_size(&self) -> usize {
+        self.state_start(self.layers.len())
+    }
+
+    /// Where a layer's c begins in the states; h, m and z follow.
+    pub fn state_start(&self, layer: usize) -> usize {
+        self.layers[..layer].iter().map(Layer::state).sum()
+    }
+
+    /// Where a layer's b_a begins in the biases; b follows.
+    fn bias_start(&self, layer: usize) -> usize {
+        self.layers[..layer].iter().map(Layer::biases).sum()
+    }
+
+    /// Features of a layer's z_below; 0 where there is none.
+    fn d_below(&self, layer: usize) -> usize {
+        match self.layers.len() {
+            1 => 0,
+            _ => self.layers[self.below(layer)].d_adapt,
+        }
+    }
+
+    /// The layer whose z a layer reads.
+    fn below(&self, layer: usize) -> usize {
+        layer.checked_sub(1).unwrap_or(self.layers.len() - 1)
+    }
+
+    /// Features of what an adaptation cell sees.
+    fn d_seen(&self, layer: usize) -> usize {
+        let Layer {
+            d_input, d_hidden, ..
+        } = self.layers[layer];
+        d_input + d_hidden + self.d_below(layer)
+    }
+
+    fn has(&self, mask: Mask) -> bool {
+        self.masks[mask as usize].is_some()
+    }
+
+    /// Features of a layer's part of a mask.
+    fn mask_size(layer: &Layer, mask: Mask) -> usize {
+        match mask {
+            Mask::Adapt => layer.d_adapt,
+            _ => layer.d_hidden,
+        }
+    }
+
+    /// The first row of each step, and the number of rows.
+    fn offsets(&self) -> Vec<usize> {
+        let mut offset = 0;
+        let mut offsets = Vec::with_capacity(self.counts.len() + 1);
+        offsets.push(0);
+        for count in &self.counts {
+            offset += count;
+            offsets.push(offset);
+        }
+        offsets
+    }
+
+    /// The last step of sequence b.
+    fn last_step(&self, b: usize) -> usize {
+        self.counts.partition_point(|&count| count > b) - 1
+    }
+
+    /// Threads worth calling for this problem: a share of a step should take longer than meeting the
+    /// others does.
+    pub fn members(&self) -> usize {
+        let weights = |(index, layer): (usize, &Layer)| {
+            let Layer {
+                d_input,
+                d_hidden,
+                d_adapt,
+                ..
+            } = *layer;
+            let adapt = 4 * d_adapt * (self.d_seen(index) + d_adapt);
+            adapt + d_adapt * layer.policy() + 4 * d_hidden * (d_input + d_hidden)
+        };
+        let per_step: usize = self.layers.iter().enumerate().map(weights).sum();
+        let per_step = 2 * self.batch_size() * per_step;
+        if self.counts.len() * per_step < WORTH_WAKING {
+            return 1;
+        }
+        let per_meeting = per_step / (3 * self.layers.len());
+        gang::available_threads()
+            .min(per_meeting / WORTH_MEETING)
+            .max(1)
+    }
+}
+
+/// Operations of a whole call below which no other thread is woken: some 20 µs of work.
+const WORTH_WAKING: usize = 1_000_000;
+
+/// Operations per meeting and thread below which meeting costs more than it saves.
+const WORTH_MEETING: usize = 30_000;
+
+/// What the forward of a training step keeps of a layer, each for all rows.
+#[derive(Debug, Default)]
+struct LayerTape {
+    /// Activated gates of the adaptation cell `[N, 4A]`.
+    adapt_gates: Buffer,
+    /// m' `[N, A]`
+    adapt_cells: Buffer,
+    /// z' `[N, A]`, after its mask.
+    z: Buffer,
+    /// p `[N, ·]`
+    policy: Buffer,
+    /// x ⊙ p_x `[N, I]`
+    scaled_input: Buffer,
+    /// h ⊙ p_h `[N, H]`
+    scaled_hidden: Buffer,
+    /// a `[N, 4H]`
+    from_input: Buffer,
+    /// b `[N, 4H]`
+    from_hidden: Buffer,
+    /// Activated gates `[N, 4H]`.
+    gates: Buffer,
+    /// c' `[N, H]`
+    cells: Buffer,
+    /// h' `[N, H]`, after its mask; nothing where it is the output.
+    hidden: Buffer,
+}
+
+/// What the forward of a training step keeps for the backward.
+#[derive(Debug, Default)]
+pub struct Tape {
+    layers: Vec<LayerTape>,
+}
+
+/// The gates of both cells.
+fn kind(masked: bool) -> Kind {
+    Kind {
+        coupling: Coupling::Independent,
+        peephole: false,
+        masked,
+    }
+}
+
+/// The products of a layer's step, in the order of [`Factor`].
+const FACTORS: usize = 7;
+
+/// What is multiplied with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Factor {
+    /// x with its rows of W_a.
+    AdaptInput,
+    /// h with its rows of W_a.
+    AdaptHidden,
+    /// z_below with its rows of W_a; none in a single layer.
+    AdaptBelow,
+    /// z with R_a.
+    AdaptRecurrent,
+    /// z' with P.
+    Policy,
+    /// x ⊙ p_x with W.
+    Input,
+    /// h ⊙ p_h with R.
+    Hidden,
+}
+
+/// One weight, or some rows of one, as a product reads it.
+struct Matrix {
+    view: View,
+    /// Rows.
+    k: usize,
+    columns: Columns,
+    /// Packed, where it is used more than once.
+    panels: Option<Panels>,
+}
+
+impl Matrix {
+    /// `a·` this matrix.
+    fn term(&self, a: View) -> Term<'_> {
+        let weights = match &self.panels {
+            Some(panels) => Weights::Packed(panels),
+            None => Weights::Native(self.view),
+        };
+        Term {
+            a,
+            k: self.k,
+            weights,
+        }
+    }
+}
+
+/// The matrices of each layer.
+///
+/// # Arguments
+/// * `back` - transposed, for the backward
+fn matrices(
+    isa: Isa,
+    members: usize,
+    problem: &Problem,
+    tensors: Tensors<'_>,
+    back: bool,
+) -> Vec<[Matrix; FACTORS]> {
+    let lanes = isa.lanes();
+    let pack = problem.counts.len() > 1;
+    let of_layer = |(index, layer): (usize, &Layer)| {
+        let Layer {
+            d_input,
+            d_hidden,
+            d_adapt,
+            ..
+        } = *layer;
+        let matrix = |weight: Weight, rows: Range<usize>, units: Option<usize>, n: usize| {
+            let values = tensors.0[weight_index(index, weight)];
+            let view = View::rows(values, n).from_row(rows.start);
+            let (view, k, columns) = match (back, units) {
+                (true, _) => {
+                    let columns = Columns::plain(rows.len(), lanes, members);
+                    (view.transposed(), n, columns)
+                }
+                (false, Some(units)) => (view, rows.len(), Columns::gates(4, units, lanes)),
+                (false, None) => (view, rows.len(), Columns::plain(n, lanes, members)),
+            };
+            Matrix {
+                view,
+                k,
+                columns,
+                panels: pack.then(|| Panels::new(k, &columns)),
+            }
+        };
+        let (adapt, main) = (Some(d_adapt), Some(d_hidden));
+        let (with_input, with_hidden) = (d_input, d_input + d_hidden);
+        let seen = problem.d_seen(index);
+        let adapt_width = 4 * d_adapt;
+        let of_seen = |rows| matrix(Weight::AdaptInput, rows, adapt, adapt_width);
+        [
+            of_seen(0..with_input),
+            of_seen(with_input..with_hidden),
+            of_seen(with_hidden..seen),
+            matrix(Weight::AdaptHidden, 0..d_adapt, adapt, adapt_width),
+            matrix(Weight::Policy, 0..d_adapt, None, layer.policy()),
+            matrix(Weight::Input, 0..d_input, main, 4 * d_hidden),
+            matrix(Weight::Hidden, 0..d_hidden, main, 4 * d_hidden),
+        ]
+    };
+    problem.layers.iter().enumerate().map(of_layer).collect()
+}
+
+/// Where the panels of each matrix are.
+fn pack_targets(matrices: &mut [[Matrix; FACTORS]]) -> Vec<Option<*mut f32>> {
+    let target = |matrix: &mut Matrix| matrix.panels.as_mut().map(Panels::as_mut_ptr);
+    matrices.iter_mut().flatten().map(target).collect()
+}
+
+/// Packs a share's panels of all matrices.
+///
+/// # Safety
+/// `targets` are those of [`pack_targets`]; nobody else touches the panels of this share.
+unsafe fn pack(
+    isa: Isa,
+    members: usize,
+    matrices: &[[Matrix; FACTORS]],
+    targets: &[Option<*mut f32>],
+    share: usize,
+) {
+    for (matrix, target) in matrices.iter().flatten().zip(targets) {
+        let Some(target) = *target else { continue };
+        let (columns, k) = (&matrix.columns, matrix.k);
+        let panels = columns.share(share, members);
+        // SAFETY: the matrix has k rows and these columns, the panels were made for them, and each
+        // share packs panels of its own.
+        unsafe { Panels::pack(isa, target, k, matrix.view, columns, panels) };
+    }
+}
+
+/// Something that each step changes: rows of all steps, or the same rows again and again.
+#[derive(Debug, Clone, Copy)]
+struct Track {
+    rows: Rows,
+    all: bool,
+}
+
+impl Track {
+    /// The rows of a step whose first row is `offset`.
+    fn at(self, offset: usize) -> Rows {
+        self.rows.from_row(if self.all { offset } else { 0 })
+    }
+}
+
+/// The rows as a product reads them.
+fn view(rows: Rows) -> View {
+    View {
+        ptr: rows.ptr,
+        row: rows.stride,
+        column: 1,
+    }
+}
+
+/// The masks of a call, where pointwise operations read them.
+struct MaskTable<'a> {
+    problem: &'a Problem,
+    values: [Option<*const f32>; 6],
+    /// Enough ones for a row of anything.
+    ones: Vec<f32>,
+    masked: bool,
+}
+
+impl<'a> MaskTable<'a> {
+    fn new(problem: &'a Problem, tensors: Tensors<'a>) -> Self {
+        let mut next = weight_index(problem.layers.len(), Weight::AdaptInput);
+        let values = Mask::ALL.map(|mask| {
+            problem.has(mask).then(|| {
+                next += 1;
+                tensors.0[next - 1].as_ptr()
+            })
+        });
+        let size = |layer: &Layer| layer.d_hidden.max(layer.d_adapt);
+        let size = problem.layers.iter().map(size).max().unwrap_or(0);
+        let any = problem.masks.iter().any(Option::is_some);
+        let inside = [
+            Mask::Candidate,
+            Mask::Cell,
+            Mask::UpdateCell,
+            Mask::UpdateHidden,
+        ];
+        Self {
+            problem,
+            values,
+            ones: alloc::vec![1.0; if any { size } else { 0 }],
+            masked: inside.iter().any(|&mask| problem.has(mask)),
+        }
+    }
+
+    /// A layer's part of a mask at the step whose first row is `offset`, if there is the mask.
+    fn get(&self, mask: Mask, layer: usize, offset: usize) -> Option<Rows> {
+        let ptr = self.values[mask as usize]?;
+        let size = |layer: &Layer| Problem::mask_size(layer, mask);
+        let stride = self.problem.layers.iter().map(size).sum();
+        let start: usize = self.problem.layers[..layer].iter().map(size).sum();
+        let row = match self.problem.masks[mask as usize] {
+            Some(true) => offset,
+            _ => 0,
+        };
+        Some(Rows::read(ptr.wrapping_add(start), stride).from_row(row))
+    }
+
+    fn ones(&self) -> Rows {
+        Rows::read(self.ones.as_ptr(), 0)
+    }
+
+    /// The masks inside a layer's cell; that on h' comes after it.
+    ///
+    /// # Arguments
+    /// * `zoneout` - whether those on the update of h are among them
+    fn inside(&self, layer: usize, offset: usize, zoneout: bool) -> MaskRows {
+        if !self.masked {
+            return MaskRows::NONE;
+        }
+        let mask = |mask| {
+            let rows = self.get(mask, layer, offset);
+            rows.unwrap_or_else(|| self.ones())
+        };
+        MaskRows {
+            candidate: mask(Mask::Candidate),
+            cell: mask(Mask::Cell),
+            hidden: self.ones(),
+            update_cell: mask(Mask::UpdateCell),
+            update_hidden: match zoneout {
+                true => mask(Mask::UpdateHidden),
+                false => self.ones(),
+            },
+        }
+    }
+
+    /// The masks of an adaptation cell.
+    fn adapt(&self, layer: usize, offset: usize) -> MaskRows {
+        let Some(hidden) = self.get(Mask::Adapt, layer, offset) else {
+            return MaskRows::NONE;
+        };
+        let ones = self.ones();
+        MaskRows {
+            candidate: ones,
+            cell: ones,
+            hidden,
+            update_cell: ones,
+            update_hidden: ones,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Sums over all rows of a call: what the gradients of weights are made of.
+
+use super::product::{Columns, Onto, Scratch, Term, View, Weights, product, write_tile};
+use super::simd::Isa;
+
+/// `target[c, r] = source[r, c]`, a block of a few cache lines at a time.
+///
+/// # Safety
+/// The source is readable, the rows of the target are the caller's own.
+pub unsafe fn transpose(source: View, rows: usize, columns: usize, target: *mut f32, stride: usize) {
+    const BLOCK: usize = 16;
+    for row in (0..rows).step_by(BLOCK) {
+        for column in (0..columns).step_by(BLOCK) {
+            for c in column..(column + BLOCK).min(columns) {
+                for r in row..(row + BLOCK).min(rows) {
+                    // SAFETY: inside both matrices, by the contract of this function.
+                    unsafe { *target.add(c * stride + r) = *source.ptr.add(r * source.row + c) };
+                }
+            }
+        }
+    }
+}
+
+/// `out[m, n] = Σ_rows aᵀ·d`, for one share of the columns: the gradient of a weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Outer {
+    /// aᵀ `[m, rows]`: a product reads it along the rows.
+    pub a: *const f32,
+    /// Features of a.
+    pub m: usize,
+    /// Rows of a and d.
+    pub rows: usize,
+    /// `[rows, n]`
+    pub d: *const f32,
+    /// Features of d.
+    pub n: usize,
+    /// `[m, n]`
+    pub out: *mut f32,
+}
+
+impl Outer {
+    /// # Safety
+    /// a and d are readable, the share's columns of `out` are the caller's own, and the scratch was
+    /// made for m rows.
+    pub unsafe fn run(self, isa: Isa, scratch: &mut Scratch, share: usize, members: usize) {
+        let Self {
+            a,
+            m,
+            rows,
+            d,
+            n,
+            out,
+        } = self;
+        let view = |ptr: *const f32, row: usize| View {
+            ptr,
+            row,
+            column: 1,
+        };
+        let term = Term {
+            a: view(a, rows),
+            k: rows,
+            weights: Weights::Native(view(d, n)),
+        };
+        let columns = Columns::plain(n, isa.lanes(), members);
+        let panels = columns.share(share, members);
+        // SAFETY: by the contract of this function.
+        unsafe {
+            let write = |panel: usize, tile| {
+                write_tile(isa, tile, &columns, panel, m, out, n, Onto::Fresh);
+            };
+            product(isa, scratch, m, &[term], &columns, panels, write);
+        }
+    }
+}
