@@ -342,6 +342,19 @@ impl Step for AdaptiveLayers {
             .collect()
     }
 
+    #[cfg(feature = "kernel")]
+    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
+        crate::kernel::adaptive::check(self)
+    }
+
+    #[cfg(feature = "kernel")]
+    fn run_fused(
+        &self,
+        run: crate::sequence::FusedRun<'_, AdaptiveState>,
+    ) -> (Tensor<2>, AdaptiveState) {
+        crate::kernel::adaptive::run(run, self)
+    }
+
     fn step(
         &self,
         input: Tensor<2>,

@@ -12,6 +12,8 @@
 //! The composed scan is the reference; what a kernel may differ in is rounding.
 
 #[cfg(feature = "kernel")]
+pub mod adaptive;
+#[cfg(feature = "kernel")]
 mod autodiff;
 #[cfg(feature = "kernel")]
 pub mod contract;

@@ -7,7 +7,13 @@ use super::simd::Isa;
 ///
 /// # Safety
 /// The source is readable, the rows of the target are the caller's own.
-pub unsafe fn transpose(source: View, rows: usize, columns: usize, target: *mut f32, stride: usize) {
+pub unsafe fn transpose(
+    source: View,
+    rows: usize,
+    columns: usize,
+    target: *mut f32,
+    stride: usize,
+) {
     const BLOCK: usize = 16;
     for row in (0..rows).step_by(BLOCK) {
         for column in (0..columns).step_by(BLOCK) {

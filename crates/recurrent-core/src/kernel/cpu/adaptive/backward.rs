@@ -10,8 +10,8 @@ use core::ops::Range;
 use super::forward::NO_PEEPHOLES;
 use super::ops::{CarryBack, MixBack, ScaleBack};
 use super::{
-    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES,
-    Tape, Tensors, Weight, kind, matrices, pack, pack_targets, view, weight_index,
+    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, Tape, Tensors,
+    Weight, kind, matrices, pack, pack_targets, view, weight_index,
 };
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;

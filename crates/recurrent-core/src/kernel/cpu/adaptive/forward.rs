@@ -102,7 +102,11 @@ pub fn forward(
     }
     // y of a layer whose h' is masked, where it is not the output.
     let widest = problem.layers.iter().map(|layer| layer.d_hidden).max();
-    let mut unmasked = Buffer::new(if masked { batch * widest.unwrap_or(0) } else { 0 });
+    let mut unmasked = Buffer::new(if masked {
+        batch * widest.unwrap_or(0)
+    } else {
+        0
+    });
 
     let mut matrices = matrices(isa, members, problem, tensors, false);
     let targets = pack_targets(&mut matrices);
