@@ -81,7 +81,7 @@ fn adapt_bias(layer: &AdaptiveLayer) -> Tensor<1> {
     let sum = biases.into_iter().flatten().cloned().reduce(|a, b| a + b);
     sum.unwrap_or_else(|| {
         let weight = &preact.input.weight;
-        Tensor::zeros([preact.width()], &weight.device()).cast(weight.dtype())
+        Tensor::<1>::zeros([preact.width()], &weight.device()).cast(weight.dtype())
     })
 }
 
