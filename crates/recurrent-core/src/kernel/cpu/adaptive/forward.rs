@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::ops::{Carry, Mix, Scale};
 use super::{
     BIASES, FACTORS, Factor, INPUT, Layer, LayerTape, Mask, MaskTable, Matrix, Problem, STATES,
-    Tape, Tensors, Track, kind, matrices, pack, pack_targets, view,
+    StatePart, Tape, Tensors, Track, kind, matrices, pack, pack_targets, view,
 };
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
@@ -250,32 +250,27 @@ impl Run<'_> {
         track.at(self.offsets[step])
     }
 
-    /// A state before a step.
-    ///
-    /// # Arguments
-    /// * `first` - where it is among the states
-    fn before(&self, track: Track, step: usize, first: usize) -> Rows {
-        match step {
-            0 => {
-                let states = self.tensors.0[STATES].as_ptr();
-                Rows::read(states.wrapping_add(first), self.problem.state_size())
-            }
-            _ => self.after(track, step - 1),
+    /// Where a part of a layer's state is.
+    fn state(&self, layer: usize, part: StatePart) -> Track {
+        let tracks = &self.tracks[layer];
+        match part {
+            StatePart::Cell => tracks.cells,
+            StatePart::Hidden => tracks.hidden,
+            StatePart::AdaptCell => tracks.adapt_cells,
+            StatePart::Z => tracks.z,
         }
     }
 
-    /// Where c, h, m and z of a layer are among the states.
-    fn state_starts(&self, layer: usize) -> [usize; 4] {
-        let start = self.problem.state_start(layer);
-        let Layer {
-            d_hidden, d_adapt, ..
-        } = self.problem.layers[layer];
-        [
-            start,
-            start + d_hidden,
-            start + 2 * d_hidden,
-            start + 2 * d_hidden + d_adapt,
-        ]
+    /// A part of a layer's state before a step.
+    fn before(&self, step: usize, layer: usize, part: StatePart) -> Rows {
+        match step {
+            0 => {
+                let states = self.tensors.0[STATES].as_ptr();
+                let first = self.problem.state_part(layer, part);
+                Rows::read(states.wrapping_add(first), self.problem.state_size())
+            }
+            _ => self.after(self.state(layer, part), step - 1),
+        }
     }
 
     /// The input of a layer at a step.
@@ -293,19 +288,17 @@ impl Run<'_> {
     /// z_below; any rows where there is none.
     fn below(&self, step: usize, layer: usize) -> Rows {
         let below = self.problem.below(layer);
-        let track = self.tracks[below].z;
         match layer {
-            0 => self.before(track, step, self.state_starts(below)[3]),
-            _ => self.after(track, step),
+            0 => self.before(step, below, StatePart::Z),
+            _ => self.after(self.tracks[below].z, step),
         }
     }
 
     unsafe fn adapt(&self, step: usize, layer: usize, share: usize) {
         let rows = self.problem.counts[step];
         let tracks = &self.tracks[layer];
-        let [_, first_hidden, first_cell, first_z] = self.state_starts(layer);
-        let hidden = self.before(tracks.hidden, step, first_hidden);
-        let z = self.before(tracks.z, step, first_z);
+        let hidden = self.before(step, layer, StatePart::Hidden);
+        let z = self.before(step, layer, StatePart::Z);
         let matrices = &self.matrices[layer];
         let term = |factor: Factor, rows: Rows| matrices[factor as usize].term(view(rows));
         let terms = [
@@ -329,7 +322,7 @@ impl Run<'_> {
             tile: None,
             preact: Rows::read(bias, 0),
             gates: self.after(tracks.adapt_gates, step),
-            cell: self.before(tracks.adapt_cells, step, first_cell),
+            cell: self.before(step, layer, StatePart::AdaptCell),
             cell_next: self.after(tracks.adapt_cells, step),
             raw: Rows::NONE,
             normalized: Rows::NONE,
@@ -367,8 +360,7 @@ impl Run<'_> {
         let matrix = &self.matrices[layer][Factor::Policy as usize];
         let columns = &matrix.columns;
         let z = self.after(tracks.z, step);
-        let first_hidden = self.state_starts(layer)[1];
-        let hidden = self.before(tracks.hidden, step, first_hidden);
+        let hidden = self.before(step, layer, StatePart::Hidden);
         let panels = columns.share(share, self.members);
         // SAFETY: the scratch and the columns of this share; z' is complete.
         unsafe {
@@ -395,8 +387,7 @@ impl Run<'_> {
         let sizes = &self.problem.layers[layer];
         let d_hidden = sizes.d_hidden;
         let offset = self.offsets[step];
-        let [first_cell, first_hidden, ..] = self.state_starts(layer);
-        let hidden = self.before(tracks.hidden, step, first_hidden);
+        let hidden = self.before(step, layer, StatePart::Hidden);
         let mask = self.masks.get(Mask::Hidden, layer, offset);
         let output = match (tracks.output, mask) {
             (Some(output), _) => self.after(output, step),
@@ -439,7 +430,7 @@ impl Run<'_> {
             tile: None,
             preact: self.after(tracks.gates, step),
             gates: self.after(tracks.gates, step),
-            cell: self.before(tracks.cells, step, first_cell),
+            cell: self.before(step, layer, StatePart::Cell),
             cell_next: self.after(tracks.cells, step),
             raw: Rows::NONE,
             normalized: Rows::NONE,
@@ -499,21 +490,18 @@ impl Run<'_> {
     /// All steps are done; `last` has room for the states of each sequence.
     unsafe fn gather(&self, last: *mut f32) {
         let state = self.problem.state_size();
-        for (layer, tracks) in self.tracks.iter().enumerate() {
-            let Layer {
-                d_hidden, d_adapt, ..
-            } = self.problem.layers[layer];
-            let of_layer = [
-                (tracks.cells, d_hidden),
-                (tracks.hidden, d_hidden),
-                (tracks.adapt_cells, d_adapt),
-                (tracks.z, d_adapt),
-            ];
-            let starts = self.state_starts(layer);
-            for ((track, size), start) in of_layer.into_iter().zip(starts) {
+        for (layer, sizes) in self.problem.layers.iter().enumerate() {
+            for (part, size) in [
+                (StatePart::Cell, sizes.d_hidden),
+                (StatePart::Hidden, sizes.d_hidden),
+                (StatePart::AdaptCell, sizes.d_adapt),
+                (StatePart::Z, sizes.d_adapt),
+            ] {
+                let track = self.state(layer, part);
                 if !track.all {
                     continue;
                 }
+                let start = self.problem.state_part(layer, part);
                 for b in 0..self.problem.batch_size() {
                     let rows = self.after(track, self.problem.last_step(b));
                     // SAFETY: by the contract of this function; the rows are in another buffer.

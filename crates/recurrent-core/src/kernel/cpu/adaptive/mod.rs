@@ -19,6 +19,7 @@
 
 mod backward;
 mod forward;
+mod masks;
 mod ops;
 
 use alloc::vec::Vec;
@@ -27,9 +28,11 @@ use core::ops::Range;
 pub use backward::backward;
 pub use forward::forward;
 
+use masks::MaskTable;
+
 use super::buffer::Buffer;
 use super::gang;
-use super::pointwise::{Coupling, Kind, MaskRows, Rows};
+use super::pointwise::{Coupling, Kind, Rows};
 use super::product::{Columns, Panels, Term, View, Weights};
 use super::simd::Isa;
 
@@ -136,7 +139,31 @@ pub enum Weight {
 }
 
 /// Weights of a layer.
-pub const WEIGHTS: usize = 5;
+const WEIGHTS: usize = 5;
+
+impl Weight {
+    /// All of them, in order.
+    pub const ALL: [Self; WEIGHTS] = [
+        Self::AdaptInput,
+        Self::AdaptHidden,
+        Self::Policy,
+        Self::Input,
+        Self::Hidden,
+    ];
+}
+
+/// A part of a layer's state.
+#[derive(Debug, Clone, Copy)]
+enum StatePart {
+    /// c
+    Cell,
+    /// h
+    Hidden,
+    /// m
+    AdaptCell,
+    /// z
+    Z,
+}
 
 /// The tensors of a call, as a list: x `[N, I]`, the states `[B, Σ(2H + 2A)]`, the biases (b_a `[4A]`
 /// and b `[4H]` of each layer), the [`Weight`]s of each layer, then the masks that there are.
@@ -192,6 +219,20 @@ impl Problem {
     /// Where a layer's c begins in the states; h, m and z follow.
     pub fn state_start(&self, layer: usize) -> usize {
         self.layers[..layer].iter().map(Layer::state).sum()
+    }
+
+    /// Where a part of a layer's state begins in the states.
+    fn state_part(&self, layer: usize, part: StatePart) -> usize {
+        let Layer {
+            d_hidden, d_adapt, ..
+        } = self.layers[layer];
+        let inside = match part {
+            StatePart::Cell => 0,
+            StatePart::Hidden => d_hidden,
+            StatePart::AdaptCell => 2 * d_hidden,
+            StatePart::Z => 2 * d_hidden + d_adapt,
+        };
+        self.state_start(layer) + inside
     }
 
     /// Where a layer's b_a begins in the biases; b follows.
@@ -472,97 +513,5 @@ fn view(rows: Rows) -> View {
         ptr: rows.ptr,
         row: rows.stride,
         column: 1,
-    }
-}
-
-/// The masks of a call, where pointwise operations read them.
-struct MaskTable<'a> {
-    problem: &'a Problem,
-    values: [Option<*const f32>; 6],
-    /// Enough ones for a row of anything.
-    ones: Vec<f32>,
-    masked: bool,
-}
-
-impl<'a> MaskTable<'a> {
-    fn new(problem: &'a Problem, tensors: Tensors<'a>) -> Self {
-        let mut next = weight_index(problem.layers.len(), Weight::AdaptInput);
-        let values = Mask::ALL.map(|mask| {
-            problem.has(mask).then(|| {
-                next += 1;
-                tensors.0[next - 1].as_ptr()
-            })
-        });
-        let size = |layer: &Layer| layer.d_hidden.max(layer.d_adapt);
-        let size = problem.layers.iter().map(size).max().unwrap_or(0);
-        let any = problem.masks.iter().any(Option::is_some);
-        let inside = [
-            Mask::Candidate,
-            Mask::Cell,
-            Mask::UpdateCell,
-            Mask::UpdateHidden,
-        ];
-        Self {
-            problem,
-            values,
-            ones: alloc::vec![1.0; if any { size } else { 0 }],
-            masked: inside.iter().any(|&mask| problem.has(mask)),
-        }
-    }
-
-    /// A layer's part of a mask at the step whose first row is `offset`, if there is the mask.
-    fn get(&self, mask: Mask, layer: usize, offset: usize) -> Option<Rows> {
-        let ptr = self.values[mask as usize]?;
-        let size = |layer: &Layer| Problem::mask_size(layer, mask);
-        let stride = self.problem.layers.iter().map(size).sum();
-        let start: usize = self.problem.layers[..layer].iter().map(size).sum();
-        let row = match self.problem.masks[mask as usize] {
-            Some(true) => offset,
-            _ => 0,
-        };
-        Some(Rows::read(ptr.wrapping_add(start), stride).from_row(row))
-    }
-
-    fn ones(&self) -> Rows {
-        Rows::read(self.ones.as_ptr(), 0)
-    }
-
-    /// The masks inside a layer's cell; that on h' comes after it.
-    ///
-    /// # Arguments
-    /// * `zoneout` - whether those on the update of h are among them
-    fn inside(&self, layer: usize, offset: usize, zoneout: bool) -> MaskRows {
-        if !self.masked {
-            return MaskRows::NONE;
-        }
-        let mask = |mask| {
-            let rows = self.get(mask, layer, offset);
-            rows.unwrap_or_else(|| self.ones())
-        };
-        MaskRows {
-            candidate: mask(Mask::Candidate),
-            cell: mask(Mask::Cell),
-            hidden: self.ones(),
-            update_cell: mask(Mask::UpdateCell),
-            update_hidden: match zoneout {
-                true => mask(Mask::UpdateHidden),
-                false => self.ones(),
-            },
-        }
-    }
-
-    /// The masks of an adaptation cell.
-    fn adapt(&self, layer: usize, offset: usize) -> MaskRows {
-        let Some(hidden) = self.get(Mask::Adapt, layer, offset) else {
-            return MaskRows::NONE;
-        };
-        let ones = self.ones();
-        MaskRows {
-            candidate: ones,
-            cell: ones,
-            hidden,
-            update_cell: ones,
-            update_hidden: ones,
-        }
     }
 }

@@ -4,23 +4,24 @@
 //! the rows that it has, so that what a longer sequence passes on and what the last state of a
 //! shorter one brings in do not meet.
 
+mod weights;
+
 use alloc::vec::Vec;
-use core::ops::Range;
+
+use weights::{LayerGrads, Pointers};
 
 use super::forward::NO_PEEPHOLES;
 use super::ops::{CarryBack, MixBack, ScaleBack};
 use super::{
-    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, Tape, Tensors,
-    Weight, kind, matrices, pack, pack_targets, view, weight_index,
+    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, StatePart,
+    Tape, Tensors, Weight, kind, matrices, pack, pack_targets, view, weight_index,
 };
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{Onto, Scratch, part, product, write_tile};
 use crate::kernel::cpu::recurrence::{PerMember, scratch};
-use crate::kernel::cpu::rows::{By, SumRows};
 use crate::kernel::cpu::simd::Isa;
-use crate::kernel::cpu::sums::{Outer, transpose};
 
 /// The gradients of a call.
 ///
@@ -103,80 +104,6 @@ pub fn backward(
     grads
 }
 
-/// A layer's gradients of all rows, and the transposed factors of its wanted weights.
-struct LayerGrads {
-    /// ∂z `[N, 4H]`
-    preact: Buffer,
-    /// ∂a, ∂b `[N, 4H]`
-    from: [Buffer; 2],
-    /// ∂(z'·P) `[N, ·]`
-    policy: Buffer,
-    /// ∂q `[N, 4A]`
-    adapt: Buffer,
-    /// What each weight is multiplied with `[features, N]`.
-    factors: [Buffer; 5],
-}
-
-/// The same as pointers.
-struct Pointers {
-    preact: *mut f32,
-    from: [*mut f32; 2],
-    policy: *mut f32,
-    adapt: *mut f32,
-    factors: [*mut f32; 5],
-}
-
-/// The weights in order.
-const WEIGHTS: [Weight; 5] = [
-    Weight::AdaptInput,
-    Weight::AdaptHidden,
-    Weight::Policy,
-    Weight::Input,
-    Weight::Hidden,
-];
-
-/// Features of what a weight is multiplied with.
-fn features(problem: &Problem, layer: usize, weight: Weight) -> usize {
-    let sizes = &problem.layers[layer];
-    match weight {
-        Weight::AdaptInput => problem.d_seen(layer),
-        Weight::AdaptHidden | Weight::Policy => sizes.d_adapt,
-        Weight::Input => sizes.d_input,
-        Weight::Hidden => sizes.d_hidden,
-    }
-}
-
-impl LayerGrads {
-    fn new(problem: &Problem, index: usize, wanted: &[bool]) -> Self {
-        let rows = problem.rows();
-        let layer = &problem.layers[index];
-        let room = |size: usize| Buffer::new(rows * size);
-        let width = 4 * layer.d_hidden;
-        let factor = |weight| match wanted[weight_index(index, weight)] {
-            true => room(features(problem, index, weight)),
-            false => Buffer::default(),
-        };
-        Self {
-            preact: room(width),
-            from: [room(width), room(width)],
-            policy: room(layer.policy()),
-            adapt: room(4 * layer.d_adapt),
-            factors: WEIGHTS.map(factor),
-        }
-    }
-
-    fn pointers(&mut self) -> Pointers {
-        let [from_input, from_hidden] = &mut self.from;
-        Pointers {
-            preact: self.preact.as_mut_ptr(),
-            from: [from_input.as_mut_ptr(), from_hidden.as_mut_ptr()],
-            policy: self.policy.as_mut_ptr(),
-            adapt: self.adapt.as_mut_ptr(),
-            factors: self.factors.each_mut().map(|factor| factor.as_mut_ptr()),
-        }
-    }
-}
-
 /// What all members do between two meetings, at a step and a layer.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -224,15 +151,6 @@ struct Run<'a> {
 // SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
 // and reads what earlier phases wrote.
 unsafe impl Sync for Run<'_> {}
-
-/// Parts of a layer's state.
-#[derive(Debug, Clone, Copy)]
-enum StatePart {
-    Cell,
-    Hidden,
-    AdaptCell,
-    Z,
-}
 
 impl Run<'_> {
     fn phases(&self) -> Vec<Phase> {
@@ -291,23 +209,9 @@ impl Run<'_> {
         Rows { ptr, stride }.from_row(self.offsets[step])
     }
 
-    /// Where a part of a layer's state is among the states.
-    fn state_start(&self, layer: usize, part: StatePart) -> usize {
-        let Layer {
-            d_hidden, d_adapt, ..
-        } = self.problem.layers[layer];
-        let inside = match part {
-            StatePart::Cell => 0,
-            StatePart::Hidden => d_hidden,
-            StatePart::AdaptCell => 2 * d_hidden,
-            StatePart::Z => 2 * d_hidden + d_adapt,
-        };
-        self.problem.state_start(layer) + inside
-    }
-
     /// The gradient of a part of a layer's state.
     fn grad_state(&self, layer: usize, part: StatePart) -> Rows {
-        let start = self.state_start(layer, part);
+        let start = self.problem.state_part(layer, part);
         Rows {
             ptr: self.grad_states.wrapping_add(start),
             stride: self.problem.state_size(),
@@ -316,7 +220,7 @@ impl Run<'_> {
 
     /// A part of a layer's initial state.
     fn first(&self, layer: usize, part: StatePart) -> Rows {
-        let start = self.state_start(layer, part);
+        let start = self.problem.state_part(layer, part);
         let states = self.tensors.0[STATES].as_ptr();
         Rows::read(states.wrapping_add(start), self.problem.state_size())
     }
@@ -633,140 +537,4 @@ impl Run<'_> {
             }
         }
     }
-
-    /// Transposes this share's columns of what each wanted weight is multiplied with.
-    unsafe fn transpose(&self, share: usize) {
-        let rows = self.problem.rows();
-        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
-            let tape = &self.tape.layers[index];
-            let (d_input, d_hidden, d_adapt) = (layer.d_input, layer.d_hidden, layer.d_adapt);
-            let below = self.problem.below(index);
-            let saved = |values: &[f32], size| Source::Rows(Rows::read(values.as_ptr(), size));
-            let before = |layer, part| Source::Before(layer, part);
-            let z_below = match index {
-                0 => before(below, StatePart::Z),
-                _ => Source::Rows(self.states(below, StatePart::Z)),
-            };
-            let seen = [
-                (Source::Rows(self.input(index)), d_input),
-                (before(index, StatePart::Hidden), d_hidden),
-                (z_below, self.problem.d_below(index)),
-            ];
-            let z = [(before(index, StatePart::Z), d_adapt)];
-            let z_next = [(saved(&tape.z, d_adapt), d_adapt)];
-            let scaled_input = [(saved(&tape.scaled_input, d_input), d_input)];
-            let scaled_hidden = [(saved(&tape.scaled_hidden, d_hidden), d_hidden)];
-            let sources: [&[(Source, usize)]; 5] =
-                [&seen, &z, &z_next, &scaled_input, &scaled_hidden];
-            for ((weight, target), sources) in WEIGHTS.iter().zip(grads.factors).zip(sources) {
-                if self.targets[weight_index(index, *weight)].is_none() {
-                    continue;
-                }
-                let mut first = 0;
-                for (source, size) in sources {
-                    let own = part(*size, share, self.members);
-                    // SAFETY: this share's own rows of the transposed matrix, which has a row per
-                    // feature.
-                    unsafe { self.transpose_source(source, own, target.add(first * rows)) };
-                    first += size;
-                }
-            }
-        }
-    }
-
-    /// Transposes some columns of a factor.
-    ///
-    /// # Safety
-    /// These rows of `target` are the caller's own.
-    unsafe fn transpose_source(&self, source: &Source, own: Range<usize>, target: *mut f32) {
-        let total = self.problem.rows();
-        let move_rows = |from: Rows, count: usize, row: usize| {
-            let from = view(from).from_column(own.start);
-            // SAFETY: by the contract of this function.
-            unsafe {
-                let target = target.add(own.start * total + row);
-                transpose(from, count, own.len(), target, total);
-            }
-        };
-        let (layer, part) = match *source {
-            Source::Rows(rows) => return move_rows(rows, total, 0),
-            Source::Before(layer, part) => (layer, part),
-        };
-        let (batch, after) = (self.problem.batch_size(), self.states(layer, part));
-        move_rows(self.first(layer, part), batch, 0);
-        if total == batch * self.problem.counts.len() {
-            // Each step has the rows of the one before.
-            move_rows(after, total - batch, batch);
-            return;
-        }
-        for (step, &count) in self.problem.counts.iter().enumerate().skip(1) {
-            let rows = after.from_row(self.offsets[step - 1]);
-            move_rows(rows, count, self.offsets[step]);
-        }
-    }
-
-    /// The gradients that are sums over all rows, for this share's columns.
-    unsafe fn sums(&self, share: usize) {
-        let rows = self.problem.rows();
-        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
-            let (width, adapt_width) = (4 * layer.d_hidden, 4 * layer.d_adapt);
-            let products = [
-                (grads.adapt, adapt_width),
-                (grads.adapt, adapt_width),
-                (grads.policy, layer.policy()),
-                (grads.from[0], width),
-                (grads.from[1], width),
-            ];
-            for ((weight, factor), (grad, n)) in WEIGHTS.iter().zip(grads.factors).zip(products) {
-                let Some(out) = self.targets[weight_index(index, *weight)] else {
-                    continue;
-                };
-                let outer = Outer {
-                    a: factor,
-                    m: features(self.problem, index, *weight),
-                    rows,
-                    d: grad,
-                    n,
-                    out,
-                };
-                // SAFETY: all rows are complete; the scratch and the columns of this share.
-                unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
-            }
-            let Some(out) = self.targets[BIASES] else {
-                continue;
-            };
-            let out = out.wrapping_add(self.problem.bias_start(index));
-            let policy = self.tape.layers[index].policy.as_ptr();
-            let p_b = policy.wrapping_add(layer.starts()[4]);
-            let sums = [
-                (adapt_width, grads.adapt, By::One, out),
-                (
-                    if layer.bias { width } else { 0 },
-                    grads.preact,
-                    By::Values(Rows::read(p_b, layer.policy())),
-                    out.wrapping_add(adapt_width),
-                ),
-            ];
-            for (width, ptr, by, out) in sums {
-                let sum = SumRows {
-                    rows: 0..rows,
-                    columns: part(width, share, self.members),
-                    a: Rows { ptr, stride: width },
-                    by,
-                    out,
-                };
-                // SAFETY: as above.
-                unsafe { sum.run(self.isa) };
-            }
-        }
-    }
-}
-
-/// What a weight is multiplied with.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    /// Values of all rows.
-    Rows(Rows),
-    /// A part of a layer's state before each row.
-    Before(usize, StatePart),
 }
