@@ -5,13 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, Distribution, Gradients, Tensor};
-use recurrent_core::eval::compare::{Tolerance, assert_close, values};
+use burn::tensor::{DType, Device, Distribution, Gradients, Tensor};
+use recurrent_core::eval::compare::{Tolerance, assert_close, close, values};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
     AdaptiveLstm, AdaptiveLstmConfig, AdaptiveState, ForwardOptions, InvalidConfig,
     LayerNormConfig, Lengths, LstmConfig, PolicyLayout, RecurrentConfig, RecurrentDropout,
-    StackState, State,
+    StackState, State, Strategy,
 };
 use rstest::rstest;
 
@@ -120,7 +120,7 @@ fn a_policy_of_ones_makes_it_the_lstm() {
     let (output, next) = plain.step(x.clone(), Some(state()));
     for (index, (got, expected)) in got.iter().zip(&run(output, next)).enumerate() {
         let name = format!("result {index}");
-        recurrent_core::eval::compare::close(&name, got, expected, GRADIENTS).unwrap();
+        close(&name, got, expected, GRADIENTS).unwrap();
     }
 }
 
@@ -505,4 +505,110 @@ fn weight_drop_masks_every_recurrent_weight() {
         let gradient = weight.val().grad(&gradients).expect("a gradient");
         assert!(values(&gradient).iter().all(|&v| v == 0.0));
     }
+}
+
+/// Gradients of all parameters, in order.
+struct Collected<'a>(&'a Gradients, Vec<(String, Vec<f64>)>);
+
+impl ModuleVisitor for Collected<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = param.val().grad(self.0).expect("a gradient");
+        let name = format!("gradient {} {:?}", self.1.len(), gradient.dims());
+        self.1.push((name, values(&gradient)));
+    }
+}
+
+/// Output, last state, and the gradients of input, initial state and parameters.
+fn results(lstm: &AdaptiveLstm, options: ForwardOptions<'_>) -> Vec<(String, Vec<f64>)> {
+    let x = random([B, T, I], 1).require_grad();
+    let start = random_state(lstm).map(Tensor::require_grad);
+    let (output, last) = lstm.forward_with(x.clone(), Some(start.clone()), options);
+    let parts = |state: &StackState<AdaptiveState>| -> Vec<Tensor<2>> {
+        let cells = state.cells.iter();
+        cells.flat_map(|cell| cell.clone().into_tensors()).collect()
+    };
+    let mut loss = (output.clone() * random(output.dims(), 2)).sum();
+    let mut results = vec![("output".to_string(), values(&output))];
+    for (index, tensor) in parts(&last).into_iter().enumerate() {
+        results.push((format!("state {index}"), values(&tensor)));
+        loss = loss + (tensor.clone() * random(tensor.dims(), index + 3)).sum();
+    }
+    let gradients = loss.backward();
+    let of_input = x.grad(&gradients).expect("a gradient");
+    results.push(("gradient of the input".to_string(), values(&of_input)));
+    for (index, tensor) in parts(&start).iter().enumerate() {
+        let gradient = tensor.grad(&gradients).expect("a gradient");
+        results.push((format!("gradient of state {index}"), values(&gradient)));
+    }
+    let mut collected = Collected(&gradients, results);
+    lstm.visit(&mut collected);
+    collected.1
+}
+
+#[rstest]
+#[case::none(RecurrentDropout::None, 0.0)]
+#[case::adapt(RecurrentDropout::None, 0.3)]
+#[case::standard(RecurrentDropout::Standard { prob: 0.3 }, 0.0)]
+#[case::gal(RecurrentDropout::Gal { prob: 0.3 }, 0.3)]
+#[case::moon(RecurrentDropout::Moon { prob: 0.3 }, 0.0)]
+#[case::semeniuta(RecurrentDropout::Semeniuta { prob: 0.3 }, 0.3)]
+#[case::zoneout(RecurrentDropout::Zoneout { hidden: 0.3, cell: 0.4 }, 0.3)]
+fn the_kernel_gives_what_the_steps_give(#[case] dropout: RecurrentDropout, #[case] adapt: f64) {
+    let device = device();
+    device.seed(5);
+    let lengths = Lengths::new([3, 5, 2], T).unwrap();
+    let configs = [
+        AdaptiveLstmConfig::new(I, 11).with_d_adapt(A),
+        config(),
+        config().with_bias(false),
+        config().with_policy_layout(PolicyLayout::Overlapping),
+        AdaptiveLstmConfig::stacked(I, [5, 18, 3])
+            .with_d_adapt(17)
+            .with_clip(Some(0.3)),
+    ];
+    for (index, config) in configs.into_iter().enumerate() {
+        let config = config
+            .with_bidirectional(true)
+            .with_dropout_adapt(adapt)
+            .with_recurrent_dropout(dropout);
+        let lstm = config.init(&device);
+        let masks = lstm.sample_masks(T, B, &device);
+        for lengths in [None, Some(&lengths)] {
+            let options = ForwardOptions {
+                lengths,
+                masks: Some(&masks),
+            };
+            let run = |strategy| results(&lstm.clone().with_strategy(strategy), options);
+            let (got, expected) = (run(Strategy::Fused), run(Strategy::Composed));
+            assert_eq!(got.len(), expected.len());
+            for ((name, got), (_, expected)) in got.iter().zip(&expected) {
+                let name = format!("config {index}, {dropout:?}: {name}");
+                close(&name, got, expected, GRADIENTS).unwrap();
+            }
+        }
+    }
+}
+
+/// What the kernel does not know runs step by step.
+#[rstest]
+#[case::norm(config().with_layer_norm(Some(LayerNormConfig::new())), "with layer normalisation")]
+#[case::projection(config().with_d_proj(Some(5)), "with a projection")]
+#[case::residual(
+    AdaptiveLstmConfig::stacked(I, [6, 6]).with_residual(true),
+    "with residual connections between its layers"
+)]
+#[case::deep(AdaptiveLstmConfig::stacked(I, [6; 8]), "of more than 7 layers")]
+fn there_is_no_kernel(#[case] config: AdaptiveLstmConfig, #[case] reason: &str) {
+    let lstm = config.init(&device());
+    let unfused = lstm.unfused(&device(), DType::F32).expect("a reason");
+    assert_eq!(
+        unfused.to_string(),
+        format!("there is no fused kernel for an adaptive LSTM {reason}"),
+    );
+    lstm.forward(random([B, T, I], 1), None);
+    let text = panic_of(|| {
+        let fused = lstm.with_strategy(Strategy::Fused);
+        fused.forward(random([B, T, I], 1), None);
+    });
+    assert!(text.contains(reason), "{text}");
 }
