@@ -128,6 +128,7 @@ fn packed_is_padded() {
                 direction,
                 lengths: Some(&lengths),
                 masks,
+                ..SequenceOptions::default()
             };
             let run = |packed: bool| {
                 let leaf = |tensor: Tensor<2>| tensor.require_grad();
@@ -198,7 +199,7 @@ fn history_is_the_steps() {
         let options = SequenceOptions {
             direction,
             lengths,
-            masks: None,
+            ..SequenceOptions::default()
         };
         let (run, history) = sequence::run_recorded(&cell, input.clone(), None, &options);
         assert_eq!(values(&history.part("hidden")), values(&run.output));
