@@ -528,12 +528,13 @@ impl Run<'_> {
         }
         let terms = &terms[..1 + usize::from(full)];
 
-        // With LN_h the product goes to rows of its own.
+        // With LN_h, h·R goes to rows of its own; the other terms are not normalised.
         let separate = problem.norm_hidden.is_some();
         let separate_rows = self.kept(self.preact_hidden, step, width);
+        let (separate_terms, terms) = terms.split_at(usize::from(separate));
         if self.by_rows_of_w {
             for columns in self.gate_columns(panels.clone()) {
-                let target = if separate {
+                if separate {
                     // SAFETY: this share's own columns of the row.
                     unsafe {
                         core::slice::from_raw_parts_mut(
@@ -542,12 +543,12 @@ impl Run<'_> {
                         )
                     }
                     .fill(0.0);
-                    separate_rows.ptr
-                } else {
+                }
+                if !terms.is_empty() {
                     copy_preact(columns.clone(), 0);
-                    own.ptr
-                };
-                for term in terms {
+                }
+                let targets = separate_terms.iter().map(|term| (term, separate_rows.ptr));
+                for (term, target) in targets.chain(terms.iter().map(|term| (term, own.ptr))) {
                     let Weights::Native(w) = term.weights else {
                         unreachable!("packed weights are not read by rows")
                     };
@@ -579,10 +580,7 @@ impl Run<'_> {
         let finish = |panel: usize, tile| {
             // SAFETY: this share's own panel: its columns, its units.
             unsafe {
-                if separate {
-                    let target = separate_rows.ptr;
-                    write_tile(tile, columns, panel, rows, target, width, false);
-                } else if problem.by_row() {
+                if problem.by_row() {
                     for row in 0..rows {
                         for vector in 0..columns.vectors {
                             copy_preact(columns.of(panel, vector), row);
@@ -603,7 +601,23 @@ impl Run<'_> {
         // SAFETY: the scratch of this share; h, c and the weights have these sizes.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(self.isa, scratch, rows, terms, columns, panels, finish);
+            if separate {
+                let target = separate_rows.ptr;
+                product(
+                    self.isa,
+                    scratch,
+                    rows,
+                    separate_terms,
+                    columns,
+                    panels.clone(),
+                    |panel, tile| {
+                        write_tile(tile, columns, panel, rows, target, width, false);
+                    },
+                );
+            }
+            if !terms.is_empty() {
+                product(self.isa, scratch, rows, terms, columns, panels, finish);
+            }
         }
     }
 
@@ -657,12 +671,17 @@ impl Run<'_> {
             }
             // In inference the product is not needed any more.
             preact = if self.keep { own } else { x };
+            // What full peepholes see has been added there.
+            let base = match self.parts.has(Part::PeepholeFull) {
+                true => own,
+                false => self.preact(chunk, step),
+            };
             let norm = NormForward {
                 rows: rows.clone(),
                 n: width,
                 form,
                 x,
-                base: self.preact(chunk, step),
+                base,
                 gain: weight(Part::NormHiddenGain),
                 shift: weight(Part::NormHiddenShift),
                 y: preact,
