@@ -43,6 +43,7 @@ pub fn forward(
     let projected = parts.has(Part::Projection);
     let normed = problem.norm_cell.is_some();
     let kind = problem.kind(parts);
+    let full = parts.has(Part::PeepholeFull);
 
     let mut out = vec![0.0; rows * d_output + batch * (d_output + units)];
     let (output, last) = out.split_at_mut(rows * d_output);
@@ -61,7 +62,14 @@ pub fn forward(
     };
     let mut tape = Tape {
         gates: vec![0.0; if keep { rows * width } else { 0 }],
-        cells: vec![0.0; if keep { rows * units } else { 0 }],
+        cells: vec![
+            0.0;
+            match (keep, full) {
+                (true, _) => rows * units,
+                (false, true) => 2 * batch * units,
+                (false, false) => 0,
+            }
+        ],
         preact_hidden: kept(problem.norm_hidden.is_some(), width),
         stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
         raw: kept(normed || kind.peephole && kind.masked, units),
@@ -92,7 +100,7 @@ pub fn forward(
     };
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
     let mut weight_hidden = panels(d_output, &columns, true);
-    let mut peephole_full = panels(units, &columns, parts.has(Part::PeepholeFull));
+    let mut peephole_full = panels(units, &columns, full);
     let mut projection = panels(units, &columns_out, projected);
 
     if !keep {
@@ -144,10 +152,13 @@ pub fn forward(
         let row = offsets[step] + b;
         let hidden = &output[row * d_output..][..d_output];
         last_hidden[b * d_output..][..d_output].copy_from_slice(hidden);
-        if keep {
-            let cell = &tape.cells[row * units..][..units];
-            last_cell[b * units..][..units].copy_from_slice(cell);
-        }
+        let row = match (keep, full) {
+            (true, _) => row,
+            (false, true) => step % 2 * batch + b,
+            (false, false) => continue,
+        };
+        let cell = &tape.cells[row * units..][..units];
+        last_cell[b * units..][..units].copy_from_slice(cell);
     }
     (out, keep.then_some(tape))
 }
@@ -343,15 +354,21 @@ impl Run<'_> {
     /// c before a step, c' after it.
     fn cells(&self, step: usize) -> (Rows, Rows) {
         let stride = self.problem.d_hidden;
-        if !self.keep {
+        let full = self.parts.has(Part::PeepholeFull);
+        if !self.keep && !full {
             let rows = Rows {
                 ptr: self.last_cell,
                 stride,
             };
             return (rows, rows);
         }
+        // Full peepholes see all of c while c' is written a panel at a time: two buffers in turn.
+        let row = |step: usize| match self.keep {
+            true => self.offsets[step],
+            false => step % 2 * self.problem.batch_size(),
+        };
         let at = |step: usize| Rows {
-            ptr: self.cells.wrapping_add(self.offsets[step] * stride),
+            ptr: self.cells.wrapping_add(row(step) * stride),
             stride,
         };
         let before = match step {
