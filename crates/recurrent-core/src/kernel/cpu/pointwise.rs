@@ -17,7 +17,7 @@ use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
 use super::simd::{
-    First, Isa, Lanes, fma, load, sigmoid, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
+    First, Isa, Lanes, clamp, fma, load, sigmoid, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh,
 };
 
 /// How the gates that weigh the candidate and the old cell follow from those that have weights.
@@ -588,7 +588,7 @@ impl Forward {
             if MASKED {
                 raw = simd.mul_f32s(raw, at.read(simd, self.masks.cell));
             }
-            (bounded(simd, raw, self.clip), z_output)
+            (clamp(simd, raw, -self.clip, self.clip), z_output)
         }
     }
 
@@ -711,13 +711,6 @@ impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenHalf<PEEPHOLE,
             }
         });
     }
-}
-
-/// `x` between `−clip` and `clip`; NaN stays NaN.
-#[inline(always)]
-fn bounded<S: Simd>(simd: S, x: S::f32s, clip: f32) -> S::f32s {
-    let x = simd.min_f32s(simd.splat_f32s(clip), x);
-    simd.max_f32s(simd.splat_f32s(-clip), x)
 }
 
 /// `u ⊙ new + (1 − u) ⊙ old`
@@ -940,7 +933,7 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
             unsafe {
                 let cell = at.read(simd, args.cell);
                 let (shares, again) = args.again::<S, C, MASKED>(simd, at, cell);
-                let raw = bounded(simd, again[2], args.clip);
+                let raw = clamp(simd, again[2], -args.clip, args.clip);
                 let [grad_normalized, grad_raw, grad_cell] =
                     args.hidden::<S, PEEPHOLE, MASKED>(simd, at, C::SHARES + 1, raw);
                 let grad_raw = simd.add_f32s(grad_raw, grad_normalized);

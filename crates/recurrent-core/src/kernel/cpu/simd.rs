@@ -184,10 +184,16 @@ pub fn fma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
 
 /// `x` between `low` and `high`; NaN stays NaN.
 #[inline(always)]
-fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
-    // x86's min and max give the second operand where one is NaN.
-    let x = simd.min_f32s(simd.splat_f32s(high), x);
-    simd.max_f32s(simd.splat_f32s(low), x)
+pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
+    let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
+    if S::F32_LANES > 4 {
+        // x86's min and max give the second operand where one is NaN.
+        simd.max_f32s(low, simd.min_f32s(high, x))
+    } else {
+        // Those of portable code give the other operand. A comparison with NaN is false.
+        let x = simd.select_f32s(simd.less_than_f32s(high, x), high, x);
+        simd.select_f32s(simd.less_than_f32s(x, low), low, x)
+    }
 }
 
 /// `eˣ` for −87 ≤ x ≤ 87: range reduction by powers of two and a polynomial (Cephes `expf`), about
