@@ -29,6 +29,12 @@ impl Call {
         parts
     }
 
+    /// Puts NaN into the first row of the input.
+    pub fn spoil(&mut self) {
+        let input = self.tensors.iter_mut().find(|(part, _)| *part == Part::Input);
+        input.expect("an input").1[0] = f32::NAN;
+    }
+
     pub fn forward(&self, isa: Isa, members: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
         forward(isa, members, &self.problem, &self.parts(), keep)
     }

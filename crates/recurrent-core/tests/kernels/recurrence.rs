@@ -90,3 +90,22 @@ fn inference_is_training() {
         }
     }
 }
+
+/// A sequence whose input is spoilt has a spoilt output, also where the cell is bounded; the others
+/// have not.
+#[test]
+fn nan_is_not_hidden() {
+    for isa in Isa::all() {
+        for mut call in calls([5, 6, 7, 33], false) {
+            call.spoil();
+            let size = call.problem.d_output;
+            for keep in [false, true] {
+                let (output, _) = call.forward(isa, 1, keep);
+                let what = format!("{isa:?}, {}, keep {keep}", call.name);
+                let nan = |row: usize| output[row * size..][..size].iter().any(|v| v.is_nan());
+                assert!(nan(0), "{what}");
+                assert!((1..5).all(|row| !nan(row)), "{what}");
+            }
+        }
+    }
+}
