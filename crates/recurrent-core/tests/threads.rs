@@ -74,7 +74,9 @@ fn check_gang(members: usize, phases: usize) {
         visits[phase * shares + share].fetch_add(1, Ordering::Relaxed);
         done[phase].fetch_add(1, Ordering::AcqRel);
     });
-    let once = visits.iter().all(|count| count.load(Ordering::Relaxed) == 1);
+    let once = visits
+        .iter()
+        .all(|count| count.load(Ordering::Relaxed) == 1);
     assert!(once, "{members} members, {phases} phases");
 }
 
@@ -128,7 +130,9 @@ fn nested_in_a_pool() {
                     || check_gang(3, 50),
                     || rayon::join(|| check_gang(2, 50), || check_gang(8, 50)),
                 );
-                (0..24).into_par_iter().for_each(|k| check_gang(1 + k % 5, 30));
+                (0..24)
+                    .into_par_iter()
+                    .for_each(|k| check_gang(1 + k % 5, 30));
             });
         }
     });
@@ -208,7 +212,8 @@ fn members_do_not_change_bits() {
             for sizes in SIZES {
                 for ragged in [false, true] {
                     for call in calls(sizes, ragged) {
-                        let what = |members| format!("{isa:?}, {}, {sizes:?}, {members}", call.name);
+                        let what =
+                            |members| format!("{isa:?}, {}, {sizes:?}, {members}", call.name);
                         let expected = call.both(isa, 1);
                         let (inference, _) = call.forward(isa, 1, false);
                         for members in [2, 3, 7] {
@@ -279,7 +284,10 @@ fn models_on_eight_threads() {
         let mut leaf = |rows: usize, columns: usize| {
             let list = draw(random, rows * columns);
             let flat = Tensor::<1>::from_floats(list.as_slice(), &device);
-            flat.reshape([rows, columns]).mul_scalar(0.5).detach().require_grad()
+            flat.reshape([rows, columns])
+                .mul_scalar(0.5)
+                .detach()
+                .require_grad()
         };
         let (x, w, r) = (leaf(t * b, i), leaf(i, 4 * h), leaf(h, 4 * h));
         let cell = LstmCell {
@@ -297,9 +305,7 @@ fn models_on_eight_threads() {
         all
     }
     guarded("models_on_eight_threads", || {
-        let expected: Vec<_> = (0..8)
-            .map(|seed| pool(1).install(|| train(seed)))
-            .collect();
+        let expected: Vec<_> = (0..8).map(|seed| pool(1).install(|| train(seed))).collect();
         let expected = &expected;
         thread::scope(|scope| {
             for seed in 0..8 {
@@ -327,7 +333,10 @@ fn threads_are_those_of_the_pool() {
     assert_eq!(pool(1).install(gang::available_threads), 1);
     assert_eq!(pool(2).install(gang::available_threads), cores().min(2));
     // At most one per core.
-    assert_eq!(pool(1000.min(4 * cores())).install(gang::available_threads), cores());
+    assert_eq!(
+        pool(1000.min(4 * cores())).install(gang::available_threads),
+        cores()
+    );
     let large = &calls([10, 60, 5, 33], false)[0].problem;
     assert_eq!(pool(1).install(|| large.members()), 1);
     assert_eq!(pool(2).install(|| large.members()), cores().min(2));

@@ -236,9 +236,8 @@ fn composed_in_f32_is_no_closer() {
     let leaves = case.leaves(&device, DType::F32);
     let composed = case.results_on(&leaves, Strategy::Composed, false);
     let fused = case.fused(&device);
-    let error = |got: &[f64], expected: &[f64]| {
-        close("", got, expected, Tolerance(1.0)).expect("a number")
-    };
+    let error =
+        |got: &[f64], expected: &[f64]| close("", got, expected, Tolerance(1.0)).expect("a number");
     for (((name, a), (_, b)), (_, expected)) in
         (fused.values.iter().zip(&composed.values)).zip(&expected.values)
     {

@@ -40,7 +40,10 @@ fn each_parent_alone() {
                     let case = case.name();
                     if other == *name {
                         assert!(got.is_some(), "{case}: no gradient of {name}");
-                        assert!(got == *expected, "{case}: {name} alone is not {name} with all");
+                        assert!(
+                            got == *expected,
+                            "{case}: {name} alone is not {name} with all"
+                        );
                     } else {
                         assert!(got.is_none(), "{case}: {other} is not tracked");
                     }
@@ -51,9 +54,7 @@ fn each_parent_alone() {
 }
 
 #[rstest]
-fn strided_tensors(
-    #[values(Layout::Transposed, Layout::Sliced, Layout::Flipped)] layout: Layout,
-) {
+fn strided_tensors(#[values(Layout::Transposed, Layout::Sliced, Layout::Flipped)] layout: Layout) {
     for case in full_cases() {
         let expected = case.reference();
         for (device_name, device) in devices(DType::F32) {

@@ -296,8 +296,7 @@ impl Make<'_> {
         let gate = |slot: usize| {
             let block = slot * units..(slot + 1) * units;
             let bias = |bias: &Option<Tensor<1>>| bias.clone().map(|b| b.slice([block.clone()]));
-            let columns =
-                |all: &Tensor<2>| all.clone().slice([0..all.dims()[0], block.clone()]);
+            let columns = |all: &Tensor<2>| all.clone().slice([0..all.dims()[0], block.clone()]);
             GateMaps {
                 input: Affine {
                     weight: columns(&preact.input.weight),

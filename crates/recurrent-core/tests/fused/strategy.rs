@@ -3,11 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::eval::compare::values;
 use recurrent_core::equations::dropout::StepMasks;
-use recurrent_core::{
-    Mask, SequenceOptions, State, Step, Strategy, Unfused, sequence,
-};
+use recurrent_core::eval::compare::values;
+use recurrent_core::{Mask, SequenceOptions, State, Step, Strategy, Unfused, sequence};
 use rstest::rstest;
 
 use crate::case::{Case, dims};
@@ -27,7 +25,9 @@ fn few() -> impl Iterator<Item = Case> {
     let kinds = KINDS.into_iter();
     kinds.flat_map(|kind| {
         let cases = FEW_AND_ALL.map(|name| Case::new(kind, name, dims(3, 5, 7, 11)).ragged(5));
-        cases.into_iter().filter(move |case| kind.has(&case.options))
+        cases
+            .into_iter()
+            .filter(move |case| kind.has(&case.options))
     })
 }
 

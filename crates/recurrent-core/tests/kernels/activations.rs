@@ -17,9 +17,7 @@ enum Function {
     TanhOfThree,
 }
 
-use Function::{
-    FirstOfThree, SecondOfThree, Sigmoid, SigmoidOfTwo, Tanh, TanhOfThree, TanhOfTwo,
-};
+use Function::{FirstOfThree, SecondOfThree, Sigmoid, SigmoidOfTwo, Tanh, TanhOfThree, TanhOfTwo};
 
 const ALL: [Function; 7] = [
     Sigmoid,
@@ -180,7 +178,11 @@ fn ranges() {
     for isa in Isa::all() {
         for function in ALL {
             for other in OTHERS {
-                let low = if function.is_tanh() { -1.000_000_5 } else { 0.0 };
+                let low = if function.is_tanh() {
+                    -1.000_000_5
+                } else {
+                    0.0
+                };
                 for y in apply(isa, function, &x, other) {
                     assert!((low..=1.000_000_5).contains(&y), "{isa:?} {function:?} {y}");
                 }

@@ -31,7 +31,10 @@ impl Call {
 
     /// Puts NaN into the first row of the input.
     pub fn spoil(&mut self) {
-        let input = self.tensors.iter_mut().find(|(part, _)| *part == Part::Input);
+        let input = self
+            .tensors
+            .iter_mut()
+            .find(|(part, _)| *part == Part::Input);
         input.expect("an input").1[0] = f32::NAN;
     }
 
@@ -152,7 +155,9 @@ const ALL: [Has; 8] = [
 
 /// The calls of some size; with `ragged`, sequences end at different steps.
 pub fn calls(sizes: [usize; 4], ragged: bool) -> Vec<Call> {
-    ALL.into_iter().map(|has| call(has, sizes, ragged)).collect()
+    ALL.into_iter()
+        .map(|has| call(has, sizes, ragged))
+        .collect()
 }
 
 fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -> Call {

@@ -91,7 +91,10 @@ fn normalisation() {
                     // SAFETY: all buffers have four rows.
                     unsafe { forward.run(isa) };
                     let what = format!("{isa:?} {form:?} n {n} {bits:03b}");
-                    assert!(y[..n].iter().chain(&y[3 * n..]).all(|&v| v == 7.5), "{what}");
+                    assert!(
+                        y[..n].iter().chain(&y[3 * n..]).all(|&v| v == 7.5),
+                        "{what}"
+                    );
                     let one = |on: bool, list: &[f32], at: usize, neutral: f64| match on {
                         true => f64::from(list[at]),
                         false => neutral,
@@ -128,9 +131,7 @@ fn normalisation() {
                             continue; // slopes are slow
                         }
                         let weights: Vec<f64> = (0..n)
-                            .map(|u| {
-                                f64::from(grad_y[row * n + u]) * one(with_gain, &gain, u, 1.0)
-                            })
+                            .map(|u| f64::from(grad_y[row * n + u]) * one(with_gain, &gain, u, 1.0))
                             .collect();
                         let expected = slopes(&of_row, |x| {
                             let hat = normalized(&form, x);
@@ -140,7 +141,12 @@ fn normalisation() {
                             2e-6 * scale * inverse.max(1.0)
                         });
                     }
-                    assert!(grad_x[..n].iter().chain(&grad_x[3 * n..]).all(|&v| v == 7.5));
+                    assert!(
+                        grad_x[..n]
+                            .iter()
+                            .chain(&grad_x[3 * n..])
+                            .all(|&v| v == 7.5)
+                    );
                 }
             }
         }
@@ -192,7 +198,13 @@ fn sums_over_rows() {
     let mut random = Random::new(4);
     for isa in Isa::all() {
         for rows in [1, 2, 127, 128, 129, 300] {
-            for (n, columns) in [(1, 0..1), (33, 0..33), (33, 5..22), (33, 16..17), (65, 1..65)] {
+            for (n, columns) in [
+                (1, 0..1),
+                (33, 0..33),
+                (33, 5..22),
+                (33, 16..17),
+                (65, 1..65),
+            ] {
                 let mut a = draw(&mut random, rows * n);
                 let mut b = draw(&mut random, rows * n);
                 let mut stats = draw(&mut random, rows * STATS);
@@ -249,7 +261,13 @@ fn a_row_times_a_matrix() {
     let mut random = Random::new(5);
     for isa in Isa::all() {
         for k in [1, 2, 7, 8, 9, 17, 300] {
-            for (n, columns) in [(1, 0..1), (17, 0..17), (65, 3..50), (65, 64..65), (40, 8..8)] {
+            for (n, columns) in [
+                (1, 0..1),
+                (17, 0..17),
+                (65, 3..50),
+                (65, 64..65),
+                (40, 8..8),
+            ] {
                 let (a, w) = (draw(&mut random, k), draw(&mut random, k * n));
                 let before = draw(&mut random, n);
                 let mut out = before.clone();
@@ -286,7 +304,14 @@ fn a_row_times_a_transposed_matrix() {
     let mut random = Random::new(6);
     for isa in Isa::all() {
         for n in [1, 3, 15, 16, 17, 65, 300] {
-            for (k, rows) in [(1, 0..1), (7, 0..7), (8, 0..8), (17, 3..17), (40, 9..39), (9, 4..4)] {
+            for (k, rows) in [
+                (1, 0..1),
+                (7, 0..7),
+                (8, 0..8),
+                (17, 3..17),
+                (40, 9..39),
+                (9, 4..4),
+            ] {
                 for add in [false, true] {
                     let (a, w) = (draw(&mut random, n), draw(&mut random, k * n));
                     let before = draw(&mut random, k);
