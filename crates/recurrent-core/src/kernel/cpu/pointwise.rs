@@ -479,7 +479,7 @@ impl<S: Simd> At<S> {
 
 impl MaskRows {
     /// The masks from row `b` on.
-    fn from_row(self, b: usize) -> Self {
+    pub fn from_row(self, b: usize) -> Self {
         Self {
             candidate: self.candidate.from_row(b),
             cell: self.cell.from_row(b),

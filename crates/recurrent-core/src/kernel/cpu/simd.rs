@@ -206,14 +206,14 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let shifted = fma(simd, x, splat(core::f32::consts::LOG2_E), magic);
     let power = simd.sub_f32s(shifted, magic);
     // ln 2 in two parts, so that the product with an integer is exact.
-    let r = fma(simd, power, splat(-0.693_359_375), x);
+    let r = fma(simd, power, splat(-0.693_359_4), x);
     let r = fma(simd, power, splat(2.121_944_4e-4), r);
     let p = splat(1.987_569_1e-4);
     let p = fma(simd, p, r, splat(1.398_199_9e-3));
     let p = fma(simd, p, r, splat(8.333_452e-3));
     let p = fma(simd, p, r, splat(4.166_579_6e-2));
     let p = fma(simd, p, r, splat(1.666_666_5e-1));
-    let p = fma(simd, p, r, splat(5.000_000_1e-1));
+    let p = fma(simd, p, r, splat(0.5));
     let fraction = simd.add_f32s(fma(simd, p, simd.mul_f32s(r, r), r), splat(1.0));
     // Times 2ⁿ: n is added to the exponent.
     let exponent =
@@ -249,7 +249,7 @@ fn tanh_fraction<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
     let q = splat(1.198_258_4e-6);
     let q = fma(simd, q, x2, splat(1.185_347_1e-4));
     let q = fma(simd, q, x2, splat(2.268_434_6e-3));
-    let q = fma(simd, q, x2, splat(4.893_525_2e-3));
+    let q = fma(simd, q, x2, splat(4.893_525e-3));
     (simd.mul_f32s(x, p), q)
 }
 

@@ -285,7 +285,7 @@ impl Run<'_> {
                 Phase::Hidden(step) => self.hidden(step, share),
                 Phase::Unproject(step) => self.unproject(step, share),
                 Phase::Rows(step) => self.rows(step, share),
-                Phase::Initial => self.from_step(0, share),
+                Phase::Initial => self.pass_back(0, share),
                 Phase::Sums => {
                     self.input(share);
                     self.weights(share);
@@ -387,7 +387,7 @@ impl Run<'_> {
     }
 
     /// What a step passes to the one before it: ∂h, and ∂c through full peepholes.
-    unsafe fn from_step(&self, step: usize, share: usize) {
+    unsafe fn pass_back(&self, step: usize, share: usize) {
         let problem = self.problem;
         let (rows, width) = (problem.counts[step], problem.width());
         let view = |buffer: *mut f32| View {
@@ -478,7 +478,7 @@ impl Run<'_> {
         // SAFETY: the step after it is complete; this share's own columns.
         unsafe {
             if step + 1 < problem.counts.len() {
-                self.from_step(step + 1, share);
+                self.pass_back(step + 1, share);
             }
             let panels = self.columns_hidden.share(share, self.members);
             let units = self.columns_hidden.units(&panels);
