@@ -1,7 +1,10 @@
 //! A fused run as a node of the graph: which gradients it gives, from which memory, how often.
 
-use burn::tensor::{DType, Device};
-use recurrent_core::Strategy;
+use burn::tensor::{DType, Device, Tensor};
+use recurrent_core::cell::lstm::LstmCell;
+use recurrent_core::cell::{Preactivation, Transition};
+use recurrent_core::eval::compare::values;
+use recurrent_core::{LstmState, SequenceOptions, Strategy, sequence};
 use rstest::rstest;
 
 use crate::case::{Case, Results, dims};
@@ -125,6 +128,54 @@ fn two_runs_in_one_graph() {
             let doubled = once.as_ref().map(|v| v.iter().map(|v| 2.0 * v).collect());
             assert_eq!(*twice, doubled, "{name}");
         }
+    }
+}
+
+/// Two losses of one run, followed backwards one after the other: what the kernel kept is still there
+/// for the second, if Burn still has the graph.
+#[test]
+fn one_graph_twice() {
+    let case = Case::new(Kind::Lstm, "everything with norms", dims(3, 5, 7, 11));
+    for (_, device) in devices(DType::F32) {
+        let leaves = case.leaves(&device, DType::F32);
+        let run = case.run(&leaves, Strategy::Fused, false);
+        let [first, second] = [0, 1].map(|_| case.loss(&leaves, &run));
+        let expected = leaves.gradients(&first.backward());
+        assert_eq!(expected, case.fused(&device).gradients);
+        let again = leaves.gradients(&second.backward());
+        if again.iter().any(|(_, gradient)| gradient.is_some()) {
+            assert_eq!(again, expected);
+        }
+    }
+}
+
+/// Without a state a run begins at zeros.
+#[test]
+fn no_state_is_zeros() {
+    let [b, t, i, h] = [3, 5, 7, 11];
+    for (_, device) in devices(DType::F32) {
+        let case = Case::new(Kind::Lstm, "plain", dims(b, t, i, h));
+        let leaves = case.leaves(&device, DType::F32);
+        let cell = LstmCell {
+            preact: Preactivation::plain(
+                leaves.leaf("w", [i, 4 * h], 0.0, 1.0),
+                leaves.leaf("r", [h, 4 * h], 0.0, 1.0),
+                None,
+            ),
+            transition: Transition::default(),
+        };
+        let options = SequenceOptions {
+            strategy: Strategy::Fused,
+            ..SequenceOptions::default()
+        };
+        let zeros = LstmState {
+            cell: Tensor::zeros([b, h], &device),
+            hidden: Tensor::zeros([b, h], &device),
+        };
+        let run = |state| sequence::run(&cell, case.input(&leaves), state, &options);
+        let (without, with) = (run(None), run(Some(zeros)));
+        assert_eq!(values(&without.output), values(&with.output));
+        assert_eq!(values(&without.state.cell), values(&with.state.cell));
     }
 }
 

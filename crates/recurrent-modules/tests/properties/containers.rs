@@ -23,6 +23,7 @@ fn around<C: Cell>(cell: &C, like: &Stack<C>, reverse: bool) -> Stack<C> {
         recurrent_dropout: RecurrentDropout::None,
         weight_drop: 0.0,
         residual: false,
+        strategy: like.strategy,
     }
 }
 
