@@ -68,7 +68,7 @@ fn check_gang(members: usize, phases: usize) {
         if phase + 1 < phases {
             assert_eq!(done[phase + 1].load(Ordering::Acquire), 0);
         }
-        if (phase + share) % 13 == 0 {
+        if (phase + share).is_multiple_of(13) {
             thread::yield_now();
         }
         visits[phase * shares + share].fetch_add(1, Ordering::Relaxed);

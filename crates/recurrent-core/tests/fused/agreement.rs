@@ -46,12 +46,13 @@ fn cases(kind: Kind, first: usize) -> Vec<Case> {
             }
             found += 1;
             let mut case = Case::new(kind, options.name, dims);
-            if turn % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 // Some shorter than the input throughout.
-                let longest = dims.seq_length - usize::from(turn % 4 == 0 && dims.seq_length > 2);
+                let longest =
+                    dims.seq_length - usize::from(turn.is_multiple_of(4) && dims.seq_length > 2);
                 case = case.ragged(longest);
             }
-            if turn % 3 == 0 {
+            if turn.is_multiple_of(3) {
                 case = case.backward();
             }
             cases.push(case);
