@@ -131,24 +131,6 @@ fn two_runs_in_one_graph() {
     }
 }
 
-/// Two losses of one run, followed backwards one after the other: what the kernel kept is still there
-/// for the second, if Burn still has the graph.
-#[test]
-fn one_graph_twice() {
-    let case = Case::new(Kind::Lstm, "everything with norms", dims(3, 5, 7, 11));
-    for (_, device) in devices(DType::F32) {
-        let leaves = case.leaves(&device, DType::F32);
-        let run = case.run(&leaves, Strategy::Fused, false);
-        let [first, second] = [0, 1].map(|_| case.loss(&leaves, &run));
-        let expected = leaves.gradients(&first.backward());
-        assert_eq!(expected, case.fused(&device).gradients);
-        let again = leaves.gradients(&second.backward());
-        if again.iter().any(|(_, gradient)| gradient.is_some()) {
-            assert_eq!(again, expected);
-        }
-    }
-}
-
 /// Without a state a run begins at zeros.
 #[test]
 fn no_state_is_zeros() {

@@ -57,7 +57,7 @@ fn best_is_last() {
     assert_eq!(format!("{last:?}"), format!("{:?}", Isa::best()));
 }
 
-/// A backward changes nothing that a second one needs.
+/// A backward changes nothing that a second one needs. (Burn itself follows a graph only once.)
 #[test]
 fn a_tape_serves_twice() {
     for isa in Isa::all() {
