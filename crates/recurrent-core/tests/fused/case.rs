@@ -111,7 +111,6 @@ impl Case {
             d_input,
             ..
         } = self.dims;
-        // One sign: with a single feature, LN_x sees more than a sign and a scale.
         leaves.leaf("x", [seq_length, batch_size, d_input], 0.1, 1.0)
     }
 
