@@ -375,7 +375,7 @@ impl Run<'_> {
                 Phase::Rows(step) => self.rows(step, share),
                 Phase::Unmix(step, round) => self.unmix(step, round, share),
                 Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
-                Phase::Initial => self.from_step(0, share),
+                Phase::Initial => self.pass_back(0, share),
                 Phase::Transpose => self.transpose(share),
                 Phase::Sums => {
                     self.input(share);
@@ -688,7 +688,7 @@ impl Run<'_> {
     }
 
     /// What a step passes to the one before it: ∂h, and ∂c through full peepholes.
-    unsafe fn from_step(&self, step: usize, share: usize) {
+    unsafe fn pass_back(&self, step: usize, share: usize) {
         let problem = self.problem;
         let (rows, width) = (problem.counts[step], problem.width());
         let view = |buffer: *mut f32| View {
@@ -787,7 +787,7 @@ impl Run<'_> {
         // SAFETY: the step after it is complete; this share's own columns.
         unsafe {
             if step + 1 < problem.counts.len() {
-                self.from_step(step + 1, share);
+                self.pass_back(step + 1, share);
             }
             let panels = self.columns_hidden.share(share, self.members);
             let units = self.columns_hidden.units(&panels);

@@ -44,6 +44,7 @@ pub fn forward(
     let projected = parts.has(Part::Projection);
     let normed = problem.norm_cell.is_some();
     let kind = problem.kind(parts);
+    let full = parts.has(Part::PeepholeFull);
 
     let mut out = zeros(rows * d_output + batch * (d_output + units));
     let (output, last) = out.split_at_mut(rows * d_output);
@@ -59,7 +60,11 @@ pub fn forward(
     };
     let mut tape = Tape {
         gates: Buffer::new(if keep { rows * width } else { 0 }),
-        cells: Buffer::new(if keep { rows * units } else { 0 }),
+        cells: Buffer::new(match (keep, full) {
+            (true, _) => rows * units,
+            (false, true) => 2 * batch * units,
+            (false, false) => 0,
+        }),
         preact_hidden: kept(problem.norm_hidden.is_some(), width),
         stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
         raw: kept(normed || kind.peephole && kind.masked, units),
@@ -91,7 +96,7 @@ pub fn forward(
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
     let mut weight_hidden = panels(d_output, &columns, pack);
-    let mut peephole_full = panels(units, &columns, pack && parts.has(Part::PeepholeFull));
+    let mut peephole_full = panels(units, &columns, pack && full);
     let mut projection = panels(units, &columns_out, pack && projected);
     let reused = pack && mogrified || parts.has(Part::WeightInput) && chunks.len() > 1;
     let mut weight_input = panels(problem.d_input, &columns, reused);
@@ -157,10 +162,13 @@ pub fn forward(
         let row = offsets[step] + b;
         let hidden = &output[row * d_output..][..d_output];
         last_hidden[b * d_output..][..d_output].copy_from_slice(hidden);
-        if keep {
-            let cell = &tape.cells[row * units..][..units];
-            last_cell[b * units..][..units].copy_from_slice(cell);
-        }
+        let row = match (keep, full) {
+            (true, _) => row,
+            (false, true) => step % 2 * batch + b,
+            (false, false) => continue,
+        };
+        let cell = &tape.cells[row * units..][..units];
+        last_cell[b * units..][..units].copy_from_slice(cell);
     }
     drop(run);
     if keep {
@@ -520,15 +528,21 @@ impl Run<'_> {
     /// c before a step, c' after it.
     fn cells(&self, step: usize) -> (Rows, Rows) {
         let stride = self.problem.d_hidden;
-        if !self.keep {
+        let full = self.parts.has(Part::PeepholeFull);
+        if !self.keep && !full {
             let rows = Rows {
                 ptr: self.last_cell,
                 stride,
             };
             return (rows, rows);
         }
+        // Full peepholes see all of c while c' is written a panel at a time: two buffers in turn.
+        let row = |step: usize| match self.keep {
+            true => self.offsets[step],
+            false => step % 2 * self.problem.batch_size(),
+        };
         let at = |step: usize| Rows {
-            ptr: self.cells.wrapping_add(self.offsets[step] * stride),
+            ptr: self.cells.wrapping_add(row(step) * stride),
             stride,
         };
         let before = match step {
@@ -704,12 +718,13 @@ impl Run<'_> {
         }
         let terms = &terms[..count];
 
-        // With LN_h the product goes to rows of its own.
+        // With LN_h, h·R goes to rows of its own; the other terms are not normalised.
         let separate = problem.norm_hidden.is_some();
         let separate_rows = self.kept(self.preact_hidden, step, width);
+        let (separate_terms, terms) = terms.split_at(usize::from(separate));
         if self.by_rows_of_w {
             for columns in self.gate_columns(panels.clone()) {
-                let target = if separate {
+                if separate {
                     // SAFETY: this share's own columns of the row.
                     unsafe {
                         core::slice::from_raw_parts_mut(
@@ -718,12 +733,12 @@ impl Run<'_> {
                         )
                     }
                     .fill(0.0);
-                    separate_rows.ptr
-                } else {
+                }
+                if !terms.is_empty() {
                     copy_preact(columns.clone(), 0);
-                    own.ptr
-                };
-                for term in terms {
+                }
+                let targets = separate_terms.iter().map(|term| (term, separate_rows.ptr));
+                for (term, target) in targets.chain(terms.iter().map(|term| (term, own.ptr))) {
                     let Weights::Native(w) = term.weights else {
                         unreachable!("packed weights are not read by rows")
                     };
@@ -755,19 +770,7 @@ impl Run<'_> {
         let finish = |panel: usize, tile| {
             // SAFETY: this share's own panel: its columns, its units.
             unsafe {
-                if separate {
-                    let target = separate_rows.ptr;
-                    write_tile(
-                        self.isa,
-                        tile,
-                        columns,
-                        panel,
-                        rows,
-                        target,
-                        width,
-                        Onto::Fresh,
-                    );
-                } else if problem.by_row() {
+                if problem.by_row() {
                     for row in 0..rows {
                         for vector in 0..columns.vectors {
                             copy_preact(columns.of(panel, vector), row);
@@ -797,7 +800,32 @@ impl Run<'_> {
         // SAFETY: the scratch of this share; h, c and the weights have these sizes.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(self.isa, scratch, rows, terms, columns, panels, finish);
+            if separate {
+                let target = separate_rows.ptr;
+                product(
+                    self.isa,
+                    scratch,
+                    rows,
+                    separate_terms,
+                    columns,
+                    panels.clone(),
+                    |panel, tile| {
+                        write_tile(
+                            self.isa,
+                            tile,
+                            columns,
+                            panel,
+                            rows,
+                            target,
+                            width,
+                            Onto::Fresh,
+                        );
+                    },
+                );
+            }
+            if !terms.is_empty() {
+                product(self.isa, scratch, rows, terms, columns, panels, finish);
+            }
         }
     }
 
@@ -856,12 +884,17 @@ impl Run<'_> {
             }
             // In inference the product is not needed any more.
             preact = if self.keep { own } else { x };
+            // What full peepholes see has been added there.
+            let base = match self.parts.has(Part::PeepholeFull) {
+                true => own,
+                false => self.preact(chunk, step),
+            };
             let norm = NormForward {
                 rows: rows.clone(),
                 n: width,
                 form,
                 x,
-                base: self.preact(chunk, step),
+                base,
                 gain: weight(Part::NormHiddenGain),
                 shift: weight(Part::NormHiddenShift),
                 y: preact,
