@@ -1,7 +1,7 @@
 //! Products in panels.
 
-use recurrent_core::kernel::cpu::product::{Onto, 
-    Columns, Panels, Scratch, Term, View, Weights, product, write_tile,
+use recurrent_core::kernel::cpu::product::{
+    Columns, Onto, Panels, Scratch, Term, View, Weights, product, write_tile,
 };
 use recurrent_core::kernel::cpu::simd::Isa;
 
@@ -58,16 +58,7 @@ impl Call<'_> {
                 // SAFETY: `out` has these rows and columns.
                 unsafe {
                     let onto = if self.add { Onto::Sum } else { Onto::Fresh };
-                    write_tile(
-                        self.isa,
-                        tile,
-                        self.columns,
-                        panel,
-                        rows,
-                        target,
-                        n,
-                        onto,
-                    );
+                    write_tile(self.isa, tile, self.columns, panel, rows, target, n, onto);
                 };
             };
             // SAFETY: the matrices of the terms have these sizes, the scratch these rows.
@@ -87,11 +78,11 @@ impl Call<'_> {
     }
 }
 
-fn packed(weights: View, k: usize, columns: &Columns) -> Panels {
+fn packed(isa: Isa, weights: View, k: usize, columns: &Columns) -> Panels {
     let mut panels = Panels::new(k, columns);
     let all = 0..columns.panels();
     // SAFETY: the weights have k rows and these columns, the panels are made for them.
-    unsafe { Panels::pack(Isa::best(), panels.as_mut_ptr(), k, weights, columns, all) };
+    unsafe { Panels::pack(isa, panels.as_mut_ptr(), k, weights, columns, all) };
     panels
 }
 
@@ -107,7 +98,10 @@ fn check(isa: Isa, n: usize, columns: &Columns, name: &str) {
         let all = naive(&a, &w, most, k, n);
         let native = View::rows(&w, n);
         let turned = View::rows(&w_turned, k).transposed();
-        let panels = [packed(native, k, columns), packed(turned, k, columns)];
+        let panels = [
+            packed(isa, native, k, columns),
+            packed(isa, turned, k, columns),
+        ];
         for rows in 1..=most {
             if ![1, 5, 8, 9, 17].contains(&rows) && ![2, 257].contains(&k) {
                 continue;
@@ -190,7 +184,7 @@ fn terms() {
                 magnitudes[at] += one.magnitudes[at];
             }
         }
-        let panels = packed(View::rows(&matrices[2].2, n), 40, &columns);
+        let panels = packed(isa, View::rows(&matrices[2].2, n), 40, &columns);
         let terms: Vec<Term> = (matrices.iter().enumerate())
             .map(|(index, (k, a, w))| Term {
                 a: View::rows(a, *k),
