@@ -1013,8 +1013,8 @@ impl Run<'_> {
             }
             // In inference the product is not needed any more.
             preact = if self.keep { own } else { x };
-            // What full peepholes see has been added there.
-            let base = match self.parts.has(Part::PeepholeFull) {
+            // Products that are not normalised have been added there.
+            let base = match self.in_step || self.parts.has(Part::PeepholeFull) {
                 true => own,
                 false => self.preact(chunk, step),
             };
