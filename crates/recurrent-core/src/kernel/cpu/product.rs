@@ -519,7 +519,7 @@ const LINE: usize = 16;
 
 /// Asks for the cache line at `ptr`, which need not be readable.
 #[inline(always)]
-fn prefetch(ptr: *const f32) {
+pub fn prefetch(ptr: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address does nothing but fill caches.
     unsafe {

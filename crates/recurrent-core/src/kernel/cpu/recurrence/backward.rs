@@ -533,6 +533,7 @@ impl Run<'_> {
                         rows: columns.units(&panels),
                         out: out.add(row * size),
                         add,
+                        back: false,
                     };
                     times.run(self.isa);
                 }
@@ -615,7 +616,7 @@ impl Run<'_> {
                     ),
                 ];
                 for (part, packed, columns, out) in weights {
-                    self.times_transposed(part, packed, rows, grad, columns, out, false, share);
+                    self.times_transposed(step, part, packed, rows, grad, columns, out, false, share);
                 }
             } else {
                 // What the next round read is what this one changed.
@@ -719,6 +720,7 @@ impl Run<'_> {
     #[allow(clippy::too_many_arguments)]
     unsafe fn times_transposed(
         &self,
+        step: usize,
         part: Part,
         packed: Option<&Panels>,
         rows: usize,
@@ -748,6 +750,7 @@ impl Run<'_> {
                         rows: columns.units(&panels),
                         out: out.add(row * size),
                         add,
+                        back: step % 2 == 1,
                     };
                     times.run(self.isa);
                 }
@@ -797,6 +800,7 @@ impl Run<'_> {
         // SAFETY: ∂z of the step is complete; this share's columns of ∂h and ∂c.
         unsafe {
             self.times_transposed(
+                step,
                 Part::WeightHidden,
                 self.weight_hidden,
                 rows,
@@ -809,6 +813,7 @@ impl Run<'_> {
             );
             if self.parts.has(Part::PeepholeFull) {
                 self.times_transposed(
+                    step,
                     Part::PeepholeFull,
                     self.peephole_full,
                     rows,
@@ -925,6 +930,7 @@ impl Run<'_> {
         // SAFETY: ∂(h̃·P) is complete; this share's own units.
         unsafe {
             self.times_transposed(
+                step,
                 Part::Projection,
                 self.projection,
                 rows,

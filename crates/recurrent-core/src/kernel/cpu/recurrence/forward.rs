@@ -770,6 +770,7 @@ impl Run<'_> {
                     w,
                     columns,
                     out: target.ptr,
+                    back: false,
                 };
                 // SAFETY: this share's own columns.
                 unsafe { times.run(self.isa) };
@@ -877,6 +878,7 @@ impl Run<'_> {
                         w,
                         columns: columns.clone(),
                         out: target,
+                        back: step % 2 == 1,
                     };
                     // SAFETY: this share's own columns.
                     unsafe { times.run(self.isa) };
