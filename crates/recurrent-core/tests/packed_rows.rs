@@ -8,7 +8,8 @@ use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::equations::dropout::StepMasks;
 use recurrent_core::eval::compare::values;
 use recurrent_core::{
-    Direction, Lengths, LstmState, Mask, Masks, Packing, SequenceOptions, State, Step, sequence,
+    Direction, Lengths, LstmState, Mask, Masks, Packing, SequenceOptions, State, Step, Strategy,
+    sequence,
 };
 
 const T: usize = 5;
@@ -123,11 +124,17 @@ fn packed_is_padded() {
         ..Masks::none()
     };
     for direction in [Direction::Forward, Direction::Backward] {
-        for masks in [None, Some(&masks)] {
+        for (masks, strategy) in [
+            (None, Strategy::Composed),
+            (Some(&masks), Strategy::Composed),
+            (None, Strategy::Fused),
+            (Some(&masks), Strategy::Fused),
+        ] {
             let options = SequenceOptions {
                 direction,
                 lengths: Some(&lengths),
                 masks,
+                strategy,
             };
             let run = |packed: bool| {
                 let leaf = |tensor: Tensor<2>| tensor.require_grad();
@@ -198,7 +205,7 @@ fn history_is_the_steps() {
         let options = SequenceOptions {
             direction,
             lengths,
-            masks: None,
+            ..SequenceOptions::default()
         };
         let (run, history) = sequence::run_recorded(&cell, input.clone(), None, &options);
         assert_eq!(values(&history.part("hidden")), values(&run.output));

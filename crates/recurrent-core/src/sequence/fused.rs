@@ -1,7 +1,5 @@
 //! A run handed to a fused kernel.
 
-use alloc::string::ToString;
-
 use burn::tensor::{DType, Device, Tensor};
 
 use super::plan::Plan;
@@ -69,7 +67,7 @@ pub(super) fn is_fused<C: Step>(
             assert!(
                 strategy != Strategy::Fused,
                 "the strategy is Fused, but {}",
-                reason.to_string(),
+                reason,
             );
             false
         }

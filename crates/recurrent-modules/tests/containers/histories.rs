@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use recurrent_modules::recurrent_core::eval::compare::values;
-use recurrent_modules::{ForwardOptions, Lengths, LstmConfig};
+use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, Strategy};
 
 use crate::support::*;
 
@@ -14,7 +14,9 @@ fn histories_are_the_states_of_step() {
         let lstm = LstmConfig::new(I, H)
             .with_num_layers(2)
             .with_batch_first(batch_first)
-            .init(&device);
+            .init(&device)
+            // Histories are recorded step by step: the same bits.
+            .with_strategy(Strategy::Composed);
         let input = tensor([T, B, I], 0.0, &device);
         let arrange = |tensor: Tensor<3>| match batch_first {
             true => tensor.swap_dims(0, 1),

@@ -119,6 +119,7 @@ pub fn model(golden: &Golden) -> Result<Outputs, String> {
         masks: Some(&masks),
         ..ForwardOptions::default()
     };
+    golden.start(&mut lstm);
     let (y, state) = lstm.forward_with(golden.leaf::<3>("x"), state, options);
 
     let mut outputs = vec![];

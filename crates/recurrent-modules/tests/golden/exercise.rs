@@ -48,7 +48,7 @@ fn fill_peephole(weights: &mut PeepholeWeights, golden: &Golden, layer: usize, g
 }
 
 /// Runs a filled stack on the file's input and state.
-pub fn run<C>(golden: &Golden, stack: &Stack<C>) -> Outputs
+pub fn run<C>(golden: &Golden, mut stack: Stack<C>) -> Outputs
 where
     C: Cell,
     C::Step: recurrent_core::Step<State = LstmState<2>>,
@@ -64,6 +64,7 @@ where
             hidden: golden.leaf::<3>("h0"),
         }),
     });
+    golden.start(&mut stack);
     let (y, state) = stack.forward(golden.leaf::<3>("x"), state);
     let state = state.into_stacked();
     let mut outputs = vec![];
@@ -98,7 +99,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         for (index, layer) in stack.layers.iter_mut().enumerate() {
             fill(&mut layer.forward.gates, layout, golden, index);
         }
-        return Ok(run(golden, &stack));
+        return Ok(run(golden, stack));
     };
     let mut stack = PeepholeLstmConfig::new(d_input, d_hidden)
         .with_peephole(match peephole {
@@ -129,5 +130,5 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
             }
         }
     }
-    Ok(run(golden, &stack))
+    Ok(run(golden, stack))
 }

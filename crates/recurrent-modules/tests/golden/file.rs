@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use recurrent_core::eval::compare::values;
+use recurrent_modules::cells::Cell;
+use recurrent_modules::{Stack, Strategy};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -21,6 +23,9 @@ struct Entry {
 pub struct Golden {
     pub variant: String,
     pub device: Device,
+    strategy: Strategy,
+    /// Whether a kernel can run the module, once one has been started.
+    has_kernel: std::cell::Cell<bool>,
     options: Value,
     entries: BTreeMap<String, Entry>,
     /// Flat tensors that require a gradient, by name.
@@ -36,7 +41,7 @@ fn metadata(bytes: &[u8]) -> Result<std::collections::HashMap<String, String>, S
 }
 
 impl Golden {
-    pub fn open(path: &Path, device: &Device) -> Result<Self, String> {
+    pub fn open(path: &Path, device: &Device, strategy: Strategy) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
         let mut metadata = metadata(&bytes)?;
         let mut take = |key: &str| {
@@ -63,10 +68,24 @@ impl Golden {
         Ok(Self {
             variant,
             device: device.clone(),
+            strategy,
+            has_kernel: std::cell::Cell::new(false),
             options,
             entries,
             leaves: RefCell::default(),
         })
+    }
+
+    /// To be called with a filled module before it runs: sets the strategy.
+    pub fn start<C: Cell>(&self, module: &mut Stack<C>) {
+        module.strategy = self.strategy;
+        let reason = module.unfused(&self.device, DType::F32);
+        self.has_kernel.set(reason.is_none());
+    }
+
+    /// Whether [`start`](Self::start) was called with a module that has a kernel.
+    pub fn has_kernel(&self) -> bool {
+        self.has_kernel.get()
     }
 
     pub fn option(&self, key: &str) -> &Value {

@@ -146,6 +146,7 @@ fn build(golden: &Golden, slow: bool, prefix: impl Fn(usize) -> String) -> Modul
         for (index, layer) in stack.layers.iter_mut().enumerate() {
             fill_slow(&mut layer.forward, golden, &prefix(index));
         }
+        golden.start(&mut stack);
         return Module::Slow(stack);
     }
     if golden.flag("layer_norm") {
@@ -163,6 +164,7 @@ fn build(golden: &Golden, slow: bool, prefix: impl Fn(usize) -> String) -> Modul
         for (index, layer) in stack.layers.iter_mut().enumerate() {
             fill_layer_norm(&mut layer.forward, golden, &prefix(index));
         }
+        golden.start(&mut stack);
         return Module::LayerNorm(stack);
     }
     let config = LstmConfig::stacked(d_input, sizes(golden));
@@ -170,6 +172,7 @@ fn build(golden: &Golden, slow: bool, prefix: impl Fn(usize) -> String) -> Modul
     for (index, layer) in stack.layers.iter_mut().enumerate() {
         fill_lstm(&mut layer.forward, golden, &prefix(index));
     }
+    golden.start(&mut stack);
     Module::Lstm(stack)
 }
 

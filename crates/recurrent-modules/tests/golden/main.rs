@@ -4,7 +4,7 @@
 //! its metadata says which module runs it. See `tests/golden/data/SOURCE.md` for where the files
 //! come from. The parameters of a file are the leaves of the graph, under the original's names and
 //! in its layout; the conversion to ours is differentiable, so that each gradient of the file is
-//! compared as it stands.
+//! compared as it stands. Each file runs step by step and, where there is one, by a fused kernel.
 
 mod adaptive;
 mod exercise;
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::eval::compare::{Tolerance, close, values};
+use recurrent_modules::Strategy;
 
 use file::{Golden, Outputs};
 
@@ -50,12 +51,34 @@ fn run(golden: &Golden) -> Result<Outputs, String> {
     }
 }
 
-/// Runs one file; returns what was compared, or every difference.
-fn check(path: &Path, device: &Device) -> Result<String, Vec<String>> {
-    let golden = Golden::open(path, device).map_err(|error| vec![error])?;
+/// Variants whose files no kernel runs: norms, bare cells (one composed step each), and modules that
+/// have none.
+const UNFUSED: [&str; 7] = [
+    "alstm",
+    "alstm_cell",
+    "alstm_cell_asshipped",
+    "exercise_lstmcell",
+    "lstms_norm",
+    "torch_lstmcell",
+    "urlstm_cell",
+];
+
+/// Whether a kernel should run a file.
+fn expects_kernel(golden: &Golden) -> bool {
+    let full_on_new_cell =
+        golden.variant == "peephole_full" && golden.option("output_peephole") == "c_t";
+    !UNFUSED.contains(&golden.variant.as_str()) && !full_on_new_cell
+}
+
+/// Runs one file; returns its variant and whether a kernel can run it, or every difference.
+fn check(path: &Path, device: &Device, strategy: Strategy) -> Result<(String, bool), Vec<String>> {
+    let golden = Golden::open(path, device, strategy).map_err(|error| vec![error])?;
     let outputs = run(&golden).map_err(|error| vec![error])?;
     let seq_length = golden.usize("seq").unwrap_or(1);
     let mut errors = Vec::new();
+    if golden.has_kernel() != expects_kernel(&golden) {
+        errors.push(format!("has a kernel: {}", golden.has_kernel()));
+    }
 
     let mut loss = Tensor::<1>::zeros([1], device);
     for (name, output) in &outputs {
@@ -101,7 +124,8 @@ fn check(path: &Path, device: &Device) -> Result<String, Vec<String>> {
         errors.extend(close(&format!("grad.{name}"), &got, &expected, tolerance).err());
     }
     if errors.is_empty() {
-        Ok(golden.variant)
+        let has_kernel = golden.has_kernel();
+        Ok((golden.variant, has_kernel))
     } else {
         Err(errors)
     }
@@ -114,6 +138,7 @@ fn directory() -> PathBuf {
     )
 }
 
+/// Each file step by step, as it comes, and by a kernel where there is one.
 fn check_all(name: &str, device: Device) {
     let directory = directory();
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&directory)
@@ -128,7 +153,8 @@ fn check_all(name: &str, device: Device) {
         directory.display()
     );
 
-    let mut checked: BTreeMap<String, usize> = BTreeMap::new();
+    // Files of a variant, and those of them by a kernel.
+    let mut checked: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut failures = Vec::new();
     for path in &paths {
         let file = path
@@ -136,19 +162,31 @@ fn check_all(name: &str, device: Device) {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        match check(path, &device) {
-            Ok(variant) => *checked.entry(variant).or_default() += 1,
+        let mut run = |strategy: Strategy| match check(path, &device, strategy) {
+            Ok(done) => Some(done),
             Err(errors) => {
-                failures.extend(errors.into_iter().map(|error| format!("{file}: {error}")));
+                let text = |error| format!("{file}, {strategy:?}: {error}");
+                failures.extend(errors.into_iter().map(text));
+                None
             }
-        }
+        };
+        run(Strategy::Composed);
+        let Some((variant, has_kernel)) = run(Strategy::Auto) else {
+            continue;
+        };
+        let fused = has_kernel && run(Strategy::Fused).is_some();
+        let counts = checked.entry(variant).or_default();
+        counts.0 += 1;
+        counts.1 += usize::from(fused);
     }
+    let total = |of: fn(&(usize, usize)) -> usize| checked.values().map(of).sum::<usize>();
     println!(
-        "golden files checked on {name}: {}",
-        checked.values().sum::<usize>()
+        "golden files checked on {name}: {}, by a kernel: {}",
+        total(|counts| counts.0),
+        total(|counts| counts.1)
     );
-    for (variant, count) in &checked {
-        println!("  {variant:<28}{count:>4}");
+    for (variant, (all, fused)) in &checked {
+        println!("  {variant:<28}{all:>4}{fused:>4}");
     }
     assert!(
         failures.is_empty(),
@@ -156,6 +194,10 @@ fn check_all(name: &str, device: Device) {
         failures.len(),
         failures.join("\n")
     );
+    if std::env::var_os("RECURRENT_GOLDEN_DIR").is_none() {
+        let counts = [total(|counts| counts.0), total(|counts| counts.1)];
+        assert_eq!(counts, [163, 129], "files, and those by a kernel");
+    }
 }
 
 #[test]
@@ -175,7 +217,7 @@ fn swapped_gates_are_noticed() {
     let device = Device::flex().autodiff();
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/data/torch_lstm__l1_state.safetensors");
-    let mut golden = Golden::open(&path, &device).expect("a golden file");
+    let mut golden = Golden::open(&path, &device, Strategy::Auto).expect("a golden file");
     golden.swap_rows("param.weight_ih_l0", 0, 6, 6);
     let outputs = run(&golden).expect("the case runs");
     let (name, y) = &outputs[0];

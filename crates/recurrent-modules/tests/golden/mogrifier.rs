@@ -33,7 +33,7 @@ pub fn notebook(golden: &Golden) -> Result<Outputs, String> {
     for name in golden.strings("zero_grad_params") {
         let _ = golden.leaf::<2>(&format!("param.{name}"));
     }
-    Ok(run(golden, &lstm))
+    Ok(run(golden, lstm))
 }
 
 pub fn paper(golden: &Golden) -> Result<Outputs, String> {
@@ -61,5 +61,5 @@ pub fn paper(golden: &Golden) -> Result<Outputs, String> {
     cell.gates.weight_hidden = param(golden.leaf::<2>("param.weight_hh").transpose());
     let bias = golden.leaf::<1>("param.bias_ih") + golden.leaf::<1>("param.bias_hh");
     cell.gates.bias = Some(param(bias));
-    Ok(run(golden, &lstm))
+    Ok(run(golden, lstm))
 }

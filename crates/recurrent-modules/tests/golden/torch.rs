@@ -97,6 +97,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         lengths: lengths.as_ref(),
         masks: Some(&masks),
     };
+    golden.start(&mut lstm);
     let packed = lengths.as_ref().map(|lengths| {
         let batch_first = golden.flag("batch_first");
         let rows = PackedSequence::pack(x.clone(), lengths.as_slice(), batch_first, false);
@@ -195,6 +196,7 @@ pub fn naive(golden: &Golden) -> Result<Outputs, String> {
     let biases = ["i", "f", "c", "o"].map(|gate| golden.leaf::<1>(&format!("param.b{gate}")));
     cell.gates.bias = Some(param(Tensor::cat(biases.to_vec(), 0)));
 
+    golden.start(&mut lstm);
     let (y, state) = lstm.forward(golden.leaf::<3>("x"), stacked_state(golden));
     let state = state.into_stacked();
     let mut outputs = vec![];

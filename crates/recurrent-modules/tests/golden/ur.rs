@@ -94,6 +94,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         masks: Some(&masks),
         ..ForwardOptions::default()
     };
+    golden.start(&mut lstm);
     let (y, state) = lstm.forward_with(golden.leaf::<3>("x"), state, options);
     let state = state.into_stacked();
     let mut outputs = vec![];

@@ -16,7 +16,7 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
-use super::simd::{Either, Isa, Lanes, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh};
+use super::simd::{Either, Isa, Lanes, clamp, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh};
 
 /// How the gates that weigh the candidate and the old cell follow from those that have weights.
 ///
@@ -474,7 +474,7 @@ impl<S: Simd> At<S> {
 
 impl MaskRows {
     /// The masks from row `b` on.
-    fn from_row(self, b: usize) -> Self {
+    pub fn from_row(self, b: usize) -> Self {
         Self {
             candidate: self.candidate.from_row(b),
             cell: self.cell.from_row(b),
@@ -583,7 +583,7 @@ impl Forward {
             if MASKED {
                 raw = simd.mul_f32s(raw, at.read(simd, self.masks.cell));
             }
-            (bounded(simd, raw, self.clip), z_output)
+            (clamp(simd, raw, -self.clip, self.clip), z_output)
         }
     }
 
@@ -706,13 +706,6 @@ impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenHalf<PEEPHOLE,
             }
         });
     }
-}
-
-/// `x` between `−clip` and `clip`; NaN stays NaN.
-#[inline(always)]
-fn bounded<S: Simd>(simd: S, x: S::f32s, clip: f32) -> S::f32s {
-    let x = simd.min_f32s(simd.splat_f32s(clip), x);
-    simd.max_f32s(simd.splat_f32s(-clip), x)
 }
 
 /// `u ⊙ new + (1 − u) ⊙ old`
@@ -935,7 +928,7 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
             unsafe {
                 let cell = at.read(simd, args.cell);
                 let (shares, again) = args.again::<S, C, MASKED>(simd, at, cell);
-                let raw = bounded(simd, again[2], args.clip);
+                let raw = clamp(simd, again[2], -args.clip, args.clip);
                 let [grad_normalized, grad_raw, grad_cell] =
                     args.hidden::<S, PEEPHOLE, MASKED>(simd, at, C::SHARES + 1, raw);
                 let grad_raw = simd.add_f32s(grad_raw, grad_normalized);

@@ -221,6 +221,7 @@ unsafe fn pack_block(
     panel: usize,
     rows: Range<usize>,
 ) {
+    debug_assert_eq!(columns.lanes, isa.lanes());
     for vector in 0..columns.vectors {
         let range = columns.of(panel, vector);
         let pack = PackVector {
@@ -441,6 +442,7 @@ pub unsafe fn write_tile(
     stride: usize,
     onto: Onto,
 ) {
+    debug_assert_eq!(columns.lanes, isa.lanes());
     for vector in 0..columns.vectors {
         let range = columns.of(panel, vector);
         if range.is_empty() {
@@ -517,7 +519,7 @@ const LINE: usize = 16;
 
 /// Asks for the cache line at `ptr`, which need not be readable.
 #[inline(always)]
-fn prefetch(ptr: *const f32) {
+pub fn prefetch(ptr: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address does nothing but fill caches.
     unsafe {

@@ -5,7 +5,7 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::pointwise::Rows;
-use super::product::View;
+use super::product::{View, prefetch};
 use super::simd::{First, Isa, Lanes, Whole, fma};
 use crate::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
 
@@ -308,6 +308,9 @@ pub struct RowTimes {
     pub columns: Range<usize>,
     /// `[n]`
     pub out: *mut f32,
+    /// Whether to begin with the last rows of w: what the step before has read last is still in the
+    /// cache.
+    pub back: bool,
 }
 
 /// Rows of w that are read side by side: `out` is then read and written once per eight rows.
@@ -327,19 +330,26 @@ impl WithSimd for RowTimes {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let groups = self.k / SIDE_BY_SIDE;
         // SAFETY: by the contract of `run`.
         unsafe {
-            let mut k = 0;
-            while k + SIDE_BY_SIDE <= self.k {
+            for index in 0..groups {
+                let group = if self.back { groups - 1 - index } else { index };
+                let next = if self.back { group.wrapping_sub(1) } else { group + 1 };
+                let k = group * SIDE_BY_SIDE;
                 let mut a = [simd.splat_f32s(0.0); SIDE_BY_SIDE];
                 for (offset, a) in a.iter_mut().enumerate() {
                     *a = simd.splat_f32s(*self.a.add(k + offset));
                 }
                 let w = self.w.from_row(k).ptr;
+                // Rows are far apart: the hardware does not see what comes next.
+                let ahead = self.w.from_row(next.wrapping_mul(SIDE_BY_SIDE)).ptr;
                 each_vector!(S, simd, self.columns.clone(), |unit, lanes| {
                     let mut even = lanes.load(simd, self.out.add(unit));
                     let mut odd = simd.splat_f32s(0.0);
                     for pair in 0..SIDE_BY_SIDE / 2 {
+                        prefetch(ahead.wrapping_add(2 * pair * self.w.row + unit));
+                        prefetch(ahead.wrapping_add((2 * pair + 1) * self.w.row + unit));
                         let w = w.add(2 * pair * self.w.row + unit);
                         even = fma(simd, a[2 * pair], lanes.load(simd, w), even);
                         let w = w.add(self.w.row);
@@ -347,9 +357,8 @@ impl WithSimd for RowTimes {
                     }
                     lanes.store(simd, self.out.add(unit), simd.add_f32s(even, odd));
                 });
-                k += SIDE_BY_SIDE;
             }
-            while k < self.k {
+            for k in groups * SIDE_BY_SIDE..self.k {
                 let a = simd.splat_f32s(*self.a.add(k));
                 let w = self.w.from_row(k).ptr;
                 each_vector!(S, simd, self.columns.clone(), |unit, lanes| {
@@ -357,7 +366,6 @@ impl WithSimd for RowTimes {
                     let out = fma(simd, a, lanes.load(simd, w.add(unit)), out);
                     lanes.store(simd, self.out.add(unit), out);
                 });
-                k += 1;
             }
         }
     }
@@ -379,6 +387,8 @@ pub struct RowTimesTransposed {
     pub out: *mut f32,
     /// Whether to add to what is there.
     pub add: bool,
+    /// Whether to begin with the last rows, as in [`RowTimes`].
+    pub back: bool,
 }
 
 impl RowTimesTransposed {
@@ -419,16 +429,15 @@ impl WithSimd for RowTimesTransposed {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let mut k = self.rows.start;
+        let groups = self.rows.len() / SIDE_BY_SIDE;
         // SAFETY: by the contract of `run`.
         unsafe {
-            while k + SIDE_BY_SIDE <= self.rows.end {
-                self.dots::<S, SIDE_BY_SIDE>(simd, k);
-                k += SIDE_BY_SIDE;
+            for index in 0..groups {
+                let group = if self.back { groups - 1 - index } else { index };
+                self.dots::<S, SIDE_BY_SIDE>(simd, self.rows.start + group * SIDE_BY_SIDE);
             }
-            while k < self.rows.end {
+            for k in self.rows.start + groups * SIDE_BY_SIDE..self.rows.end {
                 self.dots::<S, 1>(simd, k);
-                k += 1;
             }
         }
     }

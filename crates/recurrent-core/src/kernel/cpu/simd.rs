@@ -228,10 +228,16 @@ pub fn fma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
 
 /// `x` between `low` and `high`; NaN stays NaN.
 #[inline(always)]
-fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
-    // x86's min and max give the second operand where one is NaN.
-    let x = simd.min_f32s(simd.splat_f32s(high), x);
-    simd.max_f32s(simd.splat_f32s(low), x)
+pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
+    let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
+    if S::F32_LANES > 4 {
+        // x86's min and max give the second operand where one is NaN.
+        simd.max_f32s(low, simd.min_f32s(high, x))
+    } else {
+        // Those of portable code give the other operand. A comparison with NaN is false.
+        let x = simd.select_f32s(simd.less_than_f32s(high, x), high, x);
+        simd.select_f32s(simd.less_than_f32s(x, low), low, x)
+    }
 }
 
 /// `eˣ` for −87 ≤ x ≤ 87: range reduction by powers of two and a polynomial (Cephes `expf`), about
@@ -244,14 +250,14 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let shifted = fma(simd, x, splat(core::f32::consts::LOG2_E), magic);
     let power = simd.sub_f32s(shifted, magic);
     // ln 2 in two parts, so that the product with an integer is exact.
-    let r = fma(simd, power, splat(-0.693_359_375), x);
+    let r = fma(simd, power, splat(-0.693_359_4), x);
     let r = fma(simd, power, splat(2.121_944_4e-4), r);
     let p = splat(1.987_569_1e-4);
     let p = fma(simd, p, r, splat(1.398_199_9e-3));
     let p = fma(simd, p, r, splat(8.333_452e-3));
     let p = fma(simd, p, r, splat(4.166_579_6e-2));
     let p = fma(simd, p, r, splat(1.666_666_5e-1));
-    let p = fma(simd, p, r, splat(5.000_000_1e-1));
+    let p = fma(simd, p, r, splat(0.5));
     let fraction = simd.add_f32s(fma(simd, p, simd.mul_f32s(r, r), r), splat(1.0));
     // Times 2ⁿ: n is added to the exponent.
     let exponent =
@@ -287,7 +293,7 @@ fn tanh_fraction<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
     let q = splat(1.198_258_4e-6);
     let q = fma(simd, q, x2, splat(1.185_347_1e-4));
     let q = fma(simd, q, x2, splat(2.268_434_6e-3));
-    let q = fma(simd, q, x2, splat(4.893_525_2e-3));
+    let q = fma(simd, q, x2, splat(4.893_525e-3));
     (simd.mul_f32s(x, p), q)
 }
 

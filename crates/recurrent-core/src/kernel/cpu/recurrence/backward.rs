@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::groups::Group;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
@@ -167,12 +168,39 @@ pub fn backward(
         grad_through: grad_through.as_mut_ptr(),
         grad_raw: grad_raw.as_mut_ptr(),
     };
-    let phases = run.phases();
+    let sequences = if full {
+        Vec::new()
+    } else {
+        problem.groups(members, 0)
+    };
+    let groups: Vec<Group<'_>> = match sequences.len() {
+        0 | 1 => Vec::new(),
+        _ => sequences
+            .into_iter()
+            .map(|sequences| Group::new(problem, &offsets, parts, sequences))
+            .collect(),
+    };
+    let groups: Vec<Run<'_>> = groups.iter().map(|group| run.of_group(group)).collect();
+    let phases = run.phases(!groups.is_empty());
     gang::run(members, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
-        // before the next begins.
-        unsafe { run.work(phases[phase], share) }
+        // before the next begins; groups have sequences of their own.
+        unsafe {
+            match phases[phase] {
+                Phase::Group => {
+                    let Some(group) = groups.get(share) else {
+                        return;
+                    };
+                    for phase in group.steps() {
+                        group.work(phase, 0);
+                    }
+                }
+                phase => run.work(phase, share),
+            }
+        }
     });
+    drop(groups);
+    drop(run);
 
     grads.set(Part::Hidden, wanted.get(Part::Hidden).map(|()| grad_hidden));
     grads.set(Part::Cell, wanted.get(Part::Cell).map(|()| grad_cell));
@@ -256,6 +284,8 @@ enum Phase {
     UnmixInner(usize, usize),
     /// ∂h_0 from the first step.
     Initial,
+    /// All steps, each member for sequences of its own.
+    Group,
     /// What the weights are multiplied with, transposed: a product reads it along the rows.
     Transpose,
     /// ∂x, and all sums over rows.
@@ -319,31 +349,86 @@ struct Run<'a> {
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
-    fn phases(&self) -> Vec<Phase> {
-        let steps = self.problem.counts.len();
-        let mut phases = Vec::with_capacity(3 * steps + 3);
+    /// # Arguments
+    /// * `by_group` - whether each member has sequences of its own
+    fn phases(&self, by_group: bool) -> Vec<Phase> {
+        let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 4);
         if self.pack_into.iter().any(Option::is_some) {
             phases.push(Phase::Pack);
         }
-        for step in (0..steps).rev() {
-            phases.push(Phase::Hidden(step));
-            if self.parts.has(Part::Projection) {
-                phases.push(Phase::Unproject(step));
-            }
-            if self.problem.by_row() {
-                phases.push(Phase::Rows(step));
-            }
-            for round in (0..self.problem.rounds.len()).rev() {
-                phases.push(Phase::Unmix(step, round));
-                if self.problem.rounds[round].is_some() {
-                    phases.push(Phase::UnmixInner(step, round));
-                }
-            }
+        if by_group {
+            phases.push(Phase::Group);
+        } else {
+            phases.extend(self.steps());
         }
-        phases.push(Phase::Initial);
         phases.push(Phase::Transpose);
         phases.push(Phase::Sums);
         phases
+    }
+
+    /// The phases of all steps, from the last to the initial state.
+    fn steps(&self) -> impl Iterator<Item = Phase> {
+        let by_row = self.problem.by_row();
+        let projected = self.parts.has(Part::Projection);
+        let steps = (0..self.problem.counts.len()).rev();
+        let steps = steps.flat_map(move |step| {
+            let rounds = self.problem.rounds.iter().enumerate().rev();
+            let rounds = rounds.flat_map(move |(round, rank)| {
+                let inner = rank.is_some().then_some(Phase::UnmixInner(step, round));
+                [Phase::Unmix(step, round)].into_iter().chain(inner)
+            });
+            [Phase::Hidden(step)]
+                .into_iter()
+                .chain(projected.then_some(Phase::Unproject(step)))
+                .chain(by_row.then_some(Phase::Rows(step)))
+                .chain(rounds)
+        });
+        steps.chain([Phase::Initial])
+    }
+
+    /// The run of a group's sequences, by one member: steps only.
+    fn of_group<'g>(&'g self, group: &'g Group<'g>) -> Run<'g> {
+        let problem = self.problem;
+        // What has a row per sequence; the rest is found by the row of its step.
+        let own = |buffer: *mut f32, size: usize| buffer.wrapping_add(group.first * size);
+        Run {
+            isa: self.isa,
+            members: 1,
+            problem: &group.problem,
+            parts: &group.parts,
+            tape: self.tape,
+            offsets: &group.offsets,
+            columns_hidden: self.columns_hidden,
+            columns_cell: self.columns_cell,
+            pack_into: [None; 4],
+            pack_factors: Vec::new(),
+            factors: self.factors,
+            round_grads: self.round_grads.clone(),
+            columns_input: self.columns_input,
+            weight_input: self.weight_input,
+            grad_x: own(self.grad_x, problem.d_input),
+            grad_h: own(self.grad_h, problem.d_output),
+            weight_hidden: self.weight_hidden,
+            peephole_full: self.peephole_full,
+            projection: self.projection,
+            pointwise: Pointwise::new(&group.problem, &group.parts),
+            scratch: scratch(1, group.problem.batch_size(), self.isa),
+            out: self.out,
+            grad_output: self.grad_output,
+            hidden_before: self.hidden_before,
+            cell_before: self.cell_before,
+            targets: self.targets.clone(),
+            transposed_factors: Vec::new(),
+            grad_hidden: own(self.grad_hidden, problem.d_output),
+            grad_cell: own(self.grad_cell, problem.d_hidden),
+            grad_preact: self.grad_preact,
+            grad_product: self.grad_product,
+            grad_projected: self.grad_projected,
+            grad_unprojected: own(self.grad_unprojected, problem.d_hidden),
+            grad_normalized: self.grad_normalized,
+            grad_through: own(self.grad_through, problem.d_hidden),
+            grad_raw: own(self.grad_raw, problem.d_hidden),
+        }
     }
 
     /// # Safety
@@ -358,7 +443,8 @@ impl Run<'_> {
                 Phase::Rows(step) => self.rows(step, share),
                 Phase::Unmix(step, round) => self.unmix(step, round, share),
                 Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
-                Phase::Initial => self.from_step(0, share),
+                Phase::Initial => self.pass_back(0, share),
+                Phase::Group => unreachable!("groups are run phase by phase"),
                 Phase::Transpose => self.transpose(share),
                 Phase::Sums => {
                     self.input(share);
@@ -430,6 +516,7 @@ impl Run<'_> {
                         rows: columns.units(&panels),
                         out: out.add(row * size),
                         add,
+                        back: false,
                     };
                     times.run(self.isa);
                 }
@@ -512,7 +599,7 @@ impl Run<'_> {
                     ),
                 ];
                 for (part, packed, columns, out) in weights {
-                    self.times_transposed(part, packed, rows, grad, columns, out, false, share);
+                    self.times_transposed(step, part, packed, rows, grad, columns, out, false, share);
                 }
             } else {
                 // What the next round read is what this one changed.
@@ -616,6 +703,7 @@ impl Run<'_> {
     #[allow(clippy::too_many_arguments)]
     unsafe fn times_transposed(
         &self,
+        step: usize,
         part: Part,
         packed: Option<&Panels>,
         rows: usize,
@@ -645,6 +733,7 @@ impl Run<'_> {
                         rows: columns.units(&panels),
                         out: out.add(row * size),
                         add,
+                        back: step % 2 == 1,
                     };
                     times.run(self.isa);
                 }
@@ -671,7 +760,7 @@ impl Run<'_> {
     }
 
     /// What a step passes to the one before it: ∂h, and ∂c through full peepholes.
-    unsafe fn from_step(&self, step: usize, share: usize) {
+    unsafe fn pass_back(&self, step: usize, share: usize) {
         let problem = self.problem;
         let (rows, width) = (problem.counts[step], problem.width());
         let view = |buffer: *mut f32| View {
@@ -694,6 +783,7 @@ impl Run<'_> {
         // SAFETY: ∂z of the step is complete; this share's columns of ∂h and ∂c.
         unsafe {
             self.times_transposed(
+                step,
                 Part::WeightHidden,
                 self.weight_hidden,
                 rows,
@@ -706,6 +796,7 @@ impl Run<'_> {
             );
             if self.parts.has(Part::PeepholeFull) {
                 self.times_transposed(
+                    step,
                     Part::PeepholeFull,
                     self.peephole_full,
                     rows,
@@ -770,7 +861,7 @@ impl Run<'_> {
         // SAFETY: the step after it is complete; this share's own columns.
         unsafe {
             if step + 1 < problem.counts.len() {
-                self.from_step(step + 1, share);
+                self.pass_back(step + 1, share);
             }
             let panels = self.columns_hidden.share(share, self.members);
             let units = self.columns_hidden.units(&panels);
@@ -822,6 +913,7 @@ impl Run<'_> {
         // SAFETY: ∂(h̃·P) is complete; this share's own units.
         unsafe {
             self.times_transposed(
+                step,
                 Part::Projection,
                 self.projection,
                 rows,

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers};
+use super::groups::Group;
+use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers, shape};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
@@ -44,6 +45,7 @@ pub fn forward(
     let projected = parts.has(Part::Projection);
     let normed = problem.norm_cell.is_some();
     let kind = problem.kind(parts);
+    let full = parts.has(Part::PeepholeFull);
 
     let mut out = zeros(rows * d_output + batch * (d_output + units));
     let (output, last) = out.split_at_mut(rows * d_output);
@@ -59,7 +61,11 @@ pub fn forward(
     };
     let mut tape = Tape {
         gates: Buffer::new(if keep { rows * width } else { 0 }),
-        cells: Buffer::new(if keep { rows * units } else { 0 }),
+        cells: Buffer::new(match (keep, full) {
+            (true, _) => rows * units,
+            (false, true) => 2 * batch * units,
+            (false, false) => 0,
+        }),
         preact_hidden: kept(problem.norm_hidden.is_some(), width),
         stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
         raw: kept(normed || kind.peephole && kind.masked, units),
@@ -72,12 +78,13 @@ pub fn forward(
     let single = batch == 1;
     let steps = problem.counts.len();
     let mogrified = !problem.rounds.is_empty();
+    let in_step = parts.has(Part::WeightInput) && problem.projects_in_step();
     let by_rows_of_w = single && !mogrified && (steps == 1 || units * width * 4 > PACK_BELOW);
     let offsets = problem.offsets();
     let chunks = chunks(&problem.counts);
     let chunk_rows = |chunk: &Range<usize>| offsets[chunk.end] - offsets[chunk.start];
     let most = chunks.iter().map(chunk_rows).max().unwrap_or(0).max(batch);
-    let ring = match (parts.has(Part::WeightInput) && !mogrified, keep) {
+    let ring = match (parts.has(Part::WeightInput) && !in_step, keep) {
         (_, true) => 0,
         (true, false) => most,
         (false, false) => batch,
@@ -91,14 +98,14 @@ pub fn forward(
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
     let mut weight_hidden = panels(d_output, &columns, pack);
-    let mut peephole_full = panels(units, &columns, pack && parts.has(Part::PeepholeFull));
+    let mut peephole_full = panels(units, &columns, pack && full);
     let mut projection = panels(units, &columns_out, pack && projected);
-    let reused = pack && mogrified || parts.has(Part::WeightInput) && chunks.len() > 1;
+    let reused = pack && in_step || parts.has(Part::WeightInput) && chunks.len() > 1;
     let mut weight_input = panels(problem.d_input, &columns, reused);
     let mut factors = Factor::of_rounds(problem, isa, members, false, pack);
     let mut rounds = RoundTape::for_rows(problem, if keep { rows } else { batch });
     let bias_row = parts.get(Part::Bias).map_or_else(
-        || zeros(if mogrified { width } else { 0 }),
+        || zeros(if in_step { width } else { 0 }),
         |bias| bias.to_vec(),
     );
 
@@ -111,6 +118,7 @@ pub fn forward(
         problem,
         parts,
         keep,
+        in_step,
         by_rows_of_w,
         offsets: &offsets,
         chunks: &chunks,
@@ -145,22 +153,64 @@ pub fn forward(
         unprojected: tape.unprojected.as_mut_ptr(),
         dropped: dropped.as_mut_ptr(),
     };
-    let phases = run.phases();
+    let extra = if in_step && !mogrified {
+        width * problem.d_input * 4
+    } else {
+        0
+    };
+    let sequences = if full {
+        Vec::new()
+    } else {
+        problem.groups(members, extra)
+    };
+    let groups: Vec<Group<'_>> = match sequences.len() {
+        0 | 1 => Vec::new(),
+        _ => sequences
+            .into_iter()
+            .map(|sequences| Group::new(problem, &offsets, parts, sequences))
+            .collect(),
+    };
+    let groups: Vec<Run<'_>> = groups
+        .iter()
+        .enumerate()
+        .map(|(share, group)| run.of_group(group, share))
+        .collect();
+    let phases = if groups.is_empty() {
+        run.phases()
+    } else {
+        run.phases_by_group()
+    };
     gang::run(members, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
-        // before the next begins.
-        unsafe { run.work(phases[phase], share) }
+        // before the next begins; groups have sequences of their own.
+        unsafe {
+            match phases[phase] {
+                Phase::Group(chunk) => {
+                    let Some(group) = groups.get(share) else {
+                        return;
+                    };
+                    for phase in group.steps(chunk) {
+                        group.work(phase, 0);
+                    }
+                }
+                phase => run.work(phase, share),
+            }
+        }
     });
+    drop(groups);
 
     for b in 0..batch {
         let step = problem.steps_of(b) - 1;
         let row = offsets[step] + b;
         let hidden = &output[row * d_output..][..d_output];
         last_hidden[b * d_output..][..d_output].copy_from_slice(hidden);
-        if keep {
-            let cell = &tape.cells[row * units..][..units];
-            last_cell[b * units..][..units].copy_from_slice(cell);
-        }
+        let row = match (keep, full) {
+            (true, _) => row,
+            (false, true) => step % 2 * batch + b,
+            (false, false) => continue,
+        };
+        let cell = &tape.cells[row * units..][..units];
+        last_cell[b * units..][..units].copy_from_slice(cell);
     }
     drop(run);
     if keep {
@@ -201,6 +251,8 @@ enum Phase {
     Rows(usize, usize),
     /// The projection of h.
     Out(usize),
+    /// All of a chunk's steps (of all chunks: none), each member for sequences of its own.
+    Group(Option<usize>),
 }
 
 struct Run<'a> {
@@ -209,6 +261,8 @@ struct Run<'a> {
     problem: &'a Problem,
     parts: &'a Parts<&'a [f32]>,
     keep: bool,
+    /// Whether `x·W` is part of each step.
+    in_step: bool,
     /// One sequence whose weights are not packed.
     by_rows_of_w: bool,
     offsets: &'a [usize],
@@ -250,7 +304,7 @@ unsafe impl Sync for Run<'_> {}
 impl Run<'_> {
     /// Whether `x·W` is done before the steps.
     fn hoisted(&self) -> bool {
-        self.parts.has(Part::WeightInput) && self.problem.rounds.is_empty()
+        self.parts.has(Part::WeightInput) && !self.in_step
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -258,27 +312,109 @@ impl Run<'_> {
         if self.pack_into.iter().any(Option::is_some) {
             phases.push(Phase::Pack);
         }
-        for (index, chunk) in self.chunks.iter().enumerate() {
+        for index in 0..self.chunks.len() {
             if self.hoisted() {
                 phases.push(Phase::Project(index));
             }
-            for step in chunk.clone() {
-                for (round, rank) in self.problem.rounds.iter().enumerate() {
-                    if rank.is_some() {
-                        phases.push(Phase::Inner(step, round));
-                    }
-                    phases.push(Phase::Round(step, round));
-                }
-                phases.push(Phase::Step(index, step));
-                if self.problem.by_row() {
-                    phases.push(Phase::Rows(index, step));
-                }
-                if self.parts.has(Part::Projection) {
-                    phases.push(Phase::Out(step));
-                }
-            }
+            phases.extend(self.steps(Some(index)));
         }
         phases
+    }
+
+    /// The phases where each member has sequences of its own.
+    fn phases_by_group(&self) -> Vec<Phase> {
+        let mut phases = Vec::new();
+        if self.pack_into.iter().any(Option::is_some) {
+            phases.push(Phase::Pack);
+        }
+        if self.hoisted() {
+            for index in 0..self.chunks.len() {
+                phases.push(Phase::Project(index));
+                phases.push(Phase::Group(Some(index)));
+            }
+        } else {
+            phases.push(Phase::Group(None));
+        }
+        phases
+    }
+
+    /// The phases of all steps of a chunk, or of all chunks.
+    fn steps(&self, chunk: Option<usize>) -> impl Iterator<Item = Phase> {
+        let chunks = match chunk {
+            Some(chunk) => chunk..chunk + 1,
+            None => 0..self.chunks.len(),
+        };
+        let steps = self.problem.counts.len();
+        let by_row = self.problem.by_row();
+        let projected = self.parts.has(Part::Projection);
+        chunks.flat_map(move |chunk| {
+            let range = &self.chunks[chunk];
+            (range.start.min(steps)..range.end.min(steps)).flat_map(move |step| {
+                let rounds = self.problem.rounds.iter().enumerate();
+                let rounds = rounds.flat_map(move |(round, rank)| {
+                    let inner = rank.is_some().then_some(Phase::Inner(step, round));
+                    inner.into_iter().chain([Phase::Round(step, round)])
+                });
+                rounds
+                    .chain([Phase::Step(chunk, step)])
+                    .chain(by_row.then_some(Phase::Rows(chunk, step)))
+                    .chain(projected.then_some(Phase::Out(step)))
+            })
+        })
+    }
+
+    /// The run of a group's sequences, by one member.
+    fn of_group<'g>(&'g self, group: &'g Group<'g>, share: usize) -> Run<'g> {
+        let (units, width) = (self.problem.d_hidden, self.problem.width());
+        // What is kept for all steps is found by its row; the rest has a row per sequence.
+        let own = |buffer: *mut f32, size: usize| match self.keep {
+            true => buffer,
+            false => buffer.wrapping_add(group.first * size),
+        };
+        let rounds = self.rounds.iter().enumerate().map(|(round, rows)| {
+            let to = shape(self.problem, round).1;
+            RoundRows {
+                value: own(rows.value, to),
+                gate: own(rows.gate, to),
+                inner: own(rows.inner, self.problem.rounds[round].unwrap_or(0)),
+            }
+        });
+        Run {
+            isa: self.isa,
+            members: 1,
+            problem: &group.problem,
+            parts: &group.parts,
+            keep: self.keep,
+            in_step: self.in_step,
+            by_rows_of_w: false,
+            offsets: &group.offsets,
+            chunks: self.chunks,
+            columns: self.columns,
+            columns_out: self.columns_out,
+            pack_into: [None; 4],
+            pack_factors: Vec::new(),
+            factors: self.factors,
+            rounds: rounds.collect(),
+            bias_row: self.bias_row,
+            weight_input: self.weight_input,
+            weight_hidden: self.weight_hidden,
+            peephole_full: self.peephole_full,
+            projection: self.projection,
+            pointwise: Pointwise::new(&group.problem, &group.parts),
+            scratch: scratch(1, group.problem.batch_size(), self.isa),
+            output: self.output,
+            last_cell: self.last_cell.wrapping_add(group.first * units),
+            ring: own(self.ring, width),
+            gates: self.gates,
+            cells: self.cells,
+            preact_hidden: own(self.preact_hidden, width),
+            stats_hidden: own(self.stats_hidden, STATS),
+            raw: own(self.raw, units),
+            normalized: own(self.normalized, units),
+            stats_cell: own(self.stats_cell, STATS),
+            unprojected: own(self.unprojected, units),
+            dropped: self.dropped.wrapping_add(share * width),
+        }
     }
 
     /// # Safety
@@ -294,6 +430,7 @@ impl Run<'_> {
                 Phase::Step(chunk, step) => self.step(chunk, step, share),
                 Phase::Rows(chunk, step) => self.rows(chunk, step, share),
                 Phase::Out(step) => self.out(step, share),
+                Phase::Group(_) => unreachable!("groups are run phase by phase"),
             }
         }
     }
@@ -468,7 +605,7 @@ impl Run<'_> {
     fn preact(&self, chunk: usize, step: usize) -> Rows {
         let width = self.problem.width();
         let offset = self.offsets[step];
-        if !self.problem.rounds.is_empty() {
+        if self.in_step {
             return Rows::read(self.bias_row.as_ptr(), 0);
         }
         let ptr = match (self.parts.has(Part::WeightInput), self.keep) {
@@ -520,15 +657,21 @@ impl Run<'_> {
     /// c before a step, c' after it.
     fn cells(&self, step: usize) -> (Rows, Rows) {
         let stride = self.problem.d_hidden;
-        if !self.keep {
+        let full = self.parts.has(Part::PeepholeFull);
+        if !self.keep && !full {
             let rows = Rows {
                 ptr: self.last_cell,
                 stride,
             };
             return (rows, rows);
         }
+        // Full peepholes see all of c while c' is written a panel at a time: two buffers in turn.
+        let row = |step: usize| match self.keep {
+            true => self.offsets[step],
+            false => step % 2 * self.problem.batch_size(),
+        };
         let at = |step: usize| Rows {
-            ptr: self.cells.wrapping_add(self.offsets[step] * stride),
+            ptr: self.cells.wrapping_add(row(step) * stride),
             stride,
         };
         let before = match step {
@@ -627,6 +770,7 @@ impl Run<'_> {
                     w,
                     columns,
                     out: target.ptr,
+                    back: false,
                 };
                 // SAFETY: this share's own columns.
                 unsafe { times.run(self.isa) };
@@ -685,31 +829,32 @@ impl Run<'_> {
 
         let rounds = problem.rounds.len();
         let hidden = self.before_round(step, rounds, false);
-        let mut terms = [self.term(Part::WeightHidden, hidden); 2];
+        let mut terms = [self.term(Part::WeightHidden, hidden); 3];
         let mut count = 1;
-        // The Mogrifier has no peepholes.
-        if rounds > 0 {
+        if self.in_step {
             let input = self.before_round(step, rounds, true);
-            terms[1] = self.term(Part::WeightInput, input);
-            count = 2;
-        } else if self.parts.has(Part::PeepholeFull) {
+            terms[count] = self.term(Part::WeightInput, input);
+            count += 1;
+        }
+        if self.parts.has(Part::PeepholeFull) {
             let (cell, _) = self.cells(step);
             let cell = View {
                 ptr: cell.ptr,
                 row: cell.stride,
                 column: 1,
             };
-            terms[1] = self.term(Part::PeepholeFull, cell);
-            count = 2;
+            terms[count] = self.term(Part::PeepholeFull, cell);
+            count += 1;
         }
         let terms = &terms[..count];
 
-        // With LN_h the product goes to rows of its own.
+        // With LN_h, h·R goes to rows of its own; the other terms are not normalised.
         let separate = problem.norm_hidden.is_some();
         let separate_rows = self.kept(self.preact_hidden, step, width);
+        let (separate_terms, terms) = terms.split_at(usize::from(separate));
         if self.by_rows_of_w {
             for columns in self.gate_columns(panels.clone()) {
-                let target = if separate {
+                if separate {
                     // SAFETY: this share's own columns of the row.
                     unsafe {
                         core::slice::from_raw_parts_mut(
@@ -718,12 +863,12 @@ impl Run<'_> {
                         )
                     }
                     .fill(0.0);
-                    separate_rows.ptr
-                } else {
+                }
+                if !terms.is_empty() {
                     copy_preact(columns.clone(), 0);
-                    own.ptr
-                };
-                for term in terms {
+                }
+                let targets = separate_terms.iter().map(|term| (term, separate_rows.ptr));
+                for (term, target) in targets.chain(terms.iter().map(|term| (term, own.ptr))) {
                     let Weights::Native(w) = term.weights else {
                         unreachable!("packed weights are not read by rows")
                     };
@@ -733,6 +878,7 @@ impl Run<'_> {
                         w,
                         columns: columns.clone(),
                         out: target,
+                        back: step % 2 == 1,
                     };
                     // SAFETY: this share's own columns.
                     unsafe { times.run(self.isa) };
@@ -755,19 +901,7 @@ impl Run<'_> {
         let finish = |panel: usize, tile| {
             // SAFETY: this share's own panel: its columns, its units.
             unsafe {
-                if separate {
-                    let target = separate_rows.ptr;
-                    write_tile(
-                        self.isa,
-                        tile,
-                        columns,
-                        panel,
-                        rows,
-                        target,
-                        width,
-                        Onto::Fresh,
-                    );
-                } else if problem.by_row() {
+                if problem.by_row() {
                     for row in 0..rows {
                         for vector in 0..columns.vectors {
                             copy_preact(columns.of(panel, vector), row);
@@ -797,7 +931,32 @@ impl Run<'_> {
         // SAFETY: the scratch of this share; h, c and the weights have these sizes.
         unsafe {
             let scratch = self.scratch.of(share);
-            product(self.isa, scratch, rows, terms, columns, panels, finish);
+            if separate {
+                let target = separate_rows.ptr;
+                product(
+                    self.isa,
+                    scratch,
+                    rows,
+                    separate_terms,
+                    columns,
+                    panels.clone(),
+                    |panel, tile| {
+                        write_tile(
+                            self.isa,
+                            tile,
+                            columns,
+                            panel,
+                            rows,
+                            target,
+                            width,
+                            Onto::Fresh,
+                        );
+                    },
+                );
+            }
+            if !terms.is_empty() {
+                product(self.isa, scratch, rows, terms, columns, panels, finish);
+            }
         }
     }
 
@@ -856,12 +1015,17 @@ impl Run<'_> {
             }
             // In inference the product is not needed any more.
             preact = if self.keep { own } else { x };
+            // Products that are not normalised have been added there.
+            let base = match self.in_step || self.parts.has(Part::PeepholeFull) {
+                true => own,
+                false => self.preact(chunk, step),
+            };
             let norm = NormForward {
                 rows: rows.clone(),
                 n: width,
                 form,
                 x,
-                base: self.preact(chunk, step),
+                base,
                 gain: weight(Part::NormHiddenGain),
                 shift: weight(Part::NormHiddenShift),
                 y: preact,

@@ -15,6 +15,7 @@
 
 mod backward;
 mod forward;
+mod groups;
 mod rounds;
 
 use alloc::vec::Vec;
@@ -93,6 +94,14 @@ impl Problem {
     /// Steps that sequence b has.
     fn steps_of(&self, b: usize) -> usize {
         self.counts.partition_point(|&count| count > b)
+    }
+
+    /// Features of a mask.
+    fn mask_features(&self, mask: Part) -> usize {
+        match mask {
+            Part::MaskHidden | Part::UpdateHidden => self.d_output,
+            _ => self.d_hidden,
+        }
     }
 
     /// Whether a whole row must be done before the next half of a step can begin.
@@ -239,10 +248,7 @@ impl Pointwise {
 
     /// A mask at the step whose first row is `offset`; ones where there is none.
     fn mask(&self, problem: &Problem, part: Part, offset: usize) -> Rows {
-        let features = match part {
-            Part::MaskHidden | Part::UpdateHidden => problem.d_output,
-            _ => problem.d_hidden,
-        };
+        let features = problem.mask_features(part);
         match self.masks.get(part) {
             Some(mask) if problem.per_step.has(part) => {
                 Rows::read(mask.wrapping_add(offset * features), features)

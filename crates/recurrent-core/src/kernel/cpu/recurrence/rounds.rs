@@ -152,6 +152,7 @@ pub fn pointers(factors: &mut [Vec<Factor>]) -> Vec<Vec<Option<*mut f32>>> {
 }
 
 /// Where the rows of a round are.
+#[derive(Clone, Copy)]
 pub struct RoundRows {
     /// v'
     pub value: *mut f32,

@@ -1,0 +1,124 @@
+//! A batch cut into groups of sequences.
+//!
+//! Sequences do not know of each other: where the weights fit into each core's own cache, every
+//! member runs the whole recurrence for sequences of its own and meets the others only before and
+//! after it, not at every step.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::{MASKS, Problem};
+use crate::kernel::cpu::parts::{Part, Parts};
+
+/// Size in bytes below which recurrent weights stay in a core's second-level cache next to what else
+/// a step touches.
+const CACHED_BELOW: usize = 3 << 19;
+
+/// Fewest sequences worth a group: a register tile of fewer rows reads its weights too often.
+const FEWEST: usize = 4;
+
+/// Some sequences of a call, as a call of their own: rows of all steps are still those of the call.
+pub struct Group<'a> {
+    /// With the counts of these sequences.
+    pub problem: Problem,
+    /// The first row of each step.
+    pub offsets: Vec<usize>,
+    /// With the initial states and masks of these sequences.
+    pub parts: Parts<&'a [f32]>,
+    /// The first sequence.
+    pub first: usize,
+}
+
+impl Problem {
+    /// Bytes of the weights that are read at every step.
+    fn step_weights(&self) -> usize {
+        let mut values = self.width() * self.d_output;
+        if self.d_output != self.d_hidden {
+            values += self.d_hidden * self.d_output;
+        }
+        if !self.rounds.is_empty() {
+            values += self.width() * self.d_input;
+        }
+        for rank in &self.rounds {
+            values += match rank {
+                Some(rank) => rank * (self.d_input + self.d_output),
+                None => self.d_input * self.d_output,
+            };
+        }
+        values * size_of::<f32>()
+    }
+
+    /// Whether `x·W` is part of each step, although it could be done before: saves writing it down.
+    ///
+    /// Does not depend on the number of threads, since it changes the order of a sum.
+    pub fn projects_in_step(&self) -> bool {
+        let weight_input = self.width() * self.d_input * size_of::<f32>();
+        !self.rounds.is_empty()
+            || self.counts[0] >= FEWEST && self.step_weights() + weight_input <= CACHED_BELOW
+    }
+
+    /// The sequences of each group: one group where members had better share the units.
+    ///
+    /// # Arguments
+    /// * `extra` - bytes of weights that are read at every step beside R, P and those of rounds
+    pub fn groups(&self, members: usize, extra: usize) -> Vec<Range<usize>> {
+        let batch = self.batch_size();
+        let whole = alloc::vec![0..batch];
+        if members == 1 || batch < FEWEST * members || self.step_weights() + extra > CACHED_BELOW {
+            return whole;
+        }
+        // As equal in steps as possible: with lengths, the first sequences are the longest.
+        let total = self.rows();
+        let mut groups = Vec::with_capacity(members);
+        let (mut start, mut steps) = (0, 0);
+        for b in 0..batch {
+            steps += self.steps_of(b);
+            let done = groups.len() + 1;
+            if done < members && steps * members >= total * done && b + 1 < batch {
+                groups.push(start..b + 1);
+                start = b + 1;
+            }
+        }
+        groups.push(start..batch);
+        groups
+    }
+}
+
+impl<'a> Group<'a> {
+    /// # Arguments
+    /// * `offsets` - of the whole call
+    pub fn new(
+        problem: &Problem,
+        offsets: &[usize],
+        parts: &Parts<&'a [f32]>,
+        sequences: Range<usize>,
+    ) -> Self {
+        let first = sequences.start;
+        let mut own = problem.clone();
+        own.counts = problem
+            .counts
+            .iter()
+            .map(|&count| count.min(sequences.end).saturating_sub(first))
+            .take_while(|&count| count > 0)
+            .collect();
+        let mut parts = parts.clone();
+        let mut from = |part: Part, features: usize| {
+            if let Some(values) = parts.get_mut(part) {
+                *values = &values[first * features..];
+            }
+        };
+        from(Part::Cell, problem.d_hidden);
+        from(Part::Hidden, problem.d_output);
+        for mask in MASKS {
+            if !problem.per_step.has(mask) {
+                from(mask, problem.mask_features(mask));
+            }
+        }
+        Self {
+            problem: own,
+            offsets: offsets.iter().map(|offset| offset + first).collect(),
+            parts,
+            first,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A fused run as a node of the graph: which gradients it gives, from which memory, how often.
+
+use burn::tensor::{DType, Device, Tensor};
+use recurrent_core::cell::lstm::LstmCell;
+use recurrent_core::cell::{Preactivation, Transition};
+use recurrent_core::eval::compare::values;
+use recurrent_core::{LstmState, SequenceOptions, Strategy, sequence};
+use rstest::rstest;
+
+use crate::case::{Case, Results, dims};
+use crate::common::devices;
+use crate::kinds::{KINDS, Kind};
+use crate::leaves::{Layout, Leaves};
+use crate::options::{FEW_AND_ALL, option_sets};
+
+/// A few cells with all that they can have.
+fn full_cases() -> Vec<Case> {
+    let odd = dims(3, 5, 7, 11);
+    vec![
+        Case::new(Kind::Lstm, "plain", odd),
+        Case::new(Kind::Lstm, "everything without norms", odd).ragged(5),
+        Case::new(Kind::Lstm, "everything with norms", odd).ragged(4),
+        Case::new(Kind::Slow, "two biases", odd).backward(),
+        Case::new(KINDS[6], "everything with norms", odd),
+        Case::new(KINDS[10], "everything without norms", odd),
+        Case::new(KINDS[15], "everything with norms", odd).backward(),
+    ]
+}
+
+#[test]
+fn each_parent_alone() {
+    for case in full_cases() {
+        for (_, device) in devices(DType::F32) {
+            let all = case.fused(&device).gradients;
+            for (name, expected) in &all {
+                let only = |other: &str| other == name;
+                let leaves = Leaves {
+                    tracked: &only,
+                    ..case.leaves(&device, DType::F32)
+                };
+                let gradients = case.results_on(&leaves, Strategy::Fused, false).gradients;
+                for (other, got) in gradients {
+                    let case = case.name();
+                    if other == *name {
+                        assert!(got.is_some(), "{case}: no gradient of {name}");
+                        assert!(
+                            got == *expected,
+                            "{case}: {name} alone is not {name} with all"
+                        );
+                    } else {
+                        assert!(got.is_none(), "{case}: {other} is not tracked");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[rstest]
+fn strided_tensors(#[values(Layout::Transposed, Layout::Sliced, Layout::Flipped)] layout: Layout) {
+    for case in full_cases() {
+        let expected = case.reference();
+        for (device_name, device) in devices(DType::F32) {
+            let leaves = case.laid_out(&device, layout);
+            let got = case.results_on(&leaves, Strategy::Fused, false);
+            let differences = case.differences(&got, &expected);
+            assert!(
+                differences.is_empty(),
+                "{device_name}; {}; {layout:?}: {differences:?}",
+                case.name()
+            );
+            // LN_x is Burn's, whose products of strided tensors round in another way.
+            assert!(
+                case.options.norms[0] || got == case.fused(&device),
+                "{device_name}; {}: {layout:?} changes bits",
+                case.name()
+            );
+        }
+    }
+}
+
+/// The second call is the first, one after the other and interleaved.
+#[test]
+fn calls_do_not_disturb_each_other() {
+    for case in full_cases() {
+        for (_, device) in devices(DType::F32) {
+            let expected = case.fused(&device);
+            let leaves = case.leaves(&device, DType::F32);
+            for _ in 0..2 {
+                assert!(case.results_on(&leaves, Strategy::Fused, false) == expected);
+            }
+
+            let other = Case {
+                lengths: None,
+                ..case.clone()
+            }
+            .ragged(3);
+            let other_expected = other.fused(&device);
+            let first = case.run(&leaves, Strategy::Fused, false);
+            let second = other.run(&leaves, Strategy::Fused, false);
+            let grads = case.loss(&leaves, &first).backward();
+            let other_grads = other.loss(&leaves, &second).backward();
+            let got = Results {
+                values: first.values(),
+                gradients: leaves.gradients(&grads),
+            };
+            assert!(got == expected, "{}", case.name());
+            let got = Results {
+                values: second.values(),
+                gradients: leaves.gradients(&other_grads),
+            };
+            assert!(got == other_expected, "{}", case.name());
+        }
+    }
+}
+
+/// Gradients add up where a weight is used by two runs.
+#[test]
+fn two_runs_in_one_graph() {
+    let case = Case::new(Kind::Lstm, "everything with norms", dims(3, 5, 7, 11));
+    for (_, device) in devices(DType::F32) {
+        let once = case.fused(&device).gradients;
+        let leaves = case.leaves(&device, DType::F32);
+        let runs = [0, 1].map(|_| case.run(&leaves, Strategy::Fused, false));
+        let [first, second] = runs.map(|run| case.loss(&leaves, &run));
+        let twice = leaves.gradients(&(first + second).backward());
+        for ((name, once), (_, twice)) in once.iter().zip(&twice) {
+            let doubled = once.as_ref().map(|v| v.iter().map(|v| 2.0 * v).collect());
+            assert_eq!(*twice, doubled, "{name}");
+        }
+    }
+}
+
+/// Without a state a run begins at zeros.
+#[test]
+fn no_state_is_zeros() {
+    let [b, t, i, h] = [3, 5, 7, 11];
+    for (_, device) in devices(DType::F32) {
+        let case = Case::new(Kind::Lstm, "plain", dims(b, t, i, h));
+        let leaves = case.leaves(&device, DType::F32);
+        let cell = LstmCell {
+            preact: Preactivation::plain(
+                leaves.leaf("w", [i, 4 * h], 0.0, 1.0),
+                leaves.leaf("r", [h, 4 * h], 0.0, 1.0),
+                None,
+            ),
+            transition: Transition::default(),
+        };
+        let options = SequenceOptions {
+            strategy: Strategy::Fused,
+            ..SequenceOptions::default()
+        };
+        let zeros = LstmState {
+            cell: Tensor::zeros([b, h], &device),
+            hidden: Tensor::zeros([b, h], &device),
+        };
+        let run = |state| sequence::run(&cell, case.input(&leaves), state, &options);
+        let (without, with) = (run(None), run(Some(zeros)));
+        assert_eq!(values(&without.output), values(&with.output));
+        assert_eq!(values(&without.state.cell), values(&with.state.cell));
+    }
+}
+
+/// Inference does not keep what training keeps; the numbers are the same to the bit.
+#[rstest]
+fn inference_is_training(#[values(0, 1, 5, 6, 10, 13, 15)] kind: usize) {
+    let kind = KINDS[kind];
+    #[allow(deprecated)] // still a second opinion
+    let inference = [Device::flex(), Device::ndarray()];
+    for options in option_sets() {
+        for case in [
+            Case::new(kind, options.name, dims(5, 4, 7, 11)),
+            Case::new(kind, options.name, dims(6, 3, 7, 33)).ragged(3),
+            Case::new(kind, options.name, dims(1, 2, 9, 17)).backward(),
+        ] {
+            if !kind.has(&case.options) {
+                continue;
+            }
+            for ((_, training), inference) in devices(DType::F32).into_iter().zip(&inference) {
+                let values = |device: &Device, tracked: bool| {
+                    let tracked = move |_: &str| tracked;
+                    let leaves = Leaves {
+                        tracked: &tracked,
+                        ..case.leaves(device, DType::F32)
+                    };
+                    case.run(&leaves, Strategy::Fused, false).values()
+                };
+                let expected = values(&training, true);
+                assert!(values(&training, false) == expected, "{}", case.name());
+                assert!(values(inference, false) == expected, "{}", case.name());
+            }
+        }
+    }
+}
+
+/// The same for weights that are too large to be packed.
+#[test]
+fn inference_is_training_with_large_weights() {
+    for name in FEW_AND_ALL {
+        let case = Case::new(Kind::Lstm, name, dims(1, 2, 9, 640));
+        let (_, training) = devices(DType::F32).swap_remove(0);
+        let trained = case.run(&case.leaves(&training, DType::F32), Strategy::Fused, false);
+        let leaves = Leaves {
+            tracked: &|_| false,
+            ..case.leaves(&Device::flex(), DType::F32)
+        };
+        let got = case.run(&leaves, Strategy::Fused, false);
+        assert!(got.values() == trained.values(), "{name}");
+    }
+}

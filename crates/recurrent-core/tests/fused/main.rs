@@ -1,0 +1,22 @@
+//! Fused kernels against the composed scan: values and all gradients.
+//!
+//! - `agreement`: every cell and option set, sizes around the ends of vectors, large sizes;
+//! - `graph`: some parents tracked, strided tensors, repeated calls;
+//! - `strategy`: which way a call goes, and what is said where there is none.
+//!
+//! The composed scan runs in f64 on Flex, so that all of a difference is the kernel's rounding.
+//! A new cell is a variant of `kinds::Kind` and an arm of `kinds::cell`.
+
+#[allow(dead_code)] // not all of it is needed here
+#[path = "../common/mod.rs"]
+mod common;
+#[allow(dead_code)]
+#[path = "../scan/options.rs"]
+mod options;
+
+mod agreement;
+mod case;
+mod graph;
+mod kinds;
+mod leaves;
+mod strategy;

@@ -1,0 +1,247 @@
+//! Calls of the recurrence on slices: a problem, its tensors, a gradient.
+
+use recurrent_core::equations::layer_norm::Normalizer;
+use recurrent_core::kernel::cpu::parts::{Part, Parts};
+use recurrent_core::kernel::cpu::pointwise::Coupling;
+use recurrent_core::kernel::cpu::recurrence::{Problem, Tape, backward, forward};
+use recurrent_core::kernel::cpu::simd::Isa;
+
+use crate::common::Random;
+use crate::draw;
+
+pub struct Call {
+    pub name: &'static str,
+    pub problem: Problem,
+    tensors: Vec<(Part, Vec<f32>)>,
+    /// Of the output.
+    grad: Vec<f32>,
+}
+
+/// All gradients of a call, in the order of the parts.
+pub type Gradients = Vec<(Part, Vec<f32>)>;
+
+impl Call {
+    fn parts(&self) -> Parts<&[f32]> {
+        let mut parts = Parts::default();
+        for (part, values) in &self.tensors {
+            parts.set(*part, Some(&values[..]));
+        }
+        parts
+    }
+
+    /// Puts NaN into the first row of the input.
+    pub fn spoil(&mut self) {
+        let input = self
+            .tensors
+            .iter_mut()
+            .find(|(part, _)| *part == Part::Input);
+        input.expect("an input").1[0] = f32::NAN;
+    }
+
+    pub fn forward(&self, isa: Isa, members: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
+        forward(isa, members, &self.problem, &self.parts(), keep)
+    }
+
+    pub fn backward(&self, isa: Isa, members: usize, tape: &Tape, output: &[f32]) -> Gradients {
+        let mut wanted = Parts::default();
+        for (part, _) in &self.tensors {
+            if !MASKS.contains(part) {
+                wanted.set(*part, Some(()));
+            }
+        }
+        let mut grads = backward(
+            isa,
+            members,
+            &self.problem,
+            &self.parts(),
+            tape,
+            output,
+            &self.grad,
+            &wanted,
+        );
+        let all = self.tensors.iter().filter(|(part, _)| wanted.has(*part));
+        all.map(|(part, values)| {
+            let grad = grads.take(*part).expect("a gradient of every wanted part");
+            assert_eq!(grad.len(), values.len(), "{part:?}");
+            (*part, grad)
+        })
+        .collect()
+    }
+
+    /// Output and gradients of a training step.
+    pub fn both(&self, isa: Isa, members: usize) -> (Vec<f32>, Gradients) {
+        let (output, tape) = self.forward(isa, members, true);
+        let grads = self.backward(isa, members, &tape.expect("a tape"), &output);
+        (output, grads)
+    }
+}
+
+const MASKS: [Part; 5] = [
+    Part::MaskCandidate,
+    Part::MaskCell,
+    Part::MaskHidden,
+    Part::UpdateCell,
+    Part::UpdateHidden,
+];
+
+/// What a call has beside the plain weights.
+#[derive(Debug, Clone, Copy)]
+struct Has {
+    name: &'static str,
+    coupling: Coupling,
+    project: bool,
+    norms: bool,
+    masks: bool,
+    /// Diagonal, full
+    peepholes: (bool, bool),
+    /// Pre-activations instead of an input.
+    projected_input: bool,
+}
+
+const PLAIN: Has = Has {
+    name: "plain",
+    coupling: Coupling::Independent,
+    project: false,
+    norms: false,
+    masks: false,
+    peepholes: (false, false),
+    projected_input: false,
+};
+
+const ALL: [Has; 8] = [
+    PLAIN,
+    Has {
+        name: "projection",
+        project: true,
+        ..PLAIN
+    },
+    Has {
+        name: "norms, pre-activations given",
+        norms: true,
+        projected_input: true,
+        ..PLAIN
+    },
+    Has {
+        name: "masks and diagonal peepholes",
+        masks: true,
+        peepholes: (true, false),
+        ..PLAIN
+    },
+    Has {
+        name: "full peepholes",
+        peepholes: (false, true),
+        ..PLAIN
+    },
+    Has {
+        name: "refine gate",
+        coupling: Coupling::Refined,
+        ..PLAIN
+    },
+    Has {
+        name: "coupled gates",
+        coupling: Coupling::ForgetFromInput,
+        ..PLAIN
+    },
+    Has {
+        name: "all of it",
+        coupling: Coupling::Independent,
+        project: true,
+        norms: true,
+        masks: true,
+        peepholes: (false, true),
+        ..PLAIN
+    },
+];
+
+/// The calls of some size; with `ragged`, sequences end at different steps.
+pub fn calls(sizes: [usize; 4], ragged: bool) -> Vec<Call> {
+    ALL.into_iter()
+        .map(|has| call(has, sizes, ragged))
+        .collect()
+}
+
+fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -> Call {
+    let counts: Vec<usize> = (0..steps)
+        .map(|step| match ragged {
+            true => batch - step * (batch - 1) / steps,
+            false => batch,
+        })
+        .collect();
+    let rows: usize = counts.iter().sum();
+    let d_output = match has.project {
+        true => d_hidden.div_ceil(2),
+        false => d_hidden,
+    };
+    let norm = has.norms.then_some(Normalizer::STANDARD);
+    let mut per_step = Parts::default();
+    if has.masks {
+        for part in [Part::MaskHidden, Part::UpdateCell, Part::MaskCandidate] {
+            per_step.set(part, Some(()));
+        }
+    }
+    let problem = Problem {
+        d_input,
+        d_hidden,
+        d_output,
+        coupling: has.coupling,
+        counts,
+        clip: if has.masks { 0.7 } else { f32::INFINITY },
+        norm_hidden: norm,
+        norm_cell: norm,
+        carry_normalized: false,
+        output_sees_new: has.peepholes.0,
+        per_step,
+        rounds: Vec::new(),
+    };
+    let width = problem.width();
+    let random = &mut Random::new(17 + (rows + width) as u64);
+    let mut tensors: Vec<(Part, Vec<f32>)> = vec![];
+    let mut add = |part: Part, count: usize, scale: f32| {
+        let values = draw(random, count).into_iter().map(|v| scale * v);
+        tensors.push((part, values.collect()));
+    };
+    let scale = |fan_in: usize| (3.0 / fan_in as f32).sqrt().min(1.5);
+    if has.projected_input {
+        add(Part::Input, rows * width, 1.0);
+    } else {
+        add(Part::Input, rows * d_input, 1.0);
+        add(Part::WeightInput, d_input * width, scale(d_input));
+        add(Part::Bias, width, 0.5);
+    }
+    add(Part::WeightHidden, d_output * width, scale(d_output));
+    add(Part::Cell, batch * d_hidden, 1.0);
+    add(Part::Hidden, batch * d_output, 1.0);
+    if has.peepholes.0 {
+        add(Part::PeepholeFirst, d_hidden, 1.0);
+        add(Part::PeepholeSecond, d_hidden, 1.0);
+        add(Part::PeepholeOutput, d_hidden, 1.0);
+    }
+    if has.peepholes.1 {
+        add(Part::PeepholeFull, d_hidden * width, 0.5 * scale(d_hidden));
+    }
+    if has.project {
+        add(Part::Projection, d_hidden * d_output, scale(d_hidden));
+    }
+    if has.norms {
+        add(Part::BiasHidden, width, 0.5);
+        add(Part::NormHiddenGain, width, 0.7);
+        add(Part::NormHiddenShift, width, 0.5);
+        add(Part::NormCellGain, d_hidden, 0.7);
+        add(Part::NormCellShift, d_hidden, 0.5);
+    }
+    if has.masks {
+        add(Part::MaskCandidate, rows * d_hidden, 1.0);
+        add(Part::MaskCell, batch * d_hidden, 1.0);
+        add(Part::MaskHidden, rows * d_output, 1.0);
+        add(Part::UpdateCell, rows * d_hidden, 1.0);
+        add(Part::UpdateHidden, batch * d_output, 1.0);
+    }
+    let outputs = rows * d_output + batch * (d_output + d_hidden);
+    let grad = draw(random, outputs);
+    Call {
+        name: has.name,
+        problem,
+        tensors,
+        grad,
+    }
+}

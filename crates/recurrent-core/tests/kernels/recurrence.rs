@@ -1,0 +1,111 @@
+//! The whole recurrence: each instruction set against the widest, and what a tape is good for.
+
+use burn::tensor::DType;
+use recurrent_core::eval::compare::{Tolerance, close};
+use recurrent_core::kernel::cpu::simd::Isa;
+
+use crate::problems::calls;
+
+/// Batch, steps, input, hidden.
+const SIZES: [[usize; 4]; 6] = [
+    [1, 9, 7, 11],
+    [2, 5, 3, 1],
+    [5, 9, 17, 33],
+    [13, 2, 70, 17],
+    [6, 3, 300, 65],
+    [1, 1, 7, 40],
+];
+
+fn wide(list: &[f32]) -> Vec<f64> {
+    list.iter().map(|&v| v.into()).collect()
+}
+
+#[test]
+fn instruction_sets_agree() {
+    for sizes in SIZES {
+        for ragged in [false, true] {
+            for call in calls(sizes, ragged) {
+                // Two units are hardly more than a sign to a normalisation.
+                if sizes[3] < 3 && call.problem.norm_cell.is_some() {
+                    continue;
+                }
+                let (output, grads) = call.both(Isa::best(), 1);
+                for isa in Isa::all() {
+                    let what = format!("{isa:?}, {}, {sizes:?}, ragged {ragged}", call.name);
+                    let (got, got_grads) = call.both(isa, 1);
+                    let tolerance = Tolerance::values(DType::F32, sizes[1]);
+                    let check = close(&what, &wide(&got), &wide(&output), tolerance);
+                    check.unwrap_or_else(|message| panic!("{message}"));
+                    for ((part, got), (_, expected)) in got_grads.iter().zip(&grads) {
+                        let what = format!("{what}, gradient of {part:?}");
+                        let tolerance = Tolerance::gradients(DType::F32, sizes[1]);
+                        let check = close(&what, &wide(got), &wide(expected), tolerance);
+                        check.unwrap_or_else(|message| panic!("{message}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The widest is the last of the list.
+#[test]
+fn best_is_last() {
+    let all = Isa::all();
+    let last = all.last().expect("an instruction set");
+    assert_eq!(last.lanes(), Isa::best().lanes());
+    assert_eq!(format!("{last:?}"), format!("{:?}", Isa::best()));
+}
+
+/// A backward changes nothing that a second one needs. (Burn itself follows a graph only once.)
+#[test]
+fn a_tape_serves_twice() {
+    for isa in Isa::all() {
+        for call in calls([5, 6, 7, 33], true) {
+            let (output, tape) = call.forward(isa, 2, true);
+            let tape = tape.expect("a tape");
+            let kept = output.clone();
+            let first = call.backward(isa, 2, &tape, &output);
+            let second = call.backward(isa, 1, &tape, &output);
+            assert!(first == second, "{isa:?}, {}", call.name);
+            assert!(output == kept, "{isa:?}, {}", call.name);
+        }
+    }
+}
+
+/// Without a tape the same numbers come out, to the bit.
+#[test]
+fn inference_is_training() {
+    for isa in Isa::all() {
+        for sizes in SIZES {
+            for ragged in [false, true] {
+                for call in calls(sizes, ragged) {
+                    let (training, tape) = call.forward(isa, 1, true);
+                    let (inference, none) = call.forward(isa, 1, false);
+                    assert!(tape.is_some() && none.is_none());
+                    let what = format!("{isa:?}, {}, {sizes:?}, ragged {ragged}", call.name);
+                    assert!(training == inference, "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// A sequence whose input is spoilt has a spoilt output, also where the cell is bounded; the others
+/// have not.
+#[test]
+fn nan_is_not_hidden() {
+    for isa in Isa::all() {
+        for mut call in calls([5, 6, 7, 33], false) {
+            call.spoil();
+            let size = call.problem.d_output;
+            for keep in [false, true] {
+                let (output, _) = call.forward(isa, 1, keep);
+                let what = format!("{isa:?}, {}, keep {keep}", call.name);
+                let nan = |row: usize| output[row * size..][..size].iter().any(|v| v.is_nan());
+                assert!(nan(0), "{what}");
+                assert!((1..5).all(|row| !nan(row)), "{what}");
+            }
+        }
+    }
+}
