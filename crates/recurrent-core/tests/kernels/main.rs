@@ -6,6 +6,7 @@
 mod common;
 
 mod activations;
+mod adaptive;
 mod problems;
 mod product;
 mod recurrence;

@@ -335,7 +335,11 @@ impl WithSimd for RowTimes {
         unsafe {
             for index in 0..groups {
                 let group = if self.back { groups - 1 - index } else { index };
-                let next = if self.back { group.wrapping_sub(1) } else { group + 1 };
+                let next = if self.back {
+                    group.wrapping_sub(1)
+                } else {
+                    group + 1
+                };
                 let k = group * SIDE_BY_SIDE;
                 let mut a = [simd.splat_f32s(0.0); SIDE_BY_SIDE];
                 for (offset, a) in a.iter_mut().enumerate() {

@@ -1,0 +1,182 @@
+//! The adaptive LSTM: each instruction set against the widest, any number of members, and what a
+//! tape is good for. Against the composed steps: `adaptive` of the modules.
+
+use burn::tensor::DType;
+use recurrent_core::eval::compare::{Tolerance, close};
+use recurrent_core::kernel::cpu::adaptive::{
+    Layer, Mask, Problem, Tape, Tensors, Weight, backward, forward, weight_index,
+};
+use recurrent_core::kernel::cpu::simd::Isa;
+
+/// A problem with its tensors.
+struct Call {
+    name: String,
+    problem: Problem,
+    tensors: Vec<Vec<f32>>,
+}
+
+/// Values and gradients of the first tensors, those that have any.
+type Results = (Vec<f32>, Vec<Option<Vec<f32>>>);
+
+/// Numbers in (−1, 1) that depend on the place only.
+fn numbers(count: usize, salt: usize) -> Vec<f32> {
+    let number = |k: usize| ((k * 37 + salt * 101) as f32 * 0.7311).sin();
+    (0..count).map(number).collect()
+}
+
+impl Call {
+    fn new(units: &[[usize; 2]], counts: &[usize], options: usize) -> Self {
+        let (overlapping, bias, masked) = (options & 1 != 0, options & 2 == 0, options & 4 != 0);
+        let mut d_input = 5;
+        let layers = units.iter().map(|&[d_hidden, d_adapt]| {
+            let layer = Layer {
+                d_input,
+                d_hidden,
+                d_adapt,
+                bias,
+                overlapping,
+                clip: if masked { 0.5 } else { f32::INFINITY },
+                clip_adapt: f32::INFINITY,
+            };
+            d_input = d_hidden;
+            layer
+        });
+        let problem = Problem {
+            layers: layers.collect(),
+            counts: counts.to_vec(),
+            masks: core::array::from_fn(|mask| masked.then_some(mask % 2 == 0)),
+        };
+        let (rows, batch) = (problem.rows(), problem.batch_size());
+        let sum = |size: fn(&Layer) -> usize| problem.layers.iter().map(size).sum::<usize>();
+        let mut sizes = vec![rows * 5, batch * problem.state_size()];
+        sizes.push(4 * sum(|layer| layer.d_adapt) + 4 * sum(|l| l.d_hidden) * usize::from(bias));
+        for (index, layer) in problem.layers.iter().enumerate() {
+            let (hidden, adapt) = (layer.d_hidden, layer.d_adapt);
+            let below = match units.len() {
+                1 => 0,
+                count => units[(index + count - 1) % count][1],
+            };
+            sizes.extend([
+                (layer.d_input + hidden + below) * 4 * adapt,
+                adapt * 4 * adapt,
+                adapt * layer.policy(),
+                layer.d_input * 4 * hidden,
+                hidden * 4 * hidden,
+            ]);
+        }
+        let mut tensors: Vec<_> = sizes
+            .into_iter()
+            .enumerate()
+            .map(|(salt, size)| numbers(size, salt))
+            .collect();
+        for (mask, per_step) in Mask::ALL.into_iter().zip(problem.masks) {
+            let Some(per_step) = per_step else { continue };
+            let features = match mask {
+                Mask::Adapt => sum(|layer| layer.d_adapt),
+                _ => sum(|layer| layer.d_hidden),
+            };
+            let rows = if per_step { rows } else { batch };
+            let values = numbers(rows * features, 50 + mask as usize).into_iter();
+            tensors.push(values.map(|v| if v > -0.4 { 1.25 } else { 0.0 }).collect());
+        }
+        Self {
+            name: format!("{units:?}, {counts:?}, options {options}"),
+            problem,
+            tensors,
+        }
+    }
+
+    fn forward(&self, isa: Isa, members: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
+        let tensors: Vec<_> = self.tensors.iter().map(Vec::as_slice).collect();
+        forward(isa, members, &self.problem, Tensors(&tensors), keep)
+    }
+
+    fn backward(&self, isa: Isa, members: usize, tape: &Tape, out: &[f32]) -> Results {
+        let tensors: Vec<_> = self.tensors.iter().map(Vec::as_slice).collect();
+        let summed = weight_index(self.problem.layers.len(), Weight::AdaptInput);
+        let wanted: Vec<_> = (0..tensors.len()).map(|index| index < summed).collect();
+        let grad = numbers(out.len(), 99);
+        let tensors = Tensors(&tensors);
+        let grads = backward(
+            isa,
+            members,
+            &self.problem,
+            tensors,
+            tape,
+            out,
+            &grad,
+            &wanted,
+        );
+        (out.to_vec(), grads)
+    }
+
+    fn both(&self, isa: Isa, members: usize) -> Results {
+        let (out, tape) = self.forward(isa, members, true);
+        self.backward(isa, members, &tape.expect("a tape"), &out)
+    }
+}
+
+fn calls() -> impl Iterator<Item = Call> {
+    let layers: [&[[usize; 2]]; 3] = [&[[7, 3]], &[[7, 3], [18, 17]], &[[7, 3], [33, 4], [5, 20]]];
+    let counts: [&[usize]; 4] = [&[3, 3, 3], &[5, 4, 4, 1], &[1, 1, 1, 1], &[2]];
+    layers.into_iter().flat_map(move |layers| {
+        let with_counts =
+            move |counts| (0..8).map(move |options| Call::new(layers, counts, options));
+        counts.into_iter().flat_map(with_counts)
+    })
+}
+
+#[test]
+fn instruction_sets_agree() {
+    let wide = |list: &[f32]| -> Vec<f64> { list.iter().map(|&v| v.into()).collect() };
+    for call in calls() {
+        let steps = call.problem.counts.len();
+        let (out, grads) = call.both(Isa::best(), 1);
+        for isa in Isa::all() {
+            let (got, got_grads) = call.both(isa, 1);
+            let name = format!("{isa:?}, {}", call.name);
+            let tolerance = Tolerance::values(DType::F32, steps);
+            close(&name, &wide(&got), &wide(&out), tolerance).unwrap();
+            for (index, (got, expected)) in got_grads.iter().zip(&grads).enumerate() {
+                let (Some(got), Some(expected)) = (got, expected) else {
+                    assert!(got.is_none() && expected.is_none(), "{name}");
+                    continue;
+                };
+                let name = format!("{name}, gradient {index}");
+                let tolerance = Tolerance::gradients(DType::F32, steps);
+                close(&name, &wide(got), &wide(expected), tolerance).unwrap();
+            }
+        }
+    }
+}
+
+/// Who takes which columns changes no bit, and neither does a tape.
+#[test]
+fn members_and_tapes_change_nothing() {
+    for isa in Isa::all() {
+        for call in calls() {
+            let alone = call.both(isa, 1);
+            for members in [2, 3] {
+                assert!(call.both(isa, members) == alone, "{isa:?}, {}", call.name);
+            }
+            let (out, tape) = call.forward(isa, 2, false);
+            assert!(tape.is_none());
+            assert!(out == alone.0, "{isa:?}, {}", call.name);
+        }
+    }
+}
+
+/// A backward changes nothing that a second one needs.
+#[test]
+fn a_tape_serves_twice() {
+    for call in calls() {
+        let (out, tape) = call.forward(Isa::best(), 2, true);
+        let tape = tape.expect("a tape");
+        let first = call.backward(Isa::best(), 2, &tape, &out);
+        assert!(
+            call.backward(Isa::best(), 1, &tape, &out) == first,
+            "{}",
+            call.name
+        );
+    }
+}
