@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod gang;
+pub mod halves;
 pub mod parts;
 pub mod pointwise;
 pub mod product;

@@ -616,7 +616,9 @@ impl Run<'_> {
                     ),
                 ];
                 for (part, packed, columns, out) in weights {
-                    self.times_transposed(step, part, packed, rows, grad, columns, out, false, share);
+                    self.times_transposed(
+                        step, part, packed, rows, grad, columns, out, false, share,
+                    );
                 }
             } else {
                 // What the next round read is what this one changed.
