@@ -135,6 +135,7 @@ fn packed_is_padded() {
                 lengths: Some(&lengths),
                 masks,
                 strategy,
+                precision: Default::default(),
             };
             let run = |packed: bool| {
                 let leaf = |tensor: Tensor<2>| tensor.require_grad();

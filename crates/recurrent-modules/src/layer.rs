@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use recurrent_core::cell::drop_weights;
 use recurrent_core::{
-    Direction, History, Lengths, Masks, SequenceOptions, Step, Strategy, sequence,
+    Direction, History, Lengths, Masks, Precision, SequenceOptions, Step, Strategy, sequence,
 };
 
 use crate::cells::{Cell, StateOf};
@@ -96,6 +96,8 @@ pub(crate) struct How {
     pub reverse: bool,
     /// By kernels or step by step.
     pub strategy: Strategy,
+    /// How exactly recurrent weights are read in inference.
+    pub precision: Precision,
 }
 
 /// One direction's share of a call.
@@ -169,6 +171,7 @@ impl<C: Cell> Layer<C> {
                 lengths,
                 masks: masks.as_ref(),
                 strategy: how.strategy,
+                precision: how.precision,
             };
             let state = states.as_mut().and_then(Iterator::next);
             let (output, state) = run.run(&cell, input.clone(), state, &options);

@@ -73,6 +73,6 @@ pub use masks::{Mask, Masks, RecurrentDropout, StackMasks};
 pub use norm::{EpsilonPlace, Norm, NormConfig, Variance};
 pub use packed::{PackError, PackedSequence};
 pub use recurrent::{Recurrent, RecurrentConfig};
-pub use recurrent_core::{self, History, Lengths, LengthsError, Strategy, Unfused};
+pub use recurrent_core::{self, History, Lengths, LengthsError, Precision, Strategy, Unfused};
 pub use stack::{ForwardOptions, Stack, StackConfig};
 pub use state::{LstmState, StackState, State};

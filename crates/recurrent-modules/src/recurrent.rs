@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::{History, Step, Strategy, Unfused};
+use recurrent_core::{History, Precision, Step, Strategy, Unfused};
 
 use crate::cells::{
     AdaptiveLstm, AdaptiveLstmConfig, Cell, CifgLstm, CifgLstmConfig, LayerNormLstm,
@@ -144,6 +144,13 @@ macro_rules! variants {
             pub fn with_strategy(self, strategy: Strategy) -> Self {
                 match self {
                     $(Self::$Variant(stack) => Self::$Variant(stack.with_strategy(strategy)),)*
+                }
+            }
+
+            /// As [`Stack::with_precision`](crate::Stack::with_precision).
+            pub fn with_precision(self, precision: Precision) -> Self {
+                match self {
+                    $(Self::$Variant(stack) => Self::$Variant(stack.with_precision(precision)),)*
                 }
             }
 

@@ -9,7 +9,7 @@ use burn::module::{Flag, Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::cell::drop_weights;
 use recurrent_core::{
-    Dims, History, Lengths, Mask, Masks, Packing, Step, Strategy, Unfused, sequence,
+    Dims, History, Lengths, Mask, Masks, Packing, Precision, Step, Strategy, Unfused, sequence,
 };
 
 use crate::cells::{Cell, StateOf};
@@ -209,6 +209,7 @@ impl StackConfig {
             weight_drop: self.weight_drop,
             residual: self.residual,
             strategy: Strategy::Auto,
+            precision: Precision::F32,
         })
     }
 }
@@ -245,6 +246,10 @@ pub struct Stack<C: Cell> {
     /// By fused kernels or step by step; [`with_strategy`](Self::with_strategy) sets it.
     #[module(skip)]
     pub strategy: Strategy,
+    /// How exactly recurrent weights are read in inference;
+    /// [`with_precision`](Self::with_precision) sets it.
+    #[module(skip)]
+    pub precision: Precision,
 }
 
 impl<C: Cell> Stack<C> {
@@ -264,6 +269,13 @@ impl<C: Cell> Stack<C> {
     /// ```
     pub fn with_strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
+        self
+    }
+
+    /// Reads recurrent weights in bf16 where that is what takes the time in inference; see
+    /// [`Precision::Bf16`]. The weights themselves stay f32.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -469,6 +481,7 @@ impl<C: Cell> Stack<C> {
         let how = How {
             reverse: self.reverse,
             strategy: self.strategy,
+            precision: self.precision,
         };
         let mut x = input;
         let mut finals = Vec::with_capacity(self.layers.len() * directions);

@@ -16,6 +16,7 @@ use crate::cell::mogrifier::{Round, RoundMatrix};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::cifg;
 use crate::equations::layer_norm::Norm;
+use crate::kernel::Precision;
 use crate::sequence::FusedRun;
 
 impl From<cifg::Coupling> for Coupling {
@@ -174,6 +175,7 @@ pub fn run(
         carry_normalized: transition.carry_normalized,
         output_sees_new: peepholes.output_sees_new,
         per_step,
+        halves: call.precision == Precision::Bf16,
         rounds: ranks,
     };
     let (rows, batch) = (problem.rows(), problem.batch_size());

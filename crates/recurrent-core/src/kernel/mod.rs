@@ -46,6 +46,19 @@ pub enum Strategy {
     Fused,
 }
 
+/// How exactly recurrent weights are read in inference.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(crate = "burn::serde")]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16 at the start of a run, where reading them is what takes the time: one sequence
+    /// of more than one step with more than 1 MiB of recurrent weights, without a backward, by a fused
+    /// kernel of the LSTM family. Everything else runs in f32, as do all sums.
+    Bf16,
+}
+
 /// Why a sequence is run by the composed scan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unfused {

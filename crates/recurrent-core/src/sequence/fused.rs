@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor};
 use super::plan::Plan;
 use crate::cell::Step;
 use crate::equations::dropout::{Mask, Masks, StepMasks};
-use crate::kernel::{Strategy, Unfused, unfused};
+use crate::kernel::{Precision, Strategy, Unfused, unfused};
 
 /// A mask in running order.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub struct FusedRun<'a, S> {
     pub counts: &'a [usize],
     /// Masks.
     pub masks: FusedMasks,
+    /// How exactly recurrent weights are read in inference.
+    pub precision: Precision,
 }
 
 /// Whether a run is fused.
@@ -87,6 +89,7 @@ pub(super) fn run_fused<C: Step>(
     state: C::State,
     masks: &Masks,
     plan: &Plan,
+    precision: Precision,
 ) -> (Tensor<2>, C::State) {
     let rows_of = |mask: &Option<Mask>| mask.as_ref().map(|mask| plan.mask_rows(mask));
     let counts = plan.counts();
@@ -102,6 +105,7 @@ pub(super) fn run_fused<C: Step>(
             update_cell: rows_of(&masks.update_cell),
             adapt: rows_of(&masks.adapt),
         },
+        precision,
     });
     (output, plan.unsort(state))
 }
@@ -141,5 +145,6 @@ pub fn step<C: Step>(
             update_cell: rows_of(&masks.update_cell),
             adapt: rows_of(&masks.adapt),
         },
+        precision: Precision::F32,
     })
 }

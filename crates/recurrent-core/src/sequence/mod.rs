@@ -22,7 +22,7 @@ pub use packed::{PackedOutput, Packing, run_packed};
 use crate::cell::Step;
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
-use crate::kernel::Strategy;
+use crate::kernel::{Precision, Strategy};
 use crate::state::State;
 use plan::Plan;
 
@@ -47,6 +47,8 @@ pub struct SequenceOptions<'a> {
     pub masks: Option<&'a Masks>,
     /// By a kernel or step by step.
     pub strategy: Strategy,
+    /// How exactly recurrent weights are read in inference.
+    pub precision: Precision,
 }
 
 /// Result of one run.
@@ -106,7 +108,7 @@ fn run_padded<C: Step>(
     let rows = plan.pack(input);
     let (rows, state) = match observe {
         Some(observe) => scan::scan(cell, rows, state, masks, &plan, observe),
-        None => run_rows(cell, rows, state, masks, &plan, options.strategy),
+        None => run_rows(cell, rows, state, masks, &plan, options),
     };
     let output = plan.unpack(rows);
     (SequenceOutput { output, state }, plan)
@@ -120,12 +122,12 @@ fn run_rows<C: Step>(
     state: C::State,
     masks: &Masks,
     plan: &Plan,
-    strategy: Strategy,
+    options: &SequenceOptions<'_>,
 ) -> (Tensor<2>, C::State) {
-    let fused = fused::is_fused(cell, strategy, &rows.device(), rows.dtype());
+    let fused = fused::is_fused(cell, options.strategy, &rows.device(), rows.dtype());
     #[cfg(feature = "kernel")]
     if fused {
-        return fused::run_fused(cell, rows, state, masks, plan);
+        return fused::run_fused(cell, rows, state, masks, plan, options.precision);
     }
     debug_assert!(!fused, "without kernels nothing is fused");
     scan::scan(cell, rows, state, masks, plan, &mut |_| {})

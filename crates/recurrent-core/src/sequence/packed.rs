@@ -105,7 +105,7 @@ pub fn run_packed<C: Step>(
     let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
     let plan = Plan::new(&dims, options.direction, Some(lengths), &device);
     let rows = plan.turn(rows);
-    let (rows, state) = run_rows(cell, rows, state, masks, &plan, options.strategy);
+    let (rows, state) = run_rows(cell, rows, state, masks, &plan, options);
     PackedOutput {
         rows: plan.turn(rows),
         state,

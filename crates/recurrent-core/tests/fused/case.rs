@@ -168,6 +168,7 @@ impl Case {
             lengths: lengths.as_ref(),
             masks: Some(&masks),
             strategy,
+            precision: Default::default(),
         };
         let (input, state) = (self.input(leaves), self.state(&*cell, leaves));
         let (output, state) = if packed {

@@ -191,6 +191,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         carry_normalized: false,
         output_sees_new: has.peepholes.0,
         per_step,
+        halves: false,
         rounds: Vec::new(),
     };
     let width = problem.width();

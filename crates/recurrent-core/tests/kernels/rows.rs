@@ -277,6 +277,7 @@ fn a_row_times_a_matrix() {
                     w: View::rows(&w, n),
                     columns: columns.clone(),
                     out: out.as_mut_ptr(),
+                    back: k % 2 == 1,
                 };
                 // SAFETY: the buffers have these sizes.
                 unsafe { times.run(isa) };
@@ -323,6 +324,7 @@ fn a_row_times_a_transposed_matrix() {
                         rows: rows.clone(),
                         out: out.as_mut_ptr(),
                         add,
+                        back: k % 2 == 1,
                     };
                     // SAFETY: the buffers have these sizes.
                     unsafe { times.run(isa) };

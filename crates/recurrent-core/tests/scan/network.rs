@@ -276,6 +276,7 @@ impl Network {
             lengths: lengths.as_ref(),
             masks: Some(&self.masks),
             strategy: Strategy::Composed,
+            precision: Default::default(),
         };
         self.run_options(input, state, &options)
     }

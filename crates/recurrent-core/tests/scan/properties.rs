@@ -247,6 +247,7 @@ fn piece(network: &Network, setup: &Setup, from: usize, to: usize, state: LstmSt
         lengths: None,
         masks: Some(&masks),
         strategy: Strategy::Composed,
+        precision: Default::default(),
     };
     network.run_options(input, Some(state), &options)
 }
@@ -332,6 +333,7 @@ fn backward_is_flip_forward_flip() {
             lengths: None,
             masks: Some(&masks),
             strategy: Strategy::Composed,
+            precision: Default::default(),
         };
         let run = network.run_options(network.input().flip([0]), Some(network.state()), &options);
         let flipped = SequenceOutput {

@@ -24,6 +24,7 @@ fn around<C: Cell>(cell: &C, like: &Stack<C>, reverse: bool) -> Stack<C> {
         weight_drop: 0.0,
         residual: false,
         strategy: like.strategy,
+        precision: like.precision,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod adaptive;
 pub mod buffer;
 pub mod gang;
+pub mod halves;
 pub mod parts;
 pub mod pointwise;
 pub mod product;

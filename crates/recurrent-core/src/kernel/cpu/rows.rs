@@ -336,9 +336,9 @@ impl WithSimd for RowTimes {
             for index in 0..groups {
                 let group = if self.back { groups - 1 - index } else { index };
                 let next = if self.back {
-                    group.wrapping_sub(1)
+                    group.saturating_sub(1)
                 } else {
-                    group + 1
+                    (group + 1).min(groups - 1)
                 };
                 let k = group * SIDE_BY_SIDE;
                 let mut a = [simd.splat_f32s(0.0); SIDE_BY_SIDE];
@@ -347,7 +347,7 @@ impl WithSimd for RowTimes {
                 }
                 let w = self.w.from_row(k).ptr;
                 // Rows are far apart: the hardware does not see what comes next.
-                let ahead = self.w.from_row(next.wrapping_mul(SIDE_BY_SIDE)).ptr;
+                let ahead = self.w.from_row(next * SIDE_BY_SIDE).ptr;
                 each_vector!(S, simd, self.columns.clone(), |unit, lanes| {
                     let mut even = lanes.load(simd, self.out.add(unit));
                     let mut odd = simd.splat_f32s(0.0);

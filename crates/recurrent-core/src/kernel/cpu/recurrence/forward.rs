@@ -8,6 +8,7 @@ use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers, shape};
 use super::{PerMember, Pointwise, Problem, Tape, scratch};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
+use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Forward, Half, Rows};
 use crate::kernel::cpu::product::{
@@ -23,6 +24,9 @@ const CHUNK_ROWS: usize = 256;
 /// Recurrent weights above this size, in bytes, are not packed for a single sequence: reading them in
 /// their own order is as fast, and packing them costs as much as a few steps.
 const PACK_BELOW: usize = 6 << 20;
+
+/// Recurrent weights below this size, in bytes, are near enough to be read as they are.
+const HALVES_ABOVE: usize = 1 << 20;
 
 /// Runs all steps.
 ///
@@ -79,7 +83,10 @@ pub fn forward(
     let steps = problem.counts.len();
     let mogrified = !problem.rounds.is_empty();
     let in_step = parts.has(Part::WeightInput) && problem.projects_in_step();
-    let by_rows_of_w = single && !mogrified && (steps == 1 || units * width * 4 > PACK_BELOW);
+    let bytes = units * width * 4;
+    let in_halves = problem.halves && single && !mogrified && !keep && steps > 1;
+    let in_halves = in_halves && !full && bytes > HALVES_ABOVE;
+    let by_rows_of_w = single && !mogrified && (steps == 1 || bytes > PACK_BELOW || in_halves);
     let offsets = problem.offsets();
     let chunks = chunks(&problem.counts);
     let chunk_rows = |chunk: &Range<usize>| offsets[chunk.end] - offsets[chunk.start];
@@ -98,6 +105,7 @@ pub fn forward(
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
     let mut weight_hidden = panels(d_output, &columns, pack);
+    let mut halves = in_halves.then(|| Halves::new(isa, d_output, columns.vectors, units));
     let mut peephole_full = panels(units, &columns, pack && full);
     let mut projection = panels(units, &columns_out, pack && projected);
     let reused = pack && in_step || parts.has(Part::WeightInput) && chunks.len() > 1;
@@ -130,6 +138,8 @@ pub fn forward(
             projection.as_mut().map(Panels::as_mut_ptr),
             weight_input.as_mut().map(Panels::as_mut_ptr),
         ],
+        fill_halves: halves.as_mut().map(Halves::as_mut_ptr),
+        halves: halves.as_ref(),
         pack_factors: pointers(&mut factors),
         factors: &factors,
         rounds: rounds.iter_mut().map(RoundRows::new).collect(),
@@ -271,6 +281,9 @@ struct Run<'a> {
     columns_out: Columns,
     /// Where R, V, P and W are packed.
     pack_into: [Option<*mut f32>; 4],
+    /// R in bf16, and where it is written.
+    halves: Option<&'a Halves>,
+    fill_halves: Option<*mut u32>,
     pack_factors: Vec<Vec<Option<*mut f32>>>,
     factors: &'a [Vec<Factor>],
     rounds: Vec<RoundRows>,
@@ -309,7 +322,7 @@ impl Run<'_> {
 
     fn phases(&self) -> Vec<Phase> {
         let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 2);
-        if self.pack_into.iter().any(Option::is_some) {
+        if self.pack_into.iter().any(Option::is_some) || self.halves.is_some() {
             phases.push(Phase::Pack);
         }
         for index in 0..self.chunks.len() {
@@ -392,6 +405,8 @@ impl Run<'_> {
             columns: self.columns,
             columns_out: self.columns_out,
             pack_into: [None; 4],
+            halves: None,
+            fill_halves: None,
             pack_factors: Vec::new(),
             factors: self.factors,
             rounds: rounds.collect(),
@@ -436,6 +451,12 @@ impl Run<'_> {
     }
 
     unsafe fn pack(&self, share: usize) {
+        if let (Some(halves), Some(words)) = (self.halves, self.fill_halves) {
+            let r = View::rows(self.parts.of(Part::WeightHidden), self.problem.width());
+            let rows = part(self.problem.d_output, share, self.members);
+            // SAFETY: this share's own rows.
+            unsafe { halves.fill(words, r, rows) };
+        }
         let width = self.problem.width();
         let weights = [
             (
@@ -852,6 +873,10 @@ impl Run<'_> {
         let separate = problem.norm_hidden.is_some();
         let separate_rows = self.kept(self.preact_hidden, step, width);
         let (separate_terms, terms) = terms.split_at(usize::from(separate));
+        if let Some(halves) = self.halves {
+            self.step_in_halves(halves, chunk, step, share);
+            return;
+        }
         if self.by_rows_of_w {
             for columns in self.gate_columns(panels.clone()) {
                 if separate {
@@ -956,6 +981,56 @@ impl Run<'_> {
             }
             if !terms.is_empty() {
                 product(self.isa, scratch, rows, terms, columns, panels, finish);
+            }
+        }
+    }
+
+    /// A step of one sequence with R in bf16.
+    fn step_in_halves(&self, halves: &Halves, chunk: usize, step: usize, share: usize) {
+        let problem = self.problem;
+        let width = problem.width();
+        let pairs = part(halves.pairs(), share, self.members);
+        let units = halves.units_of(&pairs);
+        if units.is_empty() {
+            return;
+        }
+        let preact = self.preact(chunk, step);
+        let own = self.own_preact(chunk, step);
+        let separate = problem.norm_hidden.is_some();
+        let target = if separate {
+            self.kept(self.preact_hidden, step, width).ptr
+        } else {
+            own.ptr
+        };
+        for gate in 0..self.columns.vectors {
+            let first = gate * problem.d_hidden + units.start;
+            // SAFETY: this share's own units of the only row.
+            unsafe {
+                if separate {
+                    core::slice::from_raw_parts_mut(target.add(first), units.len()).fill(0.0);
+                } else if own.ptr != preact.ptr {
+                    let source = preact.ptr.add(first);
+                    core::ptr::copy_nonoverlapping(source, target.add(first), units.len());
+                }
+            }
+        }
+        let times = RowTimesHalves {
+            a: self.hidden(step).ptr,
+            w: halves,
+            pairs,
+            out: target,
+            back: step % 2 == 1,
+        };
+        // SAFETY: this share's own units.
+        unsafe {
+            times.run(self.isa);
+            if !problem.by_row() {
+                let forward = Forward {
+                    preact: own,
+                    gates: self.dropped(share),
+                    ..self.pointwise(step, 1, units)
+                };
+                forward.run(self.isa, self.pointwise.kind, Half::Both);
             }
         }
     }

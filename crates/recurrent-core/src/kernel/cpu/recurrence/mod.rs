@@ -59,6 +59,9 @@ pub struct Problem {
     pub output_sees_new: bool,
     /// Which masks have a row per step and sequence; the others have one per sequence.
     pub per_step: Parts<()>,
+    /// Whether recurrent weights may be rounded to bf16, where that saves time: for one sequence whose
+    /// weights are not packed, without a backward.
+    pub halves: bool,
     /// Rank of each round of the Mogrifier, `None` for a full matrix; no rounds: no Mogrifier.
     pub rounds: Vec<Option<usize>>,
 }
