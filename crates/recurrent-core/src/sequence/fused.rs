@@ -2,9 +2,12 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
+#[cfg(feature = "kernel")]
 use super::plan::Plan;
 use crate::cell::Step;
-use crate::equations::dropout::{Mask, Masks, StepMasks};
+use crate::equations::dropout::StepMasks;
+#[cfg(feature = "kernel")]
+use crate::equations::dropout::{Mask, Masks};
 use crate::kernel::{Precision, Strategy, Unfused, unfused};
 
 /// A mask in running order.

@@ -1,0 +1,502 @@
+//! The recurrence backward.
+
+mod rounds;
+mod steps;
+mod weights;
+
+use alloc::borrow::Cow;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::groups::Group;
+use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
+use super::{PerMember, Pointwise, Problem, Tape, scratch};
+use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::gang;
+use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
+use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
+use crate::kernel::cpu::product::{
+    Columns, Onto, Panels, Scratch, Term, View, Weights, part, product, write_tile,
+};
+use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
+use crate::kernel::cpu::simd::Isa;
+use crate::kernel::cpu::sums::transpose;
+
+/// Rows of ∂x that are summed up at a time.
+const CHUNK_ROWS: usize = 256;
+
+/// The gradients of a call.
+///
+/// # Arguments
+/// * `members` - threads to share the work, the caller among them
+/// * `parts`, `tape`, `out` - of the forward
+/// * `grad` - the gradient of `out`, of the same layout
+/// * `wanted` - whose gradients are asked for; masks have none
+///
+/// # Returns
+/// The gradients of the wanted parts, each of the part's own shape.
+#[allow(clippy::too_many_arguments)] // what a derivative takes
+pub fn backward(
+    isa: Isa,
+    members: usize,
+    problem: &Problem,
+    parts: &Parts<&[f32]>,
+    tape: &Tape,
+    out: &[f32],
+    grad: &[f32],
+    wanted: &Parts<()>,
+) -> Parts<Vec<f32>> {
+    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let (units, width, d_output) = (problem.d_hidden, problem.width(), problem.d_output);
+    let projected = parts.has(Part::Projection);
+    let normed_cell = problem.norm_cell.is_some();
+    let normed_hidden = problem.norm_hidden.is_some();
+    let offsets = problem.offsets();
+
+    let (grad_output, last) = grad.split_at(rows * d_output);
+    let (last_hidden, last_cell) = last.split_at(batch * d_output);
+    let mut grad_hidden = last_hidden.to_vec();
+    let mut grad_cell = last_cell.to_vec();
+    let room = |wanted: bool, size: usize| Buffer::new(if wanted { size } else { 0 });
+    let mut grad_preact = Buffer::new(rows * width);
+    let mut grad_product = room(normed_hidden, rows * width);
+    let mut grad_projected = room(projected, rows * d_output);
+    let mut grad_unprojected = room(projected, batch * units);
+    let mut grad_normalized = room(normed_cell, rows * units);
+    let mut grad_through = room(normed_cell, batch * units);
+    let mut grad_raw = room(normed_cell, batch * units);
+
+    let lanes = isa.lanes();
+    let columns_hidden = Columns::plain(d_output, lanes, members);
+    let columns_cell = Columns::plain(units, lanes, members);
+    let pack = batch > 1;
+    let panels =
+        |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
+    let full = parts.has(Part::PeepholeFull);
+    let mut weight_hidden = panels(width, &columns_hidden, pack);
+    let mut peephole_full = panels(width, &columns_cell, pack && full);
+    let mut projection = panels(d_output, &columns_cell, pack && projected);
+
+    let mogrified = !problem.rounds.is_empty();
+    let mut weight_input = panels(
+        width,
+        &Columns::plain(problem.d_input, lanes, members),
+        pack && mogrified
+            || parts.has(Part::WeightInput) && rows > CHUNK_ROWS && wanted.has(Part::Input),
+    );
+    let mut factors = Factor::of_rounds(problem, isa, members, true, pack);
+    let mut round_grads = RoundTape::for_rows(problem, rows);
+    let mut grad_x = room(mogrified, batch * problem.d_input);
+    let mut grad_h = room(mogrified, batch * d_output);
+
+    let hidden_before = before(problem, &offsets, parts.of(Part::Hidden), out, d_output);
+    let cell_before = before(problem, &offsets, parts.of(Part::Cell), &tape.cells, units);
+
+    let mut grads = Parts::default();
+    let sums = WEIGHTS.map(Key::Part).into_iter();
+    let sums = sums.chain(
+        wanted
+            .keys()
+            .into_iter()
+            .filter(|key| matches!(key, Key::Round(..))),
+    );
+    let sums: Vec<Key> = sums.filter(|&key| wanted.has(key)).collect();
+    for &key in &sums {
+        grads.set(key, parts.get(key).map(|values| zeros(values.len())));
+    }
+    if parts.has(Part::WeightInput) && wanted.has(Part::Input) {
+        grads.set(Part::Input, zeros(parts.of(Part::Input).len()));
+    }
+    let mut targets = Parts::default();
+    for key in sums.into_iter().chain([Key::Part(Part::Input)]) {
+        targets.set(key, grads.get_mut(key).map(Vec::as_mut_ptr));
+    }
+
+    let mut transposed: Vec<(Key, Buffer)> = Vec::new();
+    for key in targets.keys() {
+        let features = match key {
+            Key::Part(Part::WeightInput) => problem.d_input,
+            Key::Part(Part::WeightHidden) => d_output,
+            Key::Part(Part::PeepholeFull | Part::Projection) => units,
+            Key::Round(round, RoundPart::Matrix) => shape(problem, round).0,
+            Key::Round(round, RoundPart::Right) => problem.rounds[round].unwrap_or(0),
+            _ => continue,
+        };
+        transposed.push((key, Buffer::new(features * rows)));
+    }
+    let most = [batch, CHUNK_ROWS, problem.d_input, units, d_output];
+    let run = Run {
+        isa,
+        members,
+        problem,
+        parts,
+        tape,
+        offsets: &offsets,
+        columns_hidden,
+        columns_cell,
+        pack_into: [
+            weight_hidden.as_mut().map(Panels::as_mut_ptr),
+            peephole_full.as_mut().map(Panels::as_mut_ptr),
+            projection.as_mut().map(Panels::as_mut_ptr),
+            weight_input.as_mut().map(Panels::as_mut_ptr),
+        ],
+        pack_factors: pointers(&mut factors),
+        factors: &factors,
+        round_grads: round_grads.iter_mut().map(RoundRows::new).collect(),
+        columns_input: Columns::plain(problem.d_input, lanes, members),
+        weight_input: weight_input.as_ref(),
+        grad_x: grad_x.as_mut_ptr(),
+        grad_h: grad_h.as_mut_ptr(),
+        weight_hidden: weight_hidden.as_ref(),
+        peephole_full: peephole_full.as_ref(),
+        projection: projection.as_ref(),
+        pointwise: Pointwise::new(problem, parts),
+        scratch: scratch(members, most.into_iter().max().unwrap_or(1), isa),
+        out,
+        grad_output,
+        hidden_before: &hidden_before,
+        cell_before: &cell_before,
+        targets,
+        transposed_factors: transposed
+            .iter_mut()
+            .map(|(key, values)| (*key, values.as_mut_ptr()))
+            .collect(),
+        grad_hidden: grad_hidden.as_mut_ptr(),
+        grad_cell: grad_cell.as_mut_ptr(),
+        grad_preact: grad_preact.as_mut_ptr(),
+        grad_product: grad_product.as_mut_ptr(),
+        grad_projected: grad_projected.as_mut_ptr(),
+        grad_unprojected: grad_unprojected.as_mut_ptr(),
+        grad_normalized: grad_normalized.as_mut_ptr(),
+        grad_through: grad_through.as_mut_ptr(),
+        grad_raw: grad_raw.as_mut_ptr(),
+    };
+    let sequences = if full {
+        Vec::new()
+    } else {
+        problem.groups(members, 0)
+    };
+    let groups: Vec<Group<'_>> = match sequences.len() {
+        0 | 1 => Vec::new(),
+        _ => sequences
+            .into_iter()
+            .map(|sequences| Group::new(problem, &offsets, parts, sequences))
+            .collect(),
+    };
+    let groups: Vec<Run<'_>> = groups.iter().map(|group| run.of_group(group)).collect();
+    let phases = run.phases(!groups.is_empty());
+    gang::run(members, phases.len(), &|phase, share| {
+        // SAFETY: the phases are run in order, each share once, with all shares of a phase done
+        // before the next begins; groups have sequences of their own.
+        unsafe {
+            match phases[phase] {
+                Phase::Group => {
+                    let Some(group) = groups.get(share) else {
+                        return;
+                    };
+                    for phase in group.steps() {
+                        group.work(phase, 0);
+                    }
+                }
+                phase => run.work(phase, share),
+            }
+        }
+    });
+    drop(groups);
+    drop(run);
+
+    grads.set(Part::Hidden, wanted.get(Part::Hidden).map(|()| grad_hidden));
+    grads.set(Part::Cell, wanted.get(Part::Cell).map(|()| grad_cell));
+    if !parts.has(Part::WeightInput) && wanted.has(Part::Input) {
+        grads.set(Part::Input, grad_preact.to_vec());
+    }
+    grads
+}
+
+/// The parts whose gradients are sums over all rows.
+const WEIGHTS: [Part; 13] = [
+    Part::WeightInput,
+    Part::Bias,
+    Part::WeightHidden,
+    Part::BiasHidden,
+    Part::PeepholeFirst,
+    Part::PeepholeSecond,
+    Part::PeepholeOutput,
+    Part::PeepholeFull,
+    Part::Projection,
+    Part::NormHiddenGain,
+    Part::NormHiddenShift,
+    Part::NormCellGain,
+    Part::NormCellShift,
+];
+
+/// What a state was before each row: pieces whose rows follow each other.
+struct Before<'a>(Vec<(Cow<'a, [f32]>, usize)>);
+
+impl Before<'_> {
+    /// Each piece with its number of rows.
+    fn pieces(&self) -> impl Iterator<Item = (&[f32], usize)> {
+        self.0.iter().map(|(values, rows)| (&values[..], *rows))
+    }
+}
+
+/// The rows before each row, from the initial state and the states after each row.
+fn before<'a>(
+    problem: &Problem,
+    offsets: &[usize],
+    first: &'a [f32],
+    after: &'a [f32],
+    features: usize,
+) -> Before<'a> {
+    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let pieces = if rows == batch * problem.counts.len() {
+        // Each step has the rows of the one before.
+        vec![
+            (Cow::Borrowed(first), batch),
+            (
+                Cow::Borrowed(&after[..(rows - batch) * features]),
+                rows - batch,
+            ),
+        ]
+    } else {
+        let mut gathered = Vec::with_capacity(rows * features);
+        gathered.extend_from_slice(first);
+        for (step, count) in problem.counts.iter().enumerate().skip(1) {
+            let start = offsets[step - 1] * features;
+            gathered.extend_from_slice(&after[start..start + count * features]);
+        }
+        vec![(Cow::Owned(gathered), rows)]
+    };
+    Before(pieces)
+}
+
+/// What all members do between two meetings.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Transposed recurrent weights into panels.
+    Pack,
+    /// ∂h' of a step from the step after it, and the whole step where it can be done unit by unit.
+    Hidden(usize),
+    /// Back through the projection of a step.
+    Unproject(usize),
+    /// What needs whole rows.
+    Rows(usize),
+    /// From ∂z of a step to ∂x and ∂h after a round, of which it is the last.
+    Unmix(usize, usize),
+    /// The first product back through a round of low rank.
+    UnmixInner(usize, usize),
+    /// ∂h_0 from the first step.
+    Initial,
+    /// All steps, each member for sequences of its own.
+    Group,
+    /// What the weights are multiplied with, transposed: a product reads it along the rows.
+    Transpose,
+    /// ∂x, and all sums over rows.
+    Sums,
+}
+
+struct Run<'a> {
+    isa: Isa,
+    members: usize,
+    problem: &'a Problem,
+    parts: &'a Parts<&'a [f32]>,
+    tape: &'a Tape,
+    offsets: &'a [usize],
+    columns_hidden: Columns,
+    columns_cell: Columns,
+    /// Where Rᵀ, Vᵀ, Pᵀ and Wᵀ are packed.
+    pack_into: [Option<*mut f32>; 4],
+    pack_factors: Vec<Vec<Option<*mut f32>>>,
+    factors: &'a [Vec<Factor>],
+    /// ∂p in place of s, and the gradient of u·L.
+    round_grads: Vec<RoundRows>,
+    columns_input: Columns,
+    weight_input: Option<&'a Panels>,
+    /// `[B, I]` and `[B, d_output]`: ∂x and ∂h between the rounds of a step.
+    grad_x: *mut f32,
+    grad_h: *mut f32,
+    weight_hidden: Option<&'a Panels>,
+    peephole_full: Option<&'a Panels>,
+    projection: Option<&'a Panels>,
+    pointwise: Pointwise,
+    scratch: PerMember<Scratch>,
+    out: &'a [f32],
+    grad_output: &'a [f32],
+    hidden_before: &'a Before<'a>,
+    cell_before: &'a Before<'a>,
+    targets: Parts<*mut f32>,
+    /// Where the factors of the wanted weights go, each `[features, N]`.
+    transposed_factors: Vec<(Key, *mut f32)>,
+    /// `[B, d_output]`: ∂h' from later steps.
+    grad_hidden: *mut f32,
+    /// `[B, H]`: ∂c' from later steps.
+    grad_cell: *mut f32,
+    /// `[N, G·H]`: ∂z
+    grad_preact: *mut f32,
+    /// `[N, G·H]`: ∂(h·R + b_h), with LN_h.
+    grad_product: *mut f32,
+    /// `[N, d_output]`: ∂(h̃·P), with a projection.
+    grad_projected: *mut f32,
+    /// `[B, H]`: ∂h̃, with a projection.
+    grad_unprojected: *mut f32,
+    /// `[N, H]`: ∂n, with LN_c.
+    grad_normalized: *mut f32,
+    /// `[B, H]`: ∂c̃ through LN_c.
+    grad_through: *mut f32,
+    /// `[B, H]`: ∂c̃ past LN_c.
+    grad_raw: *mut f32,
+}
+
+// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
+// and reads what earlier phases wrote.
+unsafe impl Sync for Run<'_> {}
+
+impl Run<'_> {
+    /// # Arguments
+    /// * `by_group` - whether each member has sequences of its own
+    fn phases(&self, by_group: bool) -> Vec<Phase> {
+        let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 4);
+        if self.pack_into.iter().any(Option::is_some) {
+            phases.push(Phase::Pack);
+        }
+        if by_group {
+            phases.push(Phase::Group);
+        } else {
+            phases.extend(self.steps());
+        }
+        phases.push(Phase::Transpose);
+        phases.push(Phase::Sums);
+        phases
+    }
+
+    /// The phases of all steps, from the last to the initial state.
+    fn steps(&self) -> impl Iterator<Item = Phase> {
+        let by_row = self.problem.by_row();
+        let projected = self.parts.has(Part::Projection);
+        let steps = (0..self.problem.counts.len()).rev();
+        let steps = steps.flat_map(move |step| {
+            let rounds = self.problem.rounds.iter().enumerate().rev();
+            let rounds = rounds.flat_map(move |(round, rank)| {
+                let inner = rank.is_some().then_some(Phase::UnmixInner(step, round));
+                [Phase::Unmix(step, round)].into_iter().chain(inner)
+            });
+            [Phase::Hidden(step)]
+                .into_iter()
+                .chain(projected.then_some(Phase::Unproject(step)))
+                .chain(by_row.then_some(Phase::Rows(step)))
+                .chain(rounds)
+        });
+        steps.chain([Phase::Initial])
+    }
+
+    /// The run of a group's sequences, by one member: steps only.
+    fn of_group<'g>(&'g self, group: &'g Group<'g>) -> Run<'g> {
+        let problem = self.problem;
+        // What has a row per sequence; the rest is found by the row of its step.
+        let own = |buffer: *mut f32, size: usize| buffer.wrapping_add(group.first * size);
+        Run {
+            isa: self.isa,
+            members: 1,
+            problem: &group.problem,
+            parts: &group.parts,
+            tape: self.tape,
+            offsets: &group.offsets,
+            columns_hidden: self.columns_hidden,
+            columns_cell: self.columns_cell,
+            pack_into: [None; 4],
+            pack_factors: Vec::new(),
+            factors: self.factors,
+            round_grads: self.round_grads.clone(),
+            columns_input: self.columns_input,
+            weight_input: self.weight_input,
+            grad_x: own(self.grad_x, problem.d_input),
+            grad_h: own(self.grad_h, problem.d_output),
+            weight_hidden: self.weight_hidden,
+            peephole_full: self.peephole_full,
+            projection: self.projection,
+            pointwise: Pointwise::new(&group.problem, &group.parts),
+            scratch: scratch(1, group.problem.batch_size(), self.isa),
+            out: self.out,
+            grad_output: self.grad_output,
+            hidden_before: self.hidden_before,
+            cell_before: self.cell_before,
+            targets: self.targets.clone(),
+            transposed_factors: Vec::new(),
+            grad_hidden: own(self.grad_hidden, problem.d_output),
+            grad_cell: own(self.grad_cell, problem.d_hidden),
+            grad_preact: self.grad_preact,
+            grad_product: self.grad_product,
+            grad_projected: self.grad_projected,
+            grad_unprojected: own(self.grad_unprojected, problem.d_hidden),
+            grad_normalized: self.grad_normalized,
+            grad_through: own(self.grad_through, problem.d_hidden),
+            grad_raw: own(self.grad_raw, problem.d_hidden),
+        }
+    }
+
+    /// # Safety
+    /// Phases run in order, each share once, all shares of a phase before the next.
+    unsafe fn work(&self, phase: Phase, share: usize) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            match phase {
+                Phase::Pack => self.pack(share),
+                Phase::Hidden(step) => self.hidden(step, share),
+                Phase::Unproject(step) => self.unproject(step, share),
+                Phase::Rows(step) => self.rows(step, share),
+                Phase::Unmix(step, round) => self.unmix(step, round, share),
+                Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
+                Phase::Initial => self.pass_back(0, share),
+                Phase::Group => unreachable!("groups are run phase by phase"),
+                Phase::Transpose => self.transpose(share),
+                Phase::Sums => {
+                    self.input(share);
+                    self.weights(share);
+                }
+            }
+        }
+    }
+
+    /// The view of a recurrent weight, transposed.
+    fn transposed(&self, part: Part) -> View {
+        let columns = match part {
+            Part::Projection => self.problem.d_output,
+            _ => self.problem.width(),
+        };
+        View::rows(self.parts.of(part), columns).transposed()
+    }
+
+    unsafe fn pack(&self, share: usize) {
+        let width = self.problem.width();
+        let weights = [
+            (Part::WeightHidden, width, &self.columns_hidden),
+            (Part::PeepholeFull, width, &self.columns_cell),
+            (Part::Projection, self.problem.d_output, &self.columns_cell),
+            (Part::WeightInput, width, &self.columns_input),
+        ];
+        for ((part, k, columns), target) in weights.into_iter().zip(self.pack_into) {
+            let Some(target) = target else { continue };
+            let panels = columns.share(share, self.members);
+            // SAFETY: the transposed weights have k rows and these columns, the panels were made
+            // for them, and each share packs panels of its own.
+            unsafe { Panels::pack(self.isa, target, k, self.transposed(part), columns, panels) };
+        }
+        for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
+            for (factor, target) in factors.iter().zip(targets) {
+                let Some(target) = *target else { continue };
+                let panels = factor.columns.share(share, self.members);
+                // SAFETY: as above.
+                unsafe { factor.pack(self.isa, target, self.parts, true, panels) };
+            }
+        }
+    }
+
+    /// Row-major rows of a buffer, from a row on.
+    fn rows_of(&self, buffer: *mut f32, row: usize, size: usize) -> Rows {
+        Rows {
+            ptr: buffer.wrapping_add(row * size),
+            stride: size,
+        }
+    }
+}

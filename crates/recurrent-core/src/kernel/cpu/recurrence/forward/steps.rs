@@ -1,0 +1,409 @@
+//! What the phases of the forward do.
+
+use super::*;
+
+impl Run<'_> {
+    pub(super) unsafe fn project(&self, chunk: usize, share: usize) {
+        let problem = self.problem;
+        let steps = &self.chunks[chunk];
+        let first = self.offsets[steps.start];
+        let rows = self.offsets[steps.end] - first;
+        let (d_input, width) = (problem.d_input, problem.width());
+        let x = View::rows(self.parts.of(Part::Input), d_input).from_row(first);
+        let w = View::rows(self.parts.of(Part::WeightInput), width);
+        let bias = self.parts.get(Part::Bias);
+        let target = self.preact(chunk, steps.start);
+        let panels = self.columns.share(share, self.members);
+        let fill = |columns: Range<usize>| {
+            // SAFETY: this share's own columns of the only row.
+            let target = unsafe {
+                core::slice::from_raw_parts_mut(target.ptr.add(columns.start), columns.len())
+            };
+            match bias {
+                Some(bias) => target.copy_from_slice(&bias[columns]),
+                None => target.fill(0.0),
+            }
+        };
+        if self.by_rows_of_w && rows == 1 {
+            for columns in self.gate_columns(panels) {
+                fill(columns.clone());
+                let times = RowTimes {
+                    k: d_input,
+                    a: x.ptr,
+                    w,
+                    columns,
+                    out: target.ptr,
+                    back: false,
+                };
+                // SAFETY: this share's own columns.
+                unsafe { times.run(self.isa) };
+            }
+            return;
+        }
+        // SAFETY: the scratch of this share; x has these rows, w and target these columns.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            let term = self.term(Part::WeightInput, x);
+            let columns = &self.columns;
+            let onto = bias.map_or(Onto::Fresh, |bias| Onto::Row(bias.as_ptr()));
+            product(
+                self.isa,
+                scratch,
+                rows,
+                &[term],
+                columns,
+                panels,
+                |panel, tile| {
+                    write_tile(
+                        self.isa, tile, columns, panel, rows, target.ptr, width, onto,
+                    );
+                },
+            );
+        }
+    }
+
+    /// The columns of some gate panels, gate by gate.
+    pub(super) fn gate_columns(&self, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let units = self.columns.units(&panels);
+        let d_hidden = self.problem.d_hidden;
+        (0..self.columns.vectors)
+            .map(move |gate| gate * d_hidden + units.start..gate * d_hidden + units.end)
+    }
+
+    pub(super) unsafe fn step(&self, chunk: usize, step: usize, share: usize) {
+        let problem = self.problem;
+        let rows = problem.counts[step];
+        let width = problem.width();
+        let panels = self.columns.share(share, self.members);
+        let preact = self.preact(chunk, step);
+        let own = self.own_preact(chunk, step);
+        let copy_preact = |columns: Range<usize>, row: usize| {
+            if own.ptr != preact.ptr {
+                // SAFETY: this share's own columns of a row of the step, in two buffers.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(
+                        preact.from_row(row).ptr.add(columns.start),
+                        own.from_row(row).ptr.add(columns.start),
+                        columns.len(),
+                    );
+                }
+            }
+        };
+
+        let rounds = problem.rounds.len();
+        let hidden = self.before_round(step, rounds, false);
+        let mut terms = [self.term(Part::WeightHidden, hidden); 3];
+        let mut count = 1;
+        if self.in_step {
+            let input = self.before_round(step, rounds, true);
+            terms[count] = self.term(Part::WeightInput, input);
+            count += 1;
+        }
+        if self.parts.has(Part::PeepholeFull) {
+            let (cell, _) = self.cells(step);
+            let cell = View {
+                ptr: cell.ptr,
+                row: cell.stride,
+                column: 1,
+            };
+            terms[count] = self.term(Part::PeepholeFull, cell);
+            count += 1;
+        }
+        let terms = &terms[..count];
+
+        // With LN_h, h·R goes to rows of its own; the other terms are not normalised.
+        let separate = problem.norm_hidden.is_some();
+        let separate_rows = self.kept(self.preact_hidden, step, width);
+        let (separate_terms, terms) = terms.split_at(usize::from(separate));
+        if let Some(halves) = self.halves {
+            self.step_in_halves(halves, chunk, step, share);
+            return;
+        }
+        if self.by_rows_of_w {
+            for columns in self.gate_columns(panels.clone()) {
+                if separate {
+                    // SAFETY: this share's own columns of the row.
+                    unsafe {
+                        core::slice::from_raw_parts_mut(
+                            separate_rows.ptr.add(columns.start),
+                            columns.len(),
+                        )
+                    }
+                    .fill(0.0);
+                }
+                if !terms.is_empty() {
+                    copy_preact(columns.clone(), 0);
+                }
+                let targets = separate_terms.iter().map(|term| (term, separate_rows.ptr));
+                for (term, target) in targets.chain(terms.iter().map(|term| (term, own.ptr))) {
+                    let Weights::Native(w) = term.weights else {
+                        unreachable!("packed weights are not read by rows")
+                    };
+                    let times = RowTimes {
+                        k: term.k,
+                        a: term.a.ptr,
+                        w,
+                        columns: columns.clone(),
+                        out: target,
+                        back: step % 2 == 1,
+                    };
+                    // SAFETY: this share's own columns.
+                    unsafe { times.run(self.isa) };
+                }
+            }
+            if !problem.by_row() {
+                let units = self.columns.units(&panels);
+                let forward = Forward {
+                    preact: own,
+                    gates: if self.keep { own } else { self.dropped(share) },
+                    ..self.pointwise(step, rows, units)
+                };
+                // SAFETY: this share's own units.
+                unsafe { forward.run(self.isa, self.pointwise.kind, Half::Both) };
+            }
+            return;
+        }
+
+        let columns = &self.columns;
+        let finish = |panel: usize, tile| {
+            // SAFETY: this share's own panel: its columns, its units.
+            unsafe {
+                if problem.by_row() {
+                    for row in 0..rows {
+                        for vector in 0..columns.vectors {
+                            copy_preact(columns.of(panel, vector), row);
+                        }
+                    }
+                    write_tile(
+                        self.isa,
+                        tile,
+                        columns,
+                        panel,
+                        rows,
+                        own.ptr,
+                        width,
+                        Onto::Sum,
+                    );
+                } else {
+                    let forward = Forward {
+                        tile: Some(tile),
+                        preact,
+                        gates: if self.keep { own } else { self.dropped(share) },
+                        ..self.pointwise(step, rows, columns.units(&(panel..panel + 1)))
+                    };
+                    forward.run(self.isa, self.pointwise.kind, Half::Both);
+                }
+            }
+        };
+        // SAFETY: the scratch of this share; h, c and the weights have these sizes.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            if separate {
+                let target = separate_rows.ptr;
+                product(
+                    self.isa,
+                    scratch,
+                    rows,
+                    separate_terms,
+                    columns,
+                    panels.clone(),
+                    |panel, tile| {
+                        write_tile(
+                            self.isa,
+                            tile,
+                            columns,
+                            panel,
+                            rows,
+                            target,
+                            width,
+                            Onto::Fresh,
+                        );
+                    },
+                );
+            }
+            if !terms.is_empty() {
+                product(self.isa, scratch, rows, terms, columns, panels, finish);
+            }
+        }
+    }
+
+    /// A step of one sequence with R in bf16.
+    pub(super) fn step_in_halves(&self, halves: &Halves, chunk: usize, step: usize, share: usize) {
+        let problem = self.problem;
+        let width = problem.width();
+        let pairs = part(halves.pairs(), share, self.members);
+        let units = halves.units_of(&pairs);
+        if units.is_empty() {
+            return;
+        }
+        let preact = self.preact(chunk, step);
+        let own = self.own_preact(chunk, step);
+        let separate = problem.norm_hidden.is_some();
+        let target = if separate {
+            self.kept(self.preact_hidden, step, width).ptr
+        } else {
+            own.ptr
+        };
+        for gate in 0..self.columns.vectors {
+            let first = gate * problem.d_hidden + units.start;
+            // SAFETY: this share's own units of the only row.
+            unsafe {
+                if separate {
+                    core::slice::from_raw_parts_mut(target.add(first), units.len()).fill(0.0);
+                } else if own.ptr != preact.ptr {
+                    let source = preact.ptr.add(first);
+                    core::ptr::copy_nonoverlapping(source, target.add(first), units.len());
+                }
+            }
+        }
+        let times = RowTimesHalves {
+            a: self.hidden(step).ptr,
+            w: halves,
+            pairs,
+            out: target,
+            back: step % 2 == 1,
+        };
+        // SAFETY: this share's own units.
+        unsafe {
+            times.run(self.isa);
+            if !problem.by_row() {
+                let forward = Forward {
+                    preact: own,
+                    gates: self.dropped(share),
+                    ..self.pointwise(step, 1, units)
+                };
+                forward.run(self.isa, self.pointwise.kind, Half::Both);
+            }
+        }
+    }
+
+    pub(super) unsafe fn rows(&self, chunk: usize, step: usize, share: usize) {
+        let problem = self.problem;
+        let (d_hidden, width) = (problem.d_hidden, problem.width());
+        let rows = part(problem.counts[step], share, self.members);
+        if rows.is_empty() {
+            return;
+        }
+        let null = core::ptr::null();
+        let weight = |part| self.parts.get(part).map_or(null, |v| v.as_ptr());
+        let own = self.own_preact(chunk, step);
+        let mut preact = own;
+        if let Some(form) = problem.norm_hidden {
+            let x = self.kept(self.preact_hidden, step, width);
+            if let Some(bias) = self.parts.get(Part::BiasHidden) {
+                for row in rows.clone() {
+                    // SAFETY: this share's own rows.
+                    let x = unsafe { core::slice::from_raw_parts_mut(x.from_row(row).ptr, width) };
+                    for (x, bias) in x.iter_mut().zip(*bias) {
+                        *x += bias;
+                    }
+                }
+            }
+            // In inference the product is not needed any more.
+            preact = if self.keep { own } else { x };
+            // Products that are not normalised have been added there.
+            let base = match self.in_step || self.parts.has(Part::PeepholeFull) {
+                true => own,
+                false => self.preact(chunk, step),
+            };
+            let norm = NormForward {
+                rows: rows.clone(),
+                n: width,
+                form,
+                x,
+                base,
+                gain: weight(Part::NormHiddenGain),
+                shift: weight(Part::NormHiddenShift),
+                y: preact,
+                stats: self.kept(self.stats_hidden, step, STATS),
+            };
+            // SAFETY: this share's own rows.
+            unsafe { norm.run(self.isa) };
+        }
+        // Pointwise operations count rows from their first.
+        let whole = Forward {
+            preact,
+            gates: preact,
+            ..self.pointwise(step, rows.len(), 0..d_hidden)
+        };
+        let forward = whole.from_row(rows.start);
+        // SAFETY: this share's own rows.
+        unsafe {
+            let Some(form) = problem.norm_cell else {
+                forward.run(self.isa, self.pointwise.kind, Half::Both);
+                return;
+            };
+            forward
+                .clone()
+                .run(self.isa, self.pointwise.kind, Half::Gates);
+            let norm = NormForward {
+                rows,
+                n: d_hidden,
+                form,
+                x: whole.raw,
+                base: Rows::NONE,
+                gain: weight(Part::NormCellGain),
+                shift: weight(Part::NormCellShift),
+                y: whole.normalized,
+                stats: self.kept(self.stats_cell, step, STATS),
+            };
+            norm.run(self.isa);
+            forward.run(self.isa, self.pointwise.kind, Half::Hidden);
+        }
+    }
+
+    pub(super) unsafe fn out(&self, step: usize, share: usize) {
+        let problem = self.problem;
+        let rows = problem.counts[step];
+        let (d_hidden, d_output) = (problem.d_hidden, problem.d_output);
+        let offset = self.offsets[step];
+        let a = self.kept(self.unprojected, step, d_hidden);
+        let a = View {
+            ptr: a.ptr,
+            row: d_hidden,
+            column: 1,
+        };
+        let target = self.output.wrapping_add(offset * d_output);
+        let columns = &self.columns_out;
+        let panels = columns.share(share, self.members);
+        let hidden = self.hidden(step);
+        let term = self.term(Part::Projection, a);
+        let finish = |panel: usize, tile| {
+            // SAFETY: this share's own columns of h'.
+            unsafe {
+                write_tile(
+                    self.isa,
+                    tile,
+                    columns,
+                    panel,
+                    rows,
+                    target,
+                    d_output,
+                    Onto::Fresh,
+                )
+            };
+            if !self.pointwise.kind.masked {
+                return;
+            }
+            let mask = self.pointwise.mask(problem, Part::MaskHidden, offset);
+            let update = self.pointwise.mask(problem, Part::UpdateHidden, offset);
+            for row in 0..rows {
+                for column in columns.units(&(panel..panel + 1)) {
+                    // SAFETY: as above; masks and h have these columns.
+                    unsafe {
+                        let value = target.add(row * d_output + column);
+                        let update = *update.from_row(row).ptr.add(column);
+                        let old = *hidden.from_row(row).ptr.add(column);
+                        let new = *value * *mask.from_row(row).ptr.add(column);
+                        *value = update * new + (1.0 - update) * old;
+                    }
+                }
+            }
+        };
+        // SAFETY: the scratch of this share; h̃ and P have these sizes.
+        unsafe {
+            let scratch = self.scratch.of(share);
+            product(self.isa, scratch, rows, &[term], columns, panels, finish);
+        }
+    }
+}
