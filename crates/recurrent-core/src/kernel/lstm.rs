@@ -92,7 +92,7 @@ pub fn run(
     };
     let outer_bias = sum(outer_bias, extra_bias);
     if preact.norm_input.is_some() {
-        let projected = preact.from_input(call.rows);
+        let projected = project(preact, call.rows);
         let projected = match outer_bias {
             Some(bias) => projected + bias.unsqueeze(),
             None => projected,
@@ -196,6 +196,19 @@ pub fn run(
         hidden: piece(output_end, hidden_end, d_output),
     };
     (output, state)
+}
+
+/// `LN_x(x·W + b_x) + b`, the normalisation as one operation.
+fn project(preact: &Preactivation, x: Tensor<2>) -> Tensor<2> {
+    let product = preact.input.forward(x);
+    let normalized = match &preact.norm_input {
+        Some(norm) => super::norm::normalize(norm, product),
+        None => product,
+    };
+    match &preact.bias {
+        Some(bias) => normalized + bias.clone().unsqueeze(),
+        None => normalized,
+    }
 }
 
 fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {

@@ -25,6 +25,8 @@ mod flex;
 pub mod lstm;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+#[cfg(feature = "kernel")]
+mod norm;
 
 use alloc::string::String;
 
