@@ -69,6 +69,24 @@ impl Halves {
             let source = weights.from_row(k).ptr;
             for gate in 0..self.gates {
                 for pair in 0..self.pairs() {
+                    let unit = pair * 2 * self.lanes;
+                    if unit + 2 * self.lanes <= self.units {
+                        let index = k * row_words + (gate * self.pairs() + pair) * self.lanes;
+                        // SAFETY: two whole vectors of columns, and the words of this row, which are
+                        // the caller's own.
+                        let (source, words) = unsafe {
+                            let source = source.add(gate * self.units + unit);
+                            (
+                                core::slice::from_raw_parts(source, 2 * self.lanes),
+                                core::slice::from_raw_parts_mut(words.add(index), self.lanes),
+                            )
+                        };
+                        let (low, high) = source.split_at(self.lanes);
+                        for ((word, &low), &high) in words.iter_mut().zip(low).zip(high) {
+                            *word = round(low) | round(high) << 16;
+                        }
+                        continue;
+                    }
                     for lane in 0..self.lanes {
                         let at = |unit: usize| {
                             if unit >= self.units {
@@ -91,13 +109,13 @@ impl Halves {
     }
 }
 
-/// The bits of the nearest bf16, ties to even; NaN stays NaN.
+/// The bits of the nearest bf16, ties to even; NaN stays NaN. Without branches, for vectors.
+#[inline(always)]
 fn round(value: f32) -> u32 {
     let bits = value.to_bits();
-    if value.is_nan() {
-        return bits >> 16 | 0x40;
-    }
-    (bits + 0x7fff + (bits >> 16 & 1)) >> 16
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let nan = bits >> 16 | 0x40;
+    if value.is_nan() { nan } else { nearest }
 }
 
 /// `out[gate, unit] += Σ_k a[k]·w[k, gate, unit]` for some pairs of vectors of units.
