@@ -16,43 +16,21 @@ impl Run<'_> {
         add: bool,
         share: usize,
     ) {
-        let (k, size) = factor.size;
-        let columns = &factor.columns;
-        let panels = columns.share(share, self.members);
-        let onto = if add { Onto::Sum } else { Onto::Fresh };
+        let view = factor.view(self.parts, true);
+        let (packed, columns) = (factor.panels.as_ref(), &factor.columns);
         // SAFETY: by the contract of this function.
         unsafe {
-            let Some(packed) = &factor.panels else {
-                for row in 0..rows {
-                    let times = RowTimesTransposed {
-                        n: k,
-                        a: a.from_row(row).ptr,
-                        w: factor.view(self.parts, true).transposed(),
-                        rows: columns.units(&panels),
-                        out: out.add(row * size),
-                        add,
-                        back: false,
-                    };
-                    times.run(self.isa);
-                }
-                return;
-            };
-            let term = Term {
-                a,
-                k,
-                weights: Weights::Packed(packed),
-            };
-            let scratch = self.scratch.of(share);
-            product(
-                self.isa,
-                scratch,
+            self.times_back(
+                factor.size,
+                packed,
+                view,
                 rows,
-                &[term],
+                a,
                 columns,
-                panels,
-                |panel, tile| {
-                    write_tile(self.isa, tile, columns, panel, rows, out, size, onto);
-                },
+                out,
+                add,
+                false,
+                share,
             );
         }
     }

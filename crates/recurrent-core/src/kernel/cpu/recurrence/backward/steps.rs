@@ -27,6 +27,45 @@ impl Run<'_> {
             Part::WeightInput => (self.problem.width(), self.problem.d_input),
             _ => (self.problem.d_output, self.problem.d_hidden),
         };
+        // SAFETY: by the contract of this function.
+        unsafe {
+            self.times_back(
+                (k, size),
+                packed,
+                transposed,
+                rows,
+                a,
+                columns,
+                out,
+                add,
+                step % 2 == 1,
+                share,
+            );
+        }
+    }
+
+    /// `a·M` for this share's columns, M transposed in memory: packed, or read in its own order.
+    ///
+    /// # Arguments
+    /// * `size` - rows and columns of M
+    /// * `back` - whether to begin with the last columns, where M is not packed
+    ///
+    /// # Safety
+    /// As [`times_transposed`](Self::times_transposed).
+    #[allow(clippy::too_many_arguments)]
+    pub(super) unsafe fn times_back(
+        &self,
+        (k, size): (usize, usize),
+        packed: Option<&Panels>,
+        transposed: View,
+        rows: usize,
+        a: View,
+        columns: &Columns,
+        out: *mut f32,
+        add: bool,
+        back: bool,
+        share: usize,
+    ) {
         let panels = columns.share(share, self.members);
         let onto = if add { Onto::Sum } else { Onto::Fresh };
         // SAFETY: by the contract of this function.
@@ -40,7 +79,7 @@ impl Run<'_> {
                         rows: columns.units(&panels),
                         out: out.add(row * size),
                         add,
-                        back: step % 2 == 1,
+                        back,
                     };
                     times.run(self.isa);
                 }

@@ -1,6 +1,7 @@
 //! The gradients that are sums over all rows, and that of the input.
 
 use super::*;
+use crate::kernel::cpu::sums::Outer;
 
 impl Run<'_> {
     /// ∂x = ∂z·Wᵀ, for this share's rows.
@@ -117,33 +118,16 @@ impl Run<'_> {
         };
         let (_, m) = self.factors_of(key);
         let rows = self.problem.rows();
-        let view = |ptr: *const f32, row: usize| View {
-            ptr,
-            row,
-            column: 1,
+        let outer = Outer {
+            a,
+            m,
+            rows,
+            d,
+            n,
+            out,
         };
-        let term = Term {
-            a: view(a, rows),
-            k: rows,
-            weights: Weights::Native(view(d, n)),
-        };
-        let columns = Columns::plain(n, self.isa.lanes(), self.members);
-        let panels = columns.share(share, self.members);
         // SAFETY: the scratch and the columns of this share; all rows are complete.
-        unsafe {
-            let scratch = self.scratch.of(share);
-            product(
-                self.isa,
-                scratch,
-                m,
-                &[term],
-                &columns,
-                panels,
-                |panel, tile| {
-                    write_tile(self.isa, tile, &columns, panel, m, out, n, Onto::Fresh);
-                },
-            );
-        }
+        unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
     }
 
     /// The gradients that are sums over all rows, for this share's columns.
