@@ -18,17 +18,28 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Turns of a waiting loop before a share is taken from its member: about 20 µs.
 const PATIENCE: usize = 400;
 
-/// What one member does, on cache lines of its own.
-#[repr(align(128))]
+/// What one member does.
 #[derive(Default)]
 struct Member {
-    /// The next phase that nobody has begun for this share.
-    claimed: AtomicUsize,
+    /// The next phase that nobody has begun for this share. Nearly always the member alone touches
+    /// it, so it must not lie beside what the others watch: claiming would wait for their copies.
+    claimed: Line<AtomicUsize>,
+    /// What the others watch.
+    seen: Line<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
     /// Phases of this share that are done.
     done: AtomicUsize,
     /// Whether the member itself is at work.
     present: AtomicBool,
 }
+
+/// Something on cache lines of its own (processors fetch them in pairs).
+#[repr(align(128))]
+#[derive(Default)]
+struct Line<T>(T);
 
 /// `work(phase, share)`, borrowed from the caller's stack.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -204,8 +215,12 @@ impl Gang<'_> {
     fn attend(&self, member: usize) {
         let own = &self.members[member];
         loop {
-            own.present.store(true, Ordering::Relaxed);
-            let phase = own.claimed.load(Ordering::Acquire);
+            let Seen { present, .. } = &own.seen.0;
+            // Not written again where it is set: the line would have to come back from the others.
+            if !present.load(Ordering::Relaxed) {
+                present.store(true, Ordering::Relaxed);
+            }
+            let phase = own.claimed.0.load(Ordering::Acquire);
             if !self.wait_until_done(phase) || phase == self.phases {
                 return;
             }
@@ -216,10 +231,12 @@ impl Gang<'_> {
     /// Does a share of a phase unless it is taken already.
     fn take(&self, share: usize, phase: usize) -> bool {
         let member = &self.members[share];
-        let claim =
-            member
-                .claimed
-                .compare_exchange(phase, phase + 1, Ordering::AcqRel, Ordering::Relaxed);
+        let claim = member.claimed.0.compare_exchange(
+            phase,
+            phase + 1,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
         if claim.is_err() {
             return false;
         }
@@ -227,7 +244,7 @@ impl Gang<'_> {
         let alarm = AlarmOnDrop(&self.panicked);
         (self.work)(phase, share);
         core::mem::forget(alarm);
-        member.done.store(phase + 1, Ordering::Release);
+        member.seen.0.done.store(phase + 1, Ordering::Release);
         true
     }
 
@@ -235,6 +252,7 @@ impl Gang<'_> {
     /// do not come for. False if a thread has panicked.
     fn wait_until_done(&self, phase: usize) -> bool {
         for (share, member) in self.members.iter().enumerate() {
+            let member = &member.seen.0;
             let mut turns = 0;
             while member.done.load(Ordering::Acquire) < phase {
                 if self.panicked.load(Ordering::Relaxed) {

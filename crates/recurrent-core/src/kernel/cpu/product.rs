@@ -148,6 +148,16 @@ impl Columns {
     }
 }
 
+/// A range forwards at even steps and backwards at odd ones: what a step has read last is still in the
+/// cache, and is what the next one reads first.
+pub fn to_and_fro(range: Range<usize>, step: usize) -> impl Iterator<Item = usize> {
+    let (start, end) = (range.start, range.end);
+    range.map(move |index| match step % 2 {
+        0 => index,
+        _ => start + end - 1 - index,
+    })
+}
+
 /// Part `share` of `count` things cut into `shares`.
 pub fn part(count: usize, share: usize, shares: usize) -> Range<usize> {
     count * share / shares..count * (share + 1) / shares
@@ -190,15 +200,24 @@ impl Panels {
         columns: &Columns,
         panels: Range<usize>,
     ) {
-        for panel in panels {
-            // SAFETY: by the contract of this function.
-            unsafe {
-                let target = values.add(panel * k * columns.width());
-                pack_block(isa, target, weights, columns, panel, 0..k);
+        // Where rows are contiguous, a few at a time for all panels, so that their memory pages stay
+        // known; a transposed matrix is read along k.
+        let step = if weights.column == 1 { PACK_ROWS } else { k };
+        for start in (0..k).step_by(step.max(1)) {
+            for panel in panels.clone() {
+                // SAFETY: by the contract of this function.
+                unsafe {
+                    let target = values.add((panel * k + start) * columns.width());
+                    let rows = start..(start + step).min(k);
+                    pack_block(isa, target, weights, columns, panel, rows);
+                }
             }
         }
     }
 }
+
+/// Rows that are packed at a time.
+const PACK_ROWS: usize = 32;
 
 /// Where a product reads its weights.
 #[derive(Debug, Clone, Copy)]
@@ -337,6 +356,7 @@ pub struct Term<'a> {
 ///
 /// # Arguments
 /// * `terms` - the products that are added up; at least one
+/// * `panels` - which panels, in any order; see [`to_and_fro`]
 /// * `finish` - called with a panel and its tile, in order of the panels
 ///
 /// # Safety
@@ -348,7 +368,7 @@ pub unsafe fn product(
     rows: usize,
     terms: &[Term<'_>],
     columns: &Columns,
-    panels: Range<usize>,
+    panels: impl IntoIterator<Item = usize>,
     mut finish: impl FnMut(usize, Tile),
 ) {
     let width = columns.width();
@@ -358,6 +378,20 @@ pub unsafe fn product(
     for panel in panels {
         let mut fresh = true;
         for term in terms {
+            if let (1, Weights::Packed(packed)) = (rows, term.weights) {
+                debug_assert_eq!((packed.k, packed.width), (term.k, width));
+                let row = OneRow {
+                    k: term.k,
+                    a: term.a,
+                    w: packed.values.as_ptr().wrapping_add(panel * term.k * width),
+                    sum: scratch.tile.as_mut_ptr(),
+                    fresh,
+                };
+                // SAFETY: the panel is inside the packed weights, the tile has room for a row.
+                unsafe { row.run(isa, columns.vectors) };
+                fresh = false;
+                continue;
+            }
             let mut start = 0;
             while start < term.k {
                 let block = start..(start + K_BLOCK).min(term.k);
@@ -517,6 +551,21 @@ struct Micro {
 /// f32 values in a cache line.
 const LINE: usize = 16;
 
+/// Asks for some values, to be in the nearest cache.
+pub fn fetch(values: *const f32, count: usize) {
+    for line in (0..count).step_by(LINE) {
+        let ptr = values.wrapping_add(line);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch of any address does nothing but fill caches.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(ptr.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = ptr;
+    }
+}
+
 /// Asks for the cache line at `ptr`, which need not be readable.
 #[inline(always)]
 pub fn prefetch(ptr: *const f32) {
@@ -613,6 +662,87 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
                         store::<S>(sum.add((r * V + v) * lanes), value);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// A row times a panel: `sum[v] (+)= Σ_k a[k]·w[k, v]`. Nothing is read twice, so there is nothing to
+/// block; enough sums side by side that no addition waits for the one before.
+#[derive(Clone, Copy)]
+struct OneRow {
+    k: usize,
+    /// Only its first row.
+    a: View,
+    w: *const f32,
+    sum: *mut f32,
+    /// Whether the sum begins here.
+    fresh: bool,
+}
+
+impl OneRow {
+    /// # Safety
+    /// `a` is readable as `[1, k]`, `w` as `[k, vectors·lanes]`, and `sum` is the caller's own
+    /// `[vectors·lanes]`.
+    unsafe fn run(self, isa: Isa, vectors: usize) {
+        match vectors {
+            1 => isa.run(SizedRow::<1, 8>(self)),
+            2 => isa.run(SizedRow::<2, 4>(self)),
+            3 => isa.run(SizedRow::<3, 3>(self)),
+            4 => isa.run(SizedRow::<4, 2>(self)),
+            _ => unreachable!("a panel of {vectors} vectors"),
+        }
+    }
+}
+
+/// [`OneRow`] for V vectors, U steps of k at a time.
+struct SizedRow<const V: usize, const U: usize>(OneRow);
+
+impl<const V: usize, const U: usize> WithSimd for SizedRow<V, U> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let OneRow {
+            k,
+            a,
+            w,
+            sum,
+            fresh,
+        } = self.0;
+        let lanes = S::F32_LANES;
+        let mut acc = [[simd.splat_f32s(0.0); V]; U];
+        // SAFETY: by the contract of `OneRow::run`.
+        unsafe {
+            if !fresh {
+                for (v, value) in acc[0].iter_mut().enumerate() {
+                    *value = load::<S>(sum.add(v * lanes));
+                }
+            }
+            let mut index = 0;
+            while index + U <= k {
+                for (u, row) in acc.iter_mut().enumerate() {
+                    let x = simd.splat_f32s(*a.ptr.add((index + u) * a.column));
+                    let w = w.add((index + u) * V * lanes);
+                    for (v, value) in row.iter_mut().enumerate() {
+                        *value = fma(simd, x, load::<S>(w.add(v * lanes)), *value);
+                    }
+                }
+                index += U;
+            }
+            for index in index..k {
+                let x = simd.splat_f32s(*a.ptr.add(index * a.column));
+                let w = w.add(index * V * lanes);
+                for (v, value) in acc[0].iter_mut().enumerate() {
+                    *value = fma(simd, x, load::<S>(w.add(v * lanes)), *value);
+                }
+            }
+            for v in 0..V {
+                let mut total = acc[0][v];
+                for row in &acc[1..] {
+                    total = simd.add_f32s(total, row[v]);
+                }
+                store::<S>(sum.add(v * lanes), total);
             }
         }
     }

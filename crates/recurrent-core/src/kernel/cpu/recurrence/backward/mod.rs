@@ -17,7 +17,7 @@ use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Onto, Panels, Scratch, Term, View, Weights, part, product, write_tile,
+    Columns, Onto, Panels, Scratch, Term, View, Weights, part, product, to_and_fro, write_tile,
 };
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
@@ -25,6 +25,10 @@ use crate::kernel::cpu::sums::transpose;
 
 /// Rows of ∂x that are summed up at a time.
 const CHUNK_ROWS: usize = 256;
+
+/// Steps of a single sequence from which on its recurrent weights are packed. They are transposed on
+/// the way, which costs more than in the forward.
+const PACK_FROM: usize = 32;
 
 /// The gradients of a call.
 ///
@@ -70,7 +74,7 @@ pub fn backward(
     let lanes = isa.lanes();
     let columns_hidden = Columns::plain(d_output, lanes, members);
     let columns_cell = Columns::plain(units, lanes, members);
-    let pack = batch > 1;
+    let pack = batch > 1 || problem.counts.len() >= PACK_FROM;
     let panels =
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let full = parts.has(Part::PeepholeFull);

@@ -48,7 +48,7 @@ impl Run<'_> {
     ///
     /// # Arguments
     /// * `size` - rows and columns of M
-    /// * `back` - whether to begin with the last columns, where M is not packed
+    /// * `back` - whether to begin with the last columns
     ///
     /// # Safety
     /// As [`times_transposed`](Self::times_transposed).
@@ -97,7 +97,7 @@ impl Run<'_> {
                 rows,
                 &[term],
                 columns,
-                panels,
+                to_and_fro(panels, usize::from(back)),
                 |panel, tile| {
                     write_tile(self.isa, tile, columns, panel, rows, out, size, onto);
                 },

@@ -165,10 +165,16 @@ impl Run<'_> {
         }
 
         let columns = &self.columns;
+        // The gates of one sequence's panel are one chain of operations; those of all its panels
+        // overlap.
+        let at_once = rows == 1 && !problem.by_row();
         let finish = |panel: usize, tile| {
             // SAFETY: this share's own panel: its columns, its units.
             unsafe {
-                if problem.by_row() {
+                if at_once {
+                    let onto = Onto::Row(preact.ptr);
+                    write_tile(self.isa, tile, columns, panel, 1, own.ptr, width, onto);
+                } else if problem.by_row() {
                     for row in 0..rows {
                         for vector in 0..columns.vectors {
                             copy_preact(columns.of(panel, vector), row);
@@ -195,6 +201,10 @@ impl Run<'_> {
                 }
             }
         };
+        if rows == 1 {
+            // Other members have written most of it: their lines come all at the same time.
+            fetch(hidden.ptr, problem.d_output);
+        }
         // SAFETY: the scratch of this share; h, c and the weights have these sizes.
         unsafe {
             let scratch = self.scratch.of(share);
@@ -222,7 +232,17 @@ impl Run<'_> {
                 );
             }
             if !terms.is_empty() {
+                let units = columns.units(&panels);
+                let panels = to_and_fro(panels, step);
                 product(self.isa, scratch, rows, terms, columns, panels, finish);
+                if at_once {
+                    let forward = Forward {
+                        preact: own,
+                        gates: if self.keep { own } else { self.dropped(share) },
+                        ..self.pointwise(step, rows, units)
+                    };
+                    forward.run(self.isa, self.pointwise.kind, Half::Both);
+                }
             }
         }
     }
