@@ -57,10 +57,15 @@ const MEMBERS: [usize; 6] = [1, 2, 3, 8, 33, 0];
 
 /// Each share of each phase once, and no share before all of the phase before are done.
 fn check_gang(members: usize, phases: usize) {
-    let shares = members.max(1);
+    for each in [1, 3] {
+        check_shares(members, each * members.max(1), phases);
+    }
+}
+
+fn check_shares(members: usize, shares: usize, phases: usize) {
     let done: Vec<AtomicUsize> = (0..phases).map(|_| AtomicUsize::new(0)).collect();
     let visits: Vec<AtomicUsize> = (0..phases * shares).map(|_| AtomicUsize::new(0)).collect();
-    gang::run(members, phases, &|phase, share| {
+    gang::run(members, shares, phases, &|phase, share| {
         if phase > 0 {
             let before = done[phase - 1].load(Ordering::Acquire);
             assert_eq!(before, shares, "phase {phase} began too early");
@@ -77,7 +82,7 @@ fn check_gang(members: usize, phases: usize) {
     let once = visits
         .iter()
         .all(|count| count.load(Ordering::Relaxed) == 1);
-    assert!(once, "{members} members, {phases} phases");
+    assert!(once, "{members} members, {shares} shares, {phases} phases");
 }
 
 #[test]
@@ -97,7 +102,7 @@ fn slow_and_absent_members() {
     guarded("slow_and_absent_members", || {
         let count = AtomicUsize::new(0);
         pool(1).install(|| {
-            gang::run(4, 20, &|phase, share| {
+            gang::run(4, 4, 20, &|phase, share| {
                 if share == phase % 4 {
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -143,7 +148,7 @@ fn nested_in_a_pool() {
 fn nested_in_a_gang() {
     guarded("nested_in_a_gang", || {
         for threads in [1, 2, 8] {
-            pool(threads).install(|| gang::run(3, 4, &|_, _| check_gang(2, 10)));
+            pool(threads).install(|| gang::run(3, 3, 4, &|_, _| check_gang(2, 10)));
         }
     });
 }
@@ -185,7 +190,7 @@ fn a_panic_reaches_the_caller() {
                 for bad in 0..members {
                     for bad_phase in [0, 7, 19] {
                         let run = || {
-                            gang::run(members, 20, &|phase, share| {
+                            gang::run(members, members, 20, &|phase, share| {
                                 assert!(phase != bad_phase || share != bad, "on purpose");
                                 assert!(phase <= bad_phase, "a phase after the panic");
                             });

@@ -76,7 +76,9 @@ impl NormKernel {
     /// Runs `work` for each member's part of `count`.
     fn split(&self, count: usize, work: impl Fn(Range<usize>) + Sync) {
         let members = self.members();
-        gang::run(members, 1, &|_, share| work(part(count, share, members)));
+        gang::run(members, members, 1, &|_, share| {
+            work(part(count, share, members))
+        });
     }
 }
 

@@ -1,8 +1,10 @@
 //! A few threads that go through the same list of phases together.
 //!
-//! The work of a phase is cut into as many *shares* as there are members; a phase begins when all
-//! shares of the one before are done. This is a barrier per time step, and a time step of a small
-//! layer takes a microsecond: waiting is spinning, and no task is spawned per step.
+//! The work of a phase is cut into *shares*, one or a few per member; a phase begins when all shares
+//! of the one before are done. This is a barrier per time step, and a time step of a small layer
+//! takes a microsecond: waiting is spinning, and no task is spawned per step. With several shares per
+//! member, one that is done with its own takes those that others have not begun: cores are not
+//! equally fast where others use them too.
 //!
 //! Nothing waits for a thread that has not come. Helpers are jobs in the caller's rayon pool, and
 //! the caller begins at once: a share whose member is absent is taken by whoever waits for it. So
@@ -13,27 +15,20 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Turns of a waiting loop before a share is taken from its member: about 20 µs.
 const PATIENCE: usize = 400;
 
-/// What one member does.
+/// How far a share is.
 #[derive(Default)]
-struct Member {
-    /// The next phase that nobody has begun for this share. Nearly always the member alone touches
+struct Share {
+    /// The next phase that nobody has begun for this share. Nearly always one member alone touches
     /// it, so it must not lie beside what the others watch: claiming would wait for their copies.
     claimed: Line<AtomicUsize>,
-    /// What the others watch.
-    seen: Line<Seen>,
-}
-
-#[derive(Default)]
-struct Seen {
     /// Phases of this share that are done.
-    done: AtomicUsize,
-    /// Whether the member itself is at work.
-    present: AtomicBool,
+    done: Line<AtomicUsize>,
 }
 
 /// Something on cache lines of its own (processors fetch them in pairs).
@@ -45,7 +40,9 @@ struct Line<T>(T);
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 struct Gang<'a> {
-    members: Vec<Member>,
+    shares: Vec<Share>,
+    /// Whether a member itself is at work.
+    present: Vec<Line<AtomicBool>>,
     phases: usize,
     work: &'a Work<'a>,
     panicked: AtomicBool,
@@ -65,19 +62,26 @@ pub fn available_threads() -> usize {
     1
 }
 
-/// Runs `work(phase, share)` for each phase in order and each share below `members`.
+/// Runs `work(phase, share)` for each phase in order and each share below `shares`.
+///
+/// # Arguments
+/// * `shares` - as many as members, or a multiple: then they are also taken by whoever is free
 ///
 /// # Panics
 /// If `work` panics on any thread.
-pub fn run(members: usize, phases: usize, work: &Work<'_>) {
+pub fn run(members: usize, shares: usize, phases: usize, work: &Work<'_>) {
+    debug_assert!(members <= 1 || shares.is_multiple_of(members));
     if members <= 1 {
         for phase in 0..phases {
-            work(phase, 0);
+            for share in 0..shares {
+                work(phase, share);
+            }
         }
         return;
     }
     let gang = Gang {
-        members: (0..members).map(|_| Member::default()).collect(),
+        shares: (0..shares).map(|_| Share::default()).collect(),
+        present: (0..members).map(|_| Line::default()).collect(),
         phases,
         work,
         panicked: AtomicBool::new(false),
@@ -211,32 +215,48 @@ impl Gang<'_> {
         self.attend(member);
     }
 
-    /// Works on the own share of each phase that nobody else has taken.
+    /// The shares of a member.
+    fn own(&self, member: usize) -> Range<usize> {
+        let each = self.shares.len() / self.present.len();
+        member * each..(member + 1) * each
+    }
+
+    /// Works on the own shares of each phase that nobody else has taken, and on what others leave.
     fn attend(&self, member: usize) {
-        let own = &self.members[member];
+        let own = self.own(member);
+        let present = &self.present[member].0;
         loop {
-            let Seen { present, .. } = &own.seen.0;
             // Not written again where it is set: the line would have to come back from the others.
             if !present.load(Ordering::Relaxed) {
                 present.store(true, Ordering::Relaxed);
             }
-            let phase = own.claimed.0.load(Ordering::Acquire);
-            if !self.wait_until_done(phase) || phase == self.phases {
+            let phase = self.shares[own.start].claimed.0.load(Ordering::Acquire);
+            if !self.wait_until_done(member, phase) || phase == self.phases {
                 return;
             }
-            self.take(member, phase);
+            for share in own.clone() {
+                self.take(share, phase);
+            }
+            if own.len() > 1 {
+                // What others would begin last.
+                for share in (0..self.shares.len()).rev() {
+                    self.take(share, phase);
+                }
+            }
         }
     }
 
     /// Does a share of a phase unless it is taken already.
     fn take(&self, share: usize, phase: usize) -> bool {
-        let member = &self.members[share];
-        let claim = member.claimed.0.compare_exchange(
-            phase,
-            phase + 1,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let Share { claimed, done } = &self.shares[share];
+        // Asked first: a claim that fails would still take the line from its member.
+        if claimed.0.load(Ordering::Relaxed) != phase {
+            return false;
+        }
+        let claim =
+            claimed
+                .0
+                .compare_exchange(phase, phase + 1, Ordering::AcqRel, Ordering::Relaxed);
         if claim.is_err() {
             return false;
         }
@@ -244,26 +264,30 @@ impl Gang<'_> {
         let alarm = AlarmOnDrop(&self.panicked);
         (self.work)(phase, share);
         core::mem::forget(alarm);
-        member.seen.0.done.store(phase + 1, Ordering::Release);
+        done.0.store(phase + 1, Ordering::Release);
         true
     }
 
     /// Waits until all shares of the phases before `phase` are done, taking those that their members
     /// do not come for. False if a thread has panicked.
-    fn wait_until_done(&self, phase: usize) -> bool {
-        for (share, member) in self.members.iter().enumerate() {
-            let member = &member.seen.0;
-            let mut turns = 0;
-            while member.done.load(Ordering::Acquire) < phase {
-                if self.panicked.load(Ordering::Relaxed) {
-                    return false;
+    fn wait_until_done(&self, member: usize, phase: usize) -> bool {
+        for (owner, present) in self.present.iter().enumerate() {
+            for share in self.own(owner) {
+                let mut turns = 0;
+                while self.shares[share].done.0.load(Ordering::Acquire) < phase {
+                    if self.panicked.load(Ordering::Relaxed) {
+                        return false;
+                    }
+                    let absent = owner == member || !present.0.load(Ordering::Relaxed);
+                    if (absent || turns >= PATIENCE)
+                        && self.take(share, phase - 1)
+                        && owner != member
+                    {
+                        // Asleep: not waited for again until it is seen.
+                        present.0.store(false, Ordering::Relaxed);
+                    }
+                    relax(&mut turns);
                 }
-                let absent = !member.present.load(Ordering::Relaxed);
-                if (absent || turns >= PATIENCE) && self.take(share, phase - 1) {
-                    // Asleep: not waited for again until it is seen.
-                    member.present.store(false, Ordering::Relaxed);
-                }
-                relax(&mut turns);
             }
         }
         true

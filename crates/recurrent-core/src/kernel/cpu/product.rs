@@ -217,7 +217,7 @@ impl Panels {
 }
 
 /// Rows that are packed at a time.
-const PACK_ROWS: usize = 32;
+pub const PACK_ROWS: usize = 32;
 
 /// Where a product reads its weights.
 #[derive(Debug, Clone, Copy)]
@@ -668,7 +668,8 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
 }
 
 /// A row times a panel: `sum[v] (+)= Σ_k a[k]·w[k, v]`. Nothing is read twice, so there is nothing to
-/// block; enough sums side by side that no addition waits for the one before.
+/// block. Adds up in the same order as [`Micro`]: whether a row is alone may depend on the number of
+/// threads, and what it adds up to must not.
 #[derive(Clone, Copy)]
 struct OneRow {
     k: usize,
@@ -686,19 +687,19 @@ impl OneRow {
     /// `[vectors·lanes]`.
     unsafe fn run(self, isa: Isa, vectors: usize) {
         match vectors {
-            1 => isa.run(SizedRow::<1, 8>(self)),
-            2 => isa.run(SizedRow::<2, 4>(self)),
-            3 => isa.run(SizedRow::<3, 3>(self)),
-            4 => isa.run(SizedRow::<4, 2>(self)),
+            1 => isa.run(SizedRow::<1>(self)),
+            2 => isa.run(SizedRow::<2>(self)),
+            3 => isa.run(SizedRow::<3>(self)),
+            4 => isa.run(SizedRow::<4>(self)),
             _ => unreachable!("a panel of {vectors} vectors"),
         }
     }
 }
 
-/// [`OneRow`] for V vectors, U steps of k at a time.
-struct SizedRow<const V: usize, const U: usize>(OneRow);
+/// [`OneRow`] for V vectors.
+struct SizedRow<const V: usize>(OneRow);
 
-impl<const V: usize, const U: usize> WithSimd for SizedRow<V, U> {
+impl<const V: usize> WithSimd for SizedRow<V> {
     type Output = ();
 
     #[inline(always)]
@@ -711,38 +712,23 @@ impl<const V: usize, const U: usize> WithSimd for SizedRow<V, U> {
             fresh,
         } = self.0;
         let lanes = S::F32_LANES;
-        let mut acc = [[simd.splat_f32s(0.0); V]; U];
+        let mut acc = [simd.splat_f32s(0.0); V];
         // SAFETY: by the contract of `OneRow::run`.
         unsafe {
             if !fresh {
-                for (v, value) in acc[0].iter_mut().enumerate() {
+                for (v, value) in acc.iter_mut().enumerate() {
                     *value = load::<S>(sum.add(v * lanes));
                 }
             }
-            let mut index = 0;
-            while index + U <= k {
-                for (u, row) in acc.iter_mut().enumerate() {
-                    let x = simd.splat_f32s(*a.ptr.add((index + u) * a.column));
-                    let w = w.add((index + u) * V * lanes);
-                    for (v, value) in row.iter_mut().enumerate() {
-                        *value = fma(simd, x, load::<S>(w.add(v * lanes)), *value);
-                    }
-                }
-                index += U;
-            }
-            for index in index..k {
+            for index in 0..k {
                 let x = simd.splat_f32s(*a.ptr.add(index * a.column));
                 let w = w.add(index * V * lanes);
-                for (v, value) in acc[0].iter_mut().enumerate() {
+                for (v, value) in acc.iter_mut().enumerate() {
                     *value = fma(simd, x, load::<S>(w.add(v * lanes)), *value);
                 }
             }
-            for v in 0..V {
-                let mut total = acc[0][v];
-                for row in &acc[1..] {
-                    total = simd.add_f32s(total, row[v]);
-                }
-                store::<S>(sum.add(v * lanes), total);
+            for (v, &value) in acc.iter().enumerate() {
+                store::<S>(sum.add(v * lanes), value);
             }
         }
     }

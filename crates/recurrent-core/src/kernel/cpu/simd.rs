@@ -68,17 +68,21 @@ impl Isa {
         }
     }
 
-    /// Rows of a register tile that is `vectors` wide: as many as the accumulators of the tile, a
-    /// row of weights and one broadcast value fit into the registers.
-    pub fn tile_rows(self, vectors: usize) -> usize {
-        let registers = match self {
+    /// Vector registers.
+    pub fn registers(self) -> usize {
+        match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => 32,
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => 32,
             _ => 16,
-        };
-        ((registers - 1) / vectors - 1).clamp(1, super::product::MAX_TILE_ROWS)
+        }
+    }
+
+    /// Rows of a register tile that is `vectors` wide: as many as the accumulators of the tile, a
+    /// row of weights and one broadcast value fit into the registers.
+    pub fn tile_rows(self, vectors: usize) -> usize {
+        ((self.registers() - 1) / vectors - 1).clamp(1, super::product::MAX_TILE_ROWS)
     }
 
     /// Runs `op` compiled for this instruction set.

@@ -125,9 +125,8 @@ impl Problem {
         }
     }
 
-    /// Threads worth calling for this problem: a share of a step should take longer than meeting the
-    /// others does.
-    pub fn members(&self) -> usize {
+    /// Operations of a step's products.
+    fn per_step(&self) -> usize {
         let mut per_step = self.width() * self.d_output;
         for rank in &self.rounds {
             per_step += match rank {
@@ -135,7 +134,13 @@ impl Problem {
                 None => self.d_input * self.d_output,
             };
         }
-        let per_step = 2 * self.batch_size() * per_step;
+        2 * self.batch_size() * per_step
+    }
+
+    /// Threads worth calling for this problem: a share of a step should take longer than meeting the
+    /// others does.
+    pub fn members(&self) -> usize {
+        let per_step = self.per_step();
         let work = self.counts.len() * per_step;
         if work < WORTH_WAKING {
             return 1;
@@ -144,6 +149,15 @@ impl Problem {
             .min(per_step / WORTH_MEETING)
             .max(1)
     }
+
+    /// Shares for each of the members: several where a step is long enough for one that is done to
+    /// take from another, whose weights are not in its own cache.
+    fn shares_each(&self, members: usize) -> usize {
+        match members {
+            1 => 1,
+            _ => (self.per_step() / members / WORTH_TAKING).clamp(1, MOST_SHARES),
+        }
+    }
 }
 
 /// Operations of a whole call below which no other thread is woken: some 20 µs of work.
@@ -151,6 +165,21 @@ const WORTH_WAKING: usize = 1_000_000;
 
 /// Operations per step and thread below which meeting costs more than it saves.
 const WORTH_MEETING: usize = 30_000;
+
+/// Shares in the order in which their members take them, turned around at odd steps, see
+/// [`to_and_fro`](crate::kernel::cpu::product::to_and_fro).
+fn turn(share: usize, each: usize, step: usize) -> usize {
+    match step % 2 {
+        0 => share,
+        _ => share / each * each + each - 1 - share % each,
+    }
+}
+
+/// Operations of a share worth taking from another member: some 8 µs of work.
+const WORTH_TAKING: usize = 1_000_000;
+
+/// Most shares per member.
+const MOST_SHARES: usize = 4;
 
 /// All masks.
 const MASKS: [Part; 5] = [

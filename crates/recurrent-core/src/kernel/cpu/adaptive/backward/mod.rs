@@ -95,7 +95,7 @@ pub fn backward(
         unfolded: unfolded.as_mut_ptr(),
     };
     let phases = run.phases();
-    gang::run(members, phases.len(), &|phase, share| {
+    gang::run(members, members, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
         // before the next begins.
         unsafe { run.work(phases[phase], share) }

@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use super::groups::Group;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
-use super::{PerMember, Pointwise, Problem, Tape, scratch};
+use super::{PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
@@ -57,6 +57,17 @@ pub fn backward(
     let normed_cell = problem.norm_cell.is_some();
     let normed_hidden = problem.norm_hidden.is_some();
     let offsets = problem.offsets();
+    let full = parts.has(Part::PeepholeFull);
+
+    let sequences = if full {
+        Vec::new()
+    } else {
+        problem.groups(members, 0)
+    };
+    let shares = match sequences.len() {
+        0 | 1 => members * problem.shares_each(members),
+        _ => members,
+    };
 
     let (grad_output, last) = grad.split_at(rows * d_output);
     let (last_hidden, last_cell) = last.split_at(batch * d_output);
@@ -77,7 +88,6 @@ pub fn backward(
     let pack = batch > 1 || problem.counts.len() >= PACK_FROM;
     let panels =
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
-    let full = parts.has(Part::PeepholeFull);
     let mut weight_hidden = panels(width, &columns_hidden, pack);
     let mut peephole_full = panels(width, &columns_cell, pack && full);
     let mut projection = panels(d_output, &columns_cell, pack && projected);
@@ -132,7 +142,8 @@ pub fn backward(
     let most = [batch, CHUNK_ROWS, problem.d_input, units, d_output];
     let run = Run {
         isa,
-        members,
+        shares,
+        shares_each: shares / members,
         problem,
         parts,
         tape,
@@ -156,7 +167,7 @@ pub fn backward(
         peephole_full: peephole_full.as_ref(),
         projection: projection.as_ref(),
         pointwise: Pointwise::new(problem, parts),
-        scratch: scratch(members, most.into_iter().max().unwrap_or(1), isa),
+        scratch: scratch(shares, most.into_iter().max().unwrap_or(1), isa),
         out,
         grad_output,
         hidden_before: &hidden_before,
@@ -176,11 +187,6 @@ pub fn backward(
         grad_through: grad_through.as_mut_ptr(),
         grad_raw: grad_raw.as_mut_ptr(),
     };
-    let sequences = if full {
-        Vec::new()
-    } else {
-        problem.groups(members, 0)
-    };
     let groups: Vec<Group<'_>> = match sequences.len() {
         0 | 1 => Vec::new(),
         _ => sequences
@@ -190,7 +196,7 @@ pub fn backward(
     };
     let groups: Vec<Run<'_>> = groups.iter().map(|group| run.of_group(group)).collect();
     let phases = run.phases(!groups.is_empty());
-    gang::run(members, phases.len(), &|phase, share| {
+    gang::run(members, shares, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
         // before the next begins; groups have sequences of their own.
         unsafe {
@@ -302,7 +308,9 @@ enum Phase {
 
 struct Run<'a> {
     isa: Isa,
-    members: usize,
+    shares: usize,
+    /// Of them, those of a member.
+    shares_each: usize,
     problem: &'a Problem,
     parts: &'a Parts<&'a [f32]>,
     tape: &'a Tape,
@@ -401,7 +409,8 @@ impl Run<'_> {
         let own = |buffer: *mut f32, size: usize| buffer.wrapping_add(group.first * size);
         Run {
             isa: self.isa,
-            members: 1,
+            shares: 1,
+            shares_each: 1,
             problem: &group.problem,
             parts: &group.parts,
             tape: self.tape,
@@ -481,7 +490,7 @@ impl Run<'_> {
         ];
         for ((part, k, columns), target) in weights.into_iter().zip(self.pack_into) {
             let Some(target) = target else { continue };
-            let panels = columns.share(share, self.members);
+            let panels = columns.share(share, self.shares);
             // SAFETY: the transposed weights have k rows and these columns, the panels were made
             // for them, and each share packs panels of its own.
             unsafe { Panels::pack(self.isa, target, k, self.transposed(part), columns, panels) };
@@ -489,7 +498,7 @@ impl Run<'_> {
         for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
             for (factor, target) in factors.iter().zip(targets) {
                 let Some(target) = *target else { continue };
-                let panels = factor.columns.share(share, self.members);
+                let panels = factor.columns.share(share, self.shares);
                 // SAFETY: as above.
                 unsafe { factor.pack(self.isa, target, self.parts, true, panels) };
             }

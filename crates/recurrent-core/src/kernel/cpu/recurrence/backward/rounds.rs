@@ -130,7 +130,7 @@ impl Run<'_> {
             };
             let gate = GateBack {
                 rows,
-                columns: columns.units(&columns.share(share, self.members)),
+                columns: columns.units(&columns.share(share, self.shares)),
                 gate: saved(&tape.gate),
                 value,
                 grad: self.rows_of(self.between(on_input), 0, to),
@@ -167,7 +167,7 @@ impl Run<'_> {
     /// Copies or adds this share's columns of ∂h between rounds to ∂h of the step before.
     pub(super) unsafe fn pass_on(&self, step: usize, share: usize) {
         let d_output = self.problem.d_output;
-        let panels = self.columns_hidden.share(share, self.members);
+        let panels = self.columns_hidden.share(share, self.shares);
         let masked = self.pointwise.kind.masked;
         for row in 0..self.problem.counts[step] {
             for column in self.columns_hidden.units(&panels) {

@@ -66,7 +66,7 @@ impl Run<'_> {
         back: bool,
         share: usize,
     ) {
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.shares);
         let onto = if add { Onto::Sum } else { Onto::Fresh };
         // SAFETY: by the contract of this function.
         unsafe {
@@ -202,6 +202,7 @@ impl Run<'_> {
     }
 
     pub(super) unsafe fn hidden(&self, step: usize, share: usize) {
+        let share = turn(share, self.shares_each, step);
         let problem = self.problem;
         let rows = problem.counts[step];
         // SAFETY: the step after it is complete; this share's own columns.
@@ -209,7 +210,7 @@ impl Run<'_> {
             if step + 1 < problem.counts.len() {
                 self.pass_back(step + 1, share);
             }
-            let panels = self.columns_hidden.share(share, self.members);
+            let panels = self.columns_hidden.share(share, self.shares);
             let units = self.columns_hidden.units(&panels);
             if self.parts.has(Part::Projection) {
                 self.mask_projected(step, rows, units);
@@ -270,7 +271,7 @@ impl Run<'_> {
                 share,
             );
             if !problem.by_row() {
-                let panels = self.columns_cell.share(share, self.members);
+                let panels = self.columns_cell.share(share, self.shares);
                 let backward = self.pointwise(step, rows, self.columns_cell.units(&panels));
                 backward.run(self.isa, self.pointwise.kind, Half::Both);
             }
@@ -280,7 +281,7 @@ impl Run<'_> {
     pub(super) unsafe fn rows(&self, step: usize, share: usize) {
         let problem = self.problem;
         let (d_hidden, width) = (problem.d_hidden, problem.width());
-        let rows = part(problem.counts[step], share, self.members);
+        let rows = part(problem.counts[step], share, self.shares);
         if rows.is_empty() {
             return;
         }

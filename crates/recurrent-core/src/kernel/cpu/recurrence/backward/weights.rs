@@ -14,7 +14,7 @@ impl Run<'_> {
         }
         let (d_input, width) = (self.problem.d_input, self.problem.width());
         let columns = self.columns_input;
-        let own = part(self.problem.rows(), share, self.members);
+        let own = part(self.problem.rows(), share, self.shares);
         let mut start = own.start;
         while start < own.end {
             let rows = CHUNK_ROWS.min(own.end - start);
@@ -86,7 +86,7 @@ impl Run<'_> {
         let rows = self.problem.rows();
         for &(key, target) in &self.transposed_factors {
             let (pieces, columns) = self.factors_of(key);
-            let own = part(columns, share, self.members);
+            let own = part(columns, share, self.shares);
             let mut row = 0;
             for (values, count) in pieces {
                 let source = View::rows(values, columns).from_column(own.start);
@@ -127,7 +127,7 @@ impl Run<'_> {
             out,
         };
         // SAFETY: the scratch and the columns of this share; all rows are complete.
-        unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
+        unsafe { outer.run(self.isa, self.scratch.of(share), share, self.shares) };
     }
 
     /// The gradients that are sums over all rows, for this share's columns.
@@ -150,7 +150,7 @@ impl Run<'_> {
             }
 
             let all = self.rows_of(self.grad_preact, 0, width);
-            let own = part(width, share, self.members);
+            let own = part(width, share, self.shares);
             self.sum(Part::Bias, 0..rows, own.clone(), all, By::One);
             self.sum(Part::NormHiddenShift, 0..rows, own.clone(), all, By::One);
             let product = self.rows_of(self.grad_product, 0, width);
@@ -161,7 +161,7 @@ impl Run<'_> {
             };
             self.sum(Part::NormHiddenGain, 0..rows, own, all, normalized);
 
-            let own = part(d_hidden, share, self.members);
+            let own = part(d_hidden, share, self.shares);
             let all = self.rows_of(self.grad_normalized, 0, d_hidden);
             self.sum(Part::NormCellShift, 0..rows, own.clone(), all, By::One);
             let normalized = By::Normalized {
@@ -202,7 +202,7 @@ impl Run<'_> {
                 }
             }
             let all = self.rows_of(grads.gate, 0, to);
-            let own = part(to, share, self.members);
+            let own = part(to, share, self.shares);
             self.sum(
                 Key::Round(round, RoundPart::Bias),
                 0..rows,

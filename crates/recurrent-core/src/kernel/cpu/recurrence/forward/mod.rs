@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use super::groups::Group;
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers, shape};
-use super::{PerMember, Pointwise, Problem, Tape, scratch};
+use super::{PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
@@ -105,8 +105,23 @@ pub fn forward(
         (true, false) => most,
         (false, false) => batch,
     };
+    let extra = if in_step && !mogrified {
+        width * problem.d_input * 4
+    } else {
+        0
+    };
+    let sequences = if full {
+        Vec::new()
+    } else {
+        problem.groups(members, extra)
+    };
+    let shares = match sequences.len() {
+        0 | 1 => members * problem.shares_each(members),
+        _ => members,
+    };
+
     let mut ring = Buffer::new(ring * width);
-    let mut dropped = Buffer::new(if keep { 0 } else { members * width });
+    let mut dropped = Buffer::new(if keep { 0 } else { shares * width });
 
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
     let pack = steps > 1 && !by_rows_of_w;
@@ -131,7 +146,8 @@ pub fn forward(
     }
     let run = Run {
         isa,
-        members,
+        shares,
+        shares_each: shares / members,
         problem,
         parts,
         keep,
@@ -158,7 +174,7 @@ pub fn forward(
         peephole_full: peephole_full.as_ref(),
         projection: projection.as_ref(),
         pointwise: Pointwise::new(problem, parts),
-        scratch: scratch(members, most, isa),
+        scratch: scratch(shares, most, isa),
         output: output.as_mut_ptr(),
         last_cell: last_cell.as_mut_ptr(),
         ring: ring.as_mut_ptr(),
@@ -171,16 +187,6 @@ pub fn forward(
         stats_cell: tape.stats_cell.as_mut_ptr(),
         unprojected: tape.unprojected.as_mut_ptr(),
         dropped: dropped.as_mut_ptr(),
-    };
-    let extra = if in_step && !mogrified {
-        width * problem.d_input * 4
-    } else {
-        0
-    };
-    let sequences = if full {
-        Vec::new()
-    } else {
-        problem.groups(members, extra)
     };
     let groups: Vec<Group<'_>> = match sequences.len() {
         0 | 1 => Vec::new(),
@@ -199,7 +205,7 @@ pub fn forward(
     } else {
         run.phases_by_group()
     };
-    gang::run(members, phases.len(), &|phase, share| {
+    gang::run(members, shares, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
         // before the next begins; groups have sequences of their own.
         unsafe {
@@ -276,7 +282,9 @@ enum Phase {
 
 struct Run<'a> {
     isa: Isa,
-    members: usize,
+    shares: usize,
+    /// Of them, those of a member.
+    shares_each: usize,
     problem: &'a Problem,
     parts: &'a Parts<&'a [f32]>,
     keep: bool,
@@ -403,7 +411,8 @@ impl Run<'_> {
         });
         Run {
             isa: self.isa,
-            members: 1,
+            shares: 1,
+            shares_each: 1,
             problem: &group.problem,
             parts: &group.parts,
             keep: self.keep,
@@ -462,9 +471,9 @@ impl Run<'_> {
     unsafe fn pack(&self, share: usize) {
         if let (Some(halves), Some(words)) = (self.halves, self.fill_halves) {
             let r = View::rows(self.parts.of(Part::WeightHidden), self.problem.width());
-            let rows = part(self.problem.d_output, share, self.members);
-            // SAFETY: this share's own rows.
-            unsafe { halves.fill(words, r, rows) };
+            let pairs = part(halves.pairs(), share, self.shares);
+            // SAFETY: this share's own pairs.
+            unsafe { halves.fill(words, r, pairs) };
         }
         let width = self.problem.width();
         let weights = [
@@ -496,7 +505,7 @@ impl Run<'_> {
         for ((part, width, k, columns), target) in weights.into_iter().zip(self.pack_into) {
             let Some(target) = target else { continue };
             let view = View::rows(self.parts.of(part), width);
-            let panels = columns.share(share, self.members);
+            let panels = columns.share(share, self.shares);
             // SAFETY: the weights have k rows and these columns, the panels were made for them, and
             // each share packs panels of its own.
             unsafe { Panels::pack(self.isa, target, k, view, columns, panels) };
@@ -504,7 +513,7 @@ impl Run<'_> {
         for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
             for (factor, target) in factors.iter().zip(targets) {
                 let Some(target) = *target else { continue };
-                let panels = factor.columns.share(share, self.members);
+                let panels = factor.columns.share(share, self.shares);
                 // SAFETY: as above.
                 unsafe { factor.pack(self.isa, target, self.parts, false, panels) };
             }

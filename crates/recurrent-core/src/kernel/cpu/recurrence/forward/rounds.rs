@@ -48,7 +48,7 @@ impl Run<'_> {
         let term = self.factor_term(factor, a);
         let out = self.kept(self.rounds[round].inner, step, factor.size.1);
         let columns = &factor.columns;
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.shares);
         // SAFETY: the scratch and the columns of this share; the rounds before are complete.
         unsafe {
             let scratch = self.scratch.of(share);
@@ -96,7 +96,7 @@ impl Run<'_> {
         let value = self.before_round(step, round, on_input);
         let bias = self.parts.get(Key::Round(round, RoundPart::Bias));
         let columns = &factor.columns;
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.shares);
         // SAFETY: the scratch and the columns of this share; the rounds before are complete.
         unsafe {
             let scratch = self.scratch.of(share);

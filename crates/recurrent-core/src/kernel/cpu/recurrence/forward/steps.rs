@@ -13,7 +13,7 @@ impl Run<'_> {
         let w = View::rows(self.parts.of(Part::WeightInput), width);
         let bias = self.parts.get(Part::Bias);
         let target = self.preact(chunk, steps.start);
-        let panels = self.columns.share(share, self.members);
+        let panels = self.columns.share(share, self.shares);
         let fill = |columns: Range<usize>| {
             // SAFETY: this share's own columns of the only row.
             let target = unsafe {
@@ -71,10 +71,11 @@ impl Run<'_> {
     }
 
     pub(super) unsafe fn step(&self, chunk: usize, step: usize, share: usize) {
+        let share = turn(share, self.shares_each, step);
         let problem = self.problem;
         let rows = problem.counts[step];
         let width = problem.width();
-        let panels = self.columns.share(share, self.members);
+        let panels = self.columns.share(share, self.shares);
         let preact = self.preact(chunk, step);
         let own = self.own_preact(chunk, step);
         let copy_preact = |columns: Range<usize>, row: usize| {
@@ -251,7 +252,7 @@ impl Run<'_> {
     pub(super) fn step_in_halves(&self, halves: &Halves, chunk: usize, step: usize, share: usize) {
         let problem = self.problem;
         let width = problem.width();
-        let pairs = part(halves.pairs(), share, self.members);
+        let pairs = part(halves.pairs(), share, self.shares);
         let units = halves.units_of(&pairs);
         if units.is_empty() {
             return;
@@ -281,7 +282,7 @@ impl Run<'_> {
             w: halves,
             pairs,
             out: target,
-            back: step % 2 == 1,
+            step,
         };
         // SAFETY: this share's own units.
         unsafe {
@@ -300,7 +301,7 @@ impl Run<'_> {
     pub(super) unsafe fn rows(&self, chunk: usize, step: usize, share: usize) {
         let problem = self.problem;
         let (d_hidden, width) = (problem.d_hidden, problem.width());
-        let rows = part(problem.counts[step], share, self.members);
+        let rows = part(problem.counts[step], share, self.shares);
         if rows.is_empty() {
             return;
         }
@@ -385,7 +386,7 @@ impl Run<'_> {
         };
         let target = self.output.wrapping_add(offset * d_output);
         let columns = &self.columns_out;
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.shares);
         let hidden = self.hidden(step);
         let term = self.term(Part::Projection, a);
         let finish = |panel: usize, tile| {
