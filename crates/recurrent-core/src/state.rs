@@ -11,7 +11,7 @@ use burn::tensor::{Int, Tensor};
 ///
 /// A cell author names the tensors; reordering, cutting and detaching follow from that, so that
 /// loops never ask how many parts a state has.
-pub trait State: Clone {
+pub trait State: Send + Clone {
     /// The tensors of the state, in a fixed order.
     fn into_tensors(self) -> Vec<Tensor<2>>;
 

@@ -350,6 +350,25 @@ fn threads_are_those_of_the_pool() {
     }
 }
 
+/// Two calls side by side have half of the threads each, also if one of them panics.
+#[test]
+fn side_by_side_halves_the_threads() {
+    guarded("side_by_side_halves_the_threads", || {
+        let pool = pool(2);
+        pool.install(|| {
+            let all = gang::available_threads();
+            let half = (all / 2).max(1);
+            let got = gang::side_by_side(gang::available_threads, gang::available_threads);
+            assert_eq!(got, (half, half));
+            let caught = catch_unwind(|| {
+                gang::side_by_side(|| panic!("one of the two"), gang::available_threads)
+            });
+            assert!(caught.is_err());
+            assert_eq!(gang::available_threads(), all);
+        });
+    });
+}
+
 /// The variable is read once per process: it takes a process of its own.
 #[test]
 fn threads_of_the_environment() {

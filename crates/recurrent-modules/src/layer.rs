@@ -26,7 +26,12 @@ pub struct Layer<C: Cell> {
 /// How one cell is run over padded (`D` = 3) or packed (`D` = 2) sequences.
 ///
 /// Not a closure: closures do not pass on their caller's location.
-pub(crate) trait RunCell<const D: usize> {
+pub(crate) trait RunCell<const D: usize>: Send {
+    /// A second one, for the other direction at the same time; none where both write to one place.
+    fn twin(&self) -> Option<Self>
+    where
+        Self: Sized;
+
     #[track_caller]
     fn run<C: Step>(
         &mut self,
@@ -47,6 +52,10 @@ pub(crate) struct Recorded(pub Vec<History>);
 pub(crate) struct Packed;
 
 impl RunCell<3> for Padded {
+    fn twin(&self) -> Option<Self> {
+        Some(Self)
+    }
+
     #[track_caller]
     fn run<C: Step>(
         &mut self,
@@ -61,6 +70,10 @@ impl RunCell<3> for Padded {
 }
 
 impl RunCell<3> for Recorded {
+    fn twin(&self) -> Option<Self> {
+        None
+    }
+
     #[track_caller]
     fn run<C: Step>(
         &mut self,
@@ -76,6 +89,10 @@ impl RunCell<3> for Recorded {
 }
 
 impl RunCell<2> for Packed {
+    fn twin(&self) -> Option<Self> {
+        Some(Self)
+    }
+
     #[track_caller]
     fn run<C: Step>(
         &mut self,
@@ -101,9 +118,52 @@ pub(crate) struct How {
 }
 
 /// One direction's share of a call.
-struct Pass<'a, C: Cell> {
-    cell: &'a C,
+struct Pass<'a, C: Step> {
+    cell: C,
     direction: Direction,
+    masks: Option<Masks>,
+    state: Option<C::State>,
+    lengths: Option<&'a Lengths>,
+    how: How,
+}
+
+impl<C: Step> Pass<'_, C> {
+    #[track_caller]
+    fn run<const D: usize>(
+        self,
+        input: Tensor<D>,
+        run: &mut impl RunCell<D>,
+    ) -> (Tensor<D>, C::State) {
+        let options = SequenceOptions {
+            direction: self.direction,
+            lengths: self.lengths,
+            masks: self.masks.as_ref(),
+            strategy: self.how.strategy,
+            precision: self.how.precision,
+        };
+        run.run(&self.cell, input, self.state, &options)
+    }
+
+    /// Whether both directions had better run at the same time.
+    fn worth_pairing<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        let dims = input.dims();
+        let (seq_length, batch_size) = match (D, self.lengths) {
+            (3, None) => (dims[0], dims[1]),
+            // Lengths that do not fit are found by the run, which then names the caller.
+            (3, Some(lengths)) if lengths.as_slice().len() != dims[1] => return false,
+            (3, Some(lengths)) if lengths.max() > dims[0] => return false,
+            (_, Some(lengths)) => (lengths.max(), lengths.as_slice().len()),
+            _ => return false,
+        };
+        sequence::worth_pairing(
+            &self.cell,
+            seq_length,
+            batch_size,
+            self.how.strategy,
+            &input.device(),
+            input.dtype(),
+        )
+    }
 }
 
 impl<C: Cell> Layer<C> {
@@ -145,44 +205,41 @@ impl<C: Cell> Layer<C> {
         } else {
             Direction::Forward
         };
-        let mut passes = vec![Pass {
-            cell: &self.forward,
-            direction: first,
-        }];
-        passes.extend(self.backward.as_ref().map(|cell| Pass {
-            cell,
-            direction: Direction::Backward,
-        }));
-
         let mut states = states.map(Vec::into_iter);
-        let mut outputs = Vec::with_capacity(2);
-        let mut finals = Vec::with_capacity(2);
-        for (index, pass) in passes.iter().enumerate() {
-            let mut cell = pass.cell.bind();
-            let masks = masks.get(index).map(|masks| {
+        let mut masks = masks.iter();
+        let mut pass = |cell: &C, direction: Direction| {
+            let mut cell = cell.bind();
+            let masks = masks.next().map(|masks| {
                 drop_weights(&mut cell, &masks.weights);
                 Masks {
                     weights: vec![],
                     ..masks.clone()
                 }
             });
-            let options = SequenceOptions {
-                direction: pass.direction,
+            Pass {
+                cell,
+                direction,
+                masks,
+                state: states.as_mut().and_then(Iterator::next),
                 lengths,
-                masks: masks.as_ref(),
-                strategy: how.strategy,
-                precision: how.precision,
-            };
-            let state = states.as_mut().and_then(Iterator::next);
-            let (output, state) = run.run(&cell, input.clone(), state, &options);
-            outputs.push(output);
-            finals.push(state);
-        }
-        let output = if outputs.len() == 1 {
-            outputs.remove(0)
-        } else {
-            Tensor::cat(outputs, D - 1)
+                how,
+            }
         };
-        (output, finals)
+        let forward = pass(&self.forward, first);
+        let Some(backward) = &self.backward else {
+            let (output, state) = forward.run(input, run);
+            return (output, vec![state]);
+        };
+        let backward = pass(backward, Direction::Backward);
+        let twin = run.twin().filter(|_| forward.worth_pairing(&input));
+        let ((first, first_state), (second, second_state)) = match twin {
+            Some(mut twin) => sequence::pair(
+                || forward.run(input.clone(), run),
+                || backward.run(input.clone(), &mut twin),
+            ),
+            None => (forward.run(input.clone(), run), backward.run(input, run)),
+        };
+        let output = Tensor::cat(vec![first, second], D - 1);
+        (output, vec![first_state, second_state])
     }
 }

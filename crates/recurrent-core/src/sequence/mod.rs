@@ -9,6 +9,7 @@ mod fused;
 mod history;
 mod lengths;
 mod packed;
+mod pair;
 mod plan;
 mod scan;
 
@@ -18,6 +19,7 @@ pub use fused::{FusedMask, FusedMasks, FusedRun, reason, step};
 pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
 pub use packed::{PackedOutput, Packing, run_packed};
+pub use pair::{pair, worth_pairing};
 
 use crate::cell::Step;
 use crate::dims::Dims;

@@ -1,6 +1,7 @@
 //! What [`Stack`](recurrent_modules::Stack) adds around cells: weight drop, residual connections,
 //! histories, packed batches.
 
+mod directions;
 mod histories;
 mod packed;
 mod residual;

@@ -49,17 +49,54 @@ struct Gang<'a> {
 }
 
 /// Threads that may work on one call from here: those of the pool (`RAYON_NUM_THREADS`, or the
-/// caller's own), at most one per core.
+/// caller's own), at most one per core; half of them within [`side_by_side`].
 pub fn available_threads() -> usize {
     #[cfg(feature = "rayon")]
     {
         static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
         let cores =
             CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into));
-        rayon::current_num_threads().min(*cores)
+        let threads = rayon::current_num_threads().min(*cores);
+        threads.min(LIMIT.get())
     }
     #[cfg(not(feature = "rayon"))]
     1
+}
+
+#[cfg(feature = "rayon")]
+std::thread_local! {
+    /// Most threads that calls from this thread may use.
+    static LIMIT: core::cell::Cell<usize> = const { core::cell::Cell::new(usize::MAX) };
+}
+
+/// Runs two things at the same time, each with half of the threads; one after the other where there
+/// is but one.
+pub fn side_by_side<A: Send, B: Send>(
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    #[cfg(feature = "rayon")]
+    if available_threads() > 1 {
+        let threads = available_threads() / 2;
+        return rayon::join(
+            || with_limit(threads, first),
+            || with_limit(threads, second),
+        );
+    }
+    (first(), second())
+}
+
+/// Runs something with at most so many threads.
+#[cfg(feature = "rayon")]
+fn with_limit<R>(threads: usize, run: impl FnOnce() -> R) -> R {
+    struct Restore(usize);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LIMIT.set(self.0);
+        }
+    }
+    let _restore = Restore(LIMIT.replace(threads));
+    run()
 }
 
 /// Runs `work(phase, share)` for each phase in order and each share below `shares`.

@@ -7,7 +7,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{MASKS, Problem};
+use super::{MASKS, Problem, WORTH_WAKING};
+use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Part, Parts};
 
 /// Size in bytes below which recurrent weights stay in a core's second-level cache next to what else
@@ -16,6 +17,20 @@ const CACHED_BELOW: usize = 3 << 18;
 
 /// Fewest sequences worth a group: a register tile of fewer rows reads its weights too often.
 const FEWEST: usize = 4;
+
+/// Whether two calls of this size had better run side by side, a thread or some for each, than one
+/// after the other with all threads: where the threads would share the units of a few sequences and
+/// meet at every step, or one thread would do it alone, and each core's cache holds the weights.
+///
+/// # Arguments
+/// * `weights` - values that are read at every step
+pub fn worth_pairing(steps: usize, batch: usize, weights: usize) -> bool {
+    let threads = gang::available_threads();
+    threads > 1
+        && batch < FEWEST * threads
+        && weights * size_of::<f32>() <= CACHED_BELOW
+        && 2 * steps * batch * weights >= WORTH_WAKING
+}
 
 /// Some sequences of a call, as a call of their own: rows of all steps are still those of the call.
 pub struct Group<'a> {

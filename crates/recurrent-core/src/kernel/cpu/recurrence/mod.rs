@@ -23,6 +23,7 @@ use core::cell::UnsafeCell;
 
 pub use backward::backward;
 pub use forward::forward;
+pub use groups::worth_pairing;
 
 use rounds::RoundTape;
 
