@@ -47,8 +47,11 @@
 extern crate alloc;
 
 pub mod cells;
+#[cfg(feature = "std")]
+mod checkpoint;
 mod config;
 mod error;
+pub mod import;
 mod init;
 mod layer;
 mod masks;
@@ -66,6 +69,8 @@ pub use cells::{
     PeepholeLstmConfig, PolicyLayout, SemeniutaLstm, SlowLstm, SlowLstmConfig, UrLstm,
     UrLstmConfig,
 };
+#[cfg(feature = "std")]
+pub use checkpoint::{CONFIG_FILE, CheckpointError, MODEL_FILE};
 pub use error::InvalidConfig;
 pub use init::{GateInit, WeightInit};
 pub use layer::Layer;

@@ -81,6 +81,14 @@ impl UrLstmConfig {
         self.gate_init.validate()
     }
 
+    fn with_own_of(self, cell: &UrLstmCell) -> Self {
+        self.with_bias(cell.gates.has_bias())
+            .with_mechanism(cell.mechanism)
+            .with_trainable_forget_bias(cell.forget_bias.is_require_grad())
+            .with_tied(cell.tied)
+            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         self.layer_norm.clone()
     }
