@@ -210,8 +210,11 @@ impl Source {
 
     /// [`mapping`](Self::mapping) of a file that is being read: lstms.pth names one layer in two
     /// ways.
-    fn mapping_of(self, model: &Recurrent, file: &Tensors) -> Result<Mapping, ImportError> {
-        if self != Self::LstmsPth {
+    ///
+    /// # Errors
+    /// If it cannot express the model, or the file is not its own.
+    pub fn mapping_of(&self, model: &Recurrent, file: &Tensors) -> Result<Mapping, ImportError> {
+        if *self != Self::LstmsPth {
             return self.mapping(model);
         }
         let layout = lstms_pth::layout(file)?;

@@ -216,10 +216,14 @@ impl Golden {
     fn piece(&self, piece: &Piece) -> Result<Tensor<2>, String> {
         let name = format!("param.{}", piece.name);
         let entry = self.entries.get(&name);
-        let shape = &entry.ok_or_else(|| format!("the file has no `{name}`"))?.shape;
+        let shape = &entry
+            .ok_or_else(|| format!("the file has no `{name}`"))?
+            .shape;
         if *shape != piece.shape {
             let expected = &piece.shape;
-            return Err(format!("`{name}` has shape {shape:?}, expected {expected:?}"));
+            return Err(format!(
+                "`{name}` has shape {shape:?}, expected {expected:?}"
+            ));
         }
         let columns = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().product::<usize>() / columns;
