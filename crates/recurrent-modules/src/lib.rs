@@ -21,6 +21,9 @@
 //! ([`Stack::forward_histories`]), packed batches ([`PackedSequence`]), [`Stack::step`].
 //! [`Recurrent`] chooses the variant at run time. The maths is in [`recurrent_core`].
 //!
+//! [`import`] reads the weights of PyTorch, Keras and the originals, and writes them;
+//! `Recurrent::save` and `Recurrent::load` keep a model with its config.
+//!
 //! # Example
 //! ```
 //! use burn::module::Module;

@@ -103,7 +103,7 @@ fn output(model: &Recurrent) -> Vec<f32> {
         .forward(input, None)
         .0
         .into_data()
-        .to_vec()
+        .try_to_vec()
         .expect("f32")
 }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use burn::module::AutodiffModule;
+use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use recurrent_modules::import::{Dtype, export, pytorch::TorchLstm};
@@ -74,7 +74,7 @@ fn compare(python: &str, config: &LstmConfig, dtype: Dtype, folder: &Path) -> f3
         ("hidden", state.hidden),
         ("cell", state.cell),
     ] {
-        let ours: Vec<f32> = ours.into_data().to_vec().expect("f32");
+        let ours: Vec<f32> = ours.into_data().try_to_vec().expect("f32");
         let theirs = theirs[key].as_array().expect("a list");
         assert_eq!(ours.len(), theirs.len(), "{key}");
         for (ours, theirs) in ours.iter().zip(theirs) {

@@ -283,7 +283,7 @@ fn two_biases_are_summed() {
             .expect("exported")
             .values(&ih)
             .expect("finite");
-        let bias: Vec<f32> = bias.to_vec().expect("f32");
+        let bias: Vec<f32> = bias.try_to_vec().expect("f32");
         let shift = |sign: f32| -> Vec<f32> {
             let with = |(i, b): (usize, &f32)| b * (1.0 + sign) / 2.0 + sign * i as f32 / 64.0;
             bias.iter().enumerate().map(with).collect()

@@ -130,7 +130,7 @@ pub fn output(model: &Recurrent) -> Vec<f32> {
     let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
     let input = TensorData::new(values, [batch, steps, model.d_input()]);
     let (output, _) = model.forward(Tensor::from_data(input, &device()), None);
-    output.into_data().to_vec().expect("f32")
+    output.into_data().try_to_vec().expect("f32")
 }
 
 /// The largest difference of two lists of equal length.

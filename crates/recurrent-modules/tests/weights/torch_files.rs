@@ -37,7 +37,7 @@ fn compare(file: &Tensors, case: &str) -> f32 {
         ("hidden", state.hidden),
         ("cell", state.cell),
     ] {
-        let got: Vec<f32> = got.into_data().to_vec().expect("f32");
+        let got: Vec<f32> = got.into_data().try_to_vec().expect("f32");
         let difference = crate::support::largest_difference(&got, &numbers(&case, key));
         largest = f32::max(largest, difference);
     }

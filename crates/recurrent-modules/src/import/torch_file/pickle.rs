@@ -9,6 +9,7 @@
 //! dropped recursively. How many values, items and memos there may be is bounded by the length of
 //! the pickle ([`Limits`]).
 
+use std::boxed::Box;
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -88,14 +89,14 @@ impl Function {
     }
 }
 
-/// A value that has parts.
+/// A value that has parts. The large ones are boxed: a pickle can make a node of every eighth byte.
 #[derive(Debug)]
 enum Node {
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    Storage(Storage),
-    Tensor(TensorNode),
+    Storage(Box<Storage>),
+    Tensor(Box<TensorNode>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -536,7 +537,7 @@ impl<'a> Machine<'a> {
             return Err(error("its pickle refers to something else than a storage"));
         }
         let key = (at, length);
-        self.push_node(Node::Storage(Storage { key, dtype, offset }))
+        self.push_node(Node::Storage(Box::new(Storage { key, dtype, offset })))
     }
 
     fn call(&mut self, function: Value, arguments: Value) -> Result<(), ImportError> {
@@ -558,7 +559,7 @@ impl<'a> Machine<'a> {
                 let Node::Storage(storage) = &self.nodes[storage as usize] else {
                     return Err(error("a tensor is built from what is no storage"));
                 };
-                let storage = *storage;
+                let storage = Storage::clone(storage);
                 let offset = usize::try_from(offset).ok();
                 let offset = offset.and_then(|offset| offset.checked_add(storage.offset));
                 let tensor = TensorNode {
@@ -567,7 +568,7 @@ impl<'a> Machine<'a> {
                     strides: self.sizes(strides)?,
                     storage,
                 };
-                self.push_node(Node::Tensor(tensor))
+                self.push_node(Node::Tensor(Box::new(tensor)))
             }
             Function::Parameter | Function::Size => {
                 let first = arguments.first().copied();
