@@ -54,10 +54,8 @@ impl<'de> Deserialize<'de> for Header {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == METADATA {
                         header.metadata = map.next_value()?;
-                    } else if header.tensors.contains_key(&name) {
+                    } else if header.tensors.insert(name, map.next_value()?).is_some() {
                         return Err(A::Error::custom("a name stands there twice"));
-                    } else {
-                        header.tensors.insert(name, map.next_value()?);
                     }
                 }
                 Ok(header)

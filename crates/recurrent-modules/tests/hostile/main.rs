@@ -11,6 +11,7 @@ mod mutate;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -134,7 +135,11 @@ fn damaged_files() {
     let _ = std::panic::take_hook();
     if let Err(payload) = result {
         let text = payload.downcast_ref::<String>().map(String::as_str);
-        panic!("{}", text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("a panic"));
+        panic!(
+            "{}",
+            text.or(payload.downcast_ref::<&str>().copied())
+                .unwrap_or("a panic")
+        );
     }
 }
 
@@ -238,6 +243,12 @@ fn checkpoints() {
     let config_path = folder.path().join(recurrent_modules::CONFIG_FILE);
     let config = std::fs::read_to_string(&config_path).expect("saved");
     let weights = folder.path().join(recurrent_modules::MODEL_FILE);
+    // Without the config inside, so that the one beside it is all there is to check.
+    let Recurrent::Lstm(lstm) = model else {
+        unreachable!("the first model is an LSTM");
+    };
+    let record = lstm.clone().into_record();
+    record.save(&weights).expect("saved");
     let length = std::fs::metadata(weights).expect("saved").len() as usize;
 
     let large = [

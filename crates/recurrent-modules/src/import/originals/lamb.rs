@@ -123,7 +123,7 @@ pub fn config(file: &Tensors) -> Result<MogrifierLstmConfig, ImportError> {
         None => None,
     };
     let d_output = d_proj.unwrap_or(d_hidden);
-    let d_input = rows.checked_sub(d_output).unwrap_or_default();
+    let d_input = rows.saturating_sub(d_output);
     let has = |index: usize, low_rank| file.get(&round_names(index, low_rank)[0]).is_some();
     let low_rank = has(0, true);
     let rounds = (0..file.len())
