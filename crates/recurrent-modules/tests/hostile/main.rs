@@ -285,10 +285,13 @@ fn checkpoints() {
                 }))
             });
             let loaded = result.unwrap_or_else(|_| panic!("{field} = {value}: a panic"));
-            assert!(
-                !loaded,
-                "{field} = {value}: the weights are of another config"
-            );
+            // These two say nothing of the weights.
+            if !["clip", "dropout"].contains(&field) {
+                assert!(
+                    !loaded,
+                    "{field} = {value}: the weights are of another config"
+                );
+            }
             assert!(
                 peak <= bound(length),
                 "{field} = {value}: {peak} bytes held"
