@@ -7,6 +7,7 @@
 //! Nothing is half-written: files are made beside their place and renamed. `docs/conversions.md` has
 //! the layouts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -88,7 +89,12 @@ fn run(args: &Args) -> Result<(), Error> {
     let device = device::open(DEFAULT_DEVICE.parse()?)?;
     let Read { model, source } = read(args, &device)?;
     let config = RecurrentConfig::of(&model);
-    println!("a {} of {source}, as JSON {config}", config.name());
+    println!(
+        "{} from {source}: {} inputs, {} outputs",
+        config.name(),
+        model.d_input(),
+        model.d_output()
+    );
 
     let to_file = args
         .output
@@ -170,10 +176,11 @@ fn read(args: &Args, device: &Device) -> Result<Read, Error> {
     );
     let Some(source) = args.from.or_else(|| Source::guess(&file)) else {
         show(&file, None);
-        return Err(Error::other(
+        return Err(Error::other(format!(
             "the names do not show whose layout this is; name it with --from, or the part of the \
-             model with --prefix",
-        ));
+             model with --prefix{}",
+            parts(&file)
+        )));
     };
     let options = options(args, None);
     let config = match source.config(&file, &options) {
@@ -200,6 +207,29 @@ fn read(args: &Args, device: &Device) -> Result<Read, Error> {
         model: model.map_err(|error| at(&args.input, error))?,
         source,
     })
+}
+
+/// Prefixes under which the names of a file say something.
+fn parts(file: &Tensors) -> String {
+    let prefixes: BTreeSet<&str> = file
+        .names()
+        .flat_map(|name| name.match_indices('.').map(|(end, _)| &name[..end]))
+        .collect();
+    let part = |prefix: &str| {
+        Some((
+            prefix.to_string(),
+            Source::guess(&file.under(prefix).ok()?)?,
+        ))
+    };
+    let found: Vec<String> = prefixes
+        .into_iter()
+        .filter_map(part)
+        .map(|(prefix, source)| format!("{prefix} ({source})"))
+        .collect();
+    match found.is_empty() {
+        true => String::new(),
+        false => format!(": {}", found.join(", ")),
+    }
 }
 
 /// An error with the file's name.

@@ -37,11 +37,11 @@ pub enum ImportError {
         found: Names,
     },
     /// A tensor that the module needs is not there.
-    #[error("tensor `{name}` is missing, expected shape {expected:?}; {hint}")]
+    #[error("tensor `{name}` is missing{}; {hint}", of_shape(expected))]
     Missing {
         /// Its name in the file.
         name: String,
-        /// Its shape.
+        /// Its shape; empty where the sizes are yet to be found.
         expected: Vec<usize>,
         /// What the file has instead.
         hint: String,
@@ -102,6 +102,14 @@ pub enum ImportError {
         /// What it is, and what could be done.
         what: String,
     },
+}
+
+/// The shape of a missing tensor, where it is known.
+fn of_shape(expected: &[usize]) -> String {
+    match expected.is_empty() {
+        true => String::new(),
+        false => alloc::format!(", expected shape {expected:?}"),
+    }
 }
 
 impl ImportError {

@@ -234,6 +234,11 @@ fn a_layout_refuses_what_it_cannot_hold() {
         ),
         (Source::UrLstm, lstm(plain.clone()), "no layout for Lstm"),
         (
+            Source::LstmsPth,
+            lstm(plain.clone().with_num_layers(2).with_residual(true)),
+            "no residual connections",
+        ),
+        (
             Source::Keras,
             lstm(plain.clone().with_num_layers(2)),
             "one layer at a time",

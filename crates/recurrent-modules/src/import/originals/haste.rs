@@ -6,8 +6,8 @@
 //! | `recurrent_kernel` | `[H, 4·H]` | `weight_hidden` |
 //! | `bias` | `[4·H]` | `bias` |
 //!
-//! Order of the gates: input, candidate, forget, output. Its one bias is ours. Its dropout and zoneout are settings, not weights.
-//! `LayerNormLSTM` is not read.
+//! Order of the gates: input, candidate, forget, output. Its one bias is ours. Its dropout and zoneout
+//! are settings, not weights. `LayerNormLSTM` is not read.
 //!
 //! The layout names one layer at a time. For a stack, load each cell from its own prefix:
 //! `stack.layers[i].forward = load(&Haste, cell, &file.under(prefix)?)?`.

@@ -6,8 +6,9 @@
 //! | `recurrent_kernel` | `[H, 4·H]` | `weight_hidden` |
 //! | `bias` | `[4·H]` | `bias` |
 //!
-//! Order of the gates: input, forget, candidate (`c`), output: ours. Its one bias is ours. Keras before 2.3 computed the gates with `hard_sigmoid` by default; such
-//! weights load, and give other numbers here.
+//! Order of the gates: input, forget, candidate (`c`), output: ours. Its one bias is ours. Keras before
+//! 2.3 computed the gates with `hard_sigmoid` by default; such weights load, and give other numbers
+//! here.
 //!
 //! The layout names one layer at a time. For a stack, load each cell from its own prefix:
 //! `stack.layers[i].forward = load(&Keras, cell, &file.under(prefix)?)?`.

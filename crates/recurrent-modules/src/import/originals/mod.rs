@@ -22,6 +22,8 @@ pub mod mogrifier;
 mod plain;
 pub mod ur_lstm;
 
+use alloc::format;
+
 use super::{ImportError, Layout, Mapping};
 use crate::Stack;
 use crate::cells::Cell;
@@ -33,37 +35,45 @@ fn layers<C: Cell>(
     stack: &Stack<C>,
     mut cell: impl FnMut(&mut Mapping, &C, &str, usize) -> Result<(), ImportError>,
 ) -> Result<Mapping, ImportError> {
+    let lacks = [
+        (stack.directions() > 1, "bidirectional layers"),
+        (stack.reverse, "layers that run backward (`reverse`)"),
+        (stack.residual, "residual connections"),
+    ];
+    if let Some((_, what)) = lacks.into_iter().find(|(asked, _)| *asked) {
+        return Err(ImportError::unsupported(format!("{source} has no {what}")));
+    }
     let mut mapping = Mapping::default();
     for (index, layer) in stack.layers.iter().enumerate() {
-        if layer.backward.is_some() {
-            return Err(ImportError::unsupported(alloc::format!(
-                "{source} has no bidirectional layers"
-            )));
-        }
-        let path = alloc::format!("layers.{index}.forward.");
+        let path = format!("layers.{index}.forward.");
         cell(&mut mapping, &layer.forward, &path, index)?;
     }
     Ok(mapping)
 }
 
-/// [`layers`] of a layout that has no layers of its own: one layer only.
+/// The mapping of a stack of one layer and direction, for layouts of single cells; which way it runs
+/// is a matter of the call.
 fn one_layer<C: Cell, L: Layout<C>>(
     source: &str,
     layout: &L,
     stack: &Stack<C>,
 ) -> Result<Mapping, ImportError> {
-    if stack.layers.len() > 1 {
-        return Err(ImportError::unsupported(alloc::format!(
+    let [layer] = &stack.layers[..] else {
+        return Err(ImportError::unsupported(format!(
             "{source} names one layer at a time, got {}; load or export each layer's cell on its \
              own: `stack.layers[i].forward`",
             stack.layers.len()
         )));
+    };
+    if layer.backward.is_some() {
+        return Err(ImportError::unsupported(format!(
+            "{source} has no bidirectional layers; load or export each direction's cell on its own: \
+             `stack.layers[0].forward` and `.backward`"
+        )));
     }
-    layers(source, stack, |mapping, cell, path, _| {
-        *mapping = layout.mapping(cell)?;
-        for entry in &mut mapping.entries {
-            entry.param.insert_str(0, path);
-        }
-        Ok(())
-    })
+    let mut mapping = layout.mapping(&layer.forward)?;
+    for entry in &mut mapping.entries {
+        entry.param.insert_str(0, "layers.0.forward.");
+    }
+    Ok(mapping)
 }
