@@ -45,6 +45,11 @@
 //! let (hidden, _) = tagger.lstm.forward(Tensor::ones([3, 7, 10], &device), None);
 //! assert_eq!(tagger.head.forward(hidden).dims(), [3, 7, 5]);
 //! ```
+//!
+//! # Features
+//! `std` (default); one per Burn backend (`flex`, `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`,
+//! `cuda`, `rocm`, `cpu`); `pytorch` reads `.pt` and `.pth` files, `safetensors` reads and writes
+//! `.safetensors` files (burnpack files need neither).
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

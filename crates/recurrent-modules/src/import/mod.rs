@@ -45,6 +45,7 @@ use alloc::vec::Vec;
 use burn::module::Module;
 
 pub mod burn_nn;
+#[cfg(feature = "std")]
 mod burnpack;
 mod error;
 #[cfg(feature = "std")]

@@ -345,10 +345,12 @@ pub struct Tensors {
 
 /// How many times a file's bytes its tensors may be. Tied weights make them more than the file;
 /// a file that declares many views of one storage could otherwise ask for any amount of memory.
+#[cfg(feature = "pytorch")]
 const MOST_VIEWS: usize = 4;
 
 impl Tensors {
     /// None yet, and key-value text.
+    #[cfg(feature = "std")]
     pub(crate) fn with_metadata(metadata: BTreeMap<String, String>) -> Self {
         Self {
             tensors: BTreeMap::new(),
