@@ -5,6 +5,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     recurrent_fuzz::load(bytes.to_vec());
-    let end = bytes.iter().rposition(|&byte| byte == b'}').map_or(0, |at| at + 1);
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte == b'}')
+        .map_or(0, |at| at + 1);
     recurrent_fuzz::load([&(end as u64).to_le_bytes()[..], bytes].concat());
 });
