@@ -62,6 +62,11 @@ impl GateLayout {
     pub const UR_ORIGINAL: Self =
         Self(&[Gate::Forget, Gate::Refine, Gate::Candidate, Gate::Output]);
 
+    /// Input, candidate, forget, output: the order of haste.
+    pub const HASTE: Self = Self(&[Gate::Input, Gate::Candidate, Gate::Forget, Gate::Output]);
+    /// Candidate, output, forget, input: the order of lamb.
+    pub const LAMB: Self = Self(&[Gate::Candidate, Gate::Output, Gate::Forget, Gate::Input]);
+
     /// A single block, for weights that are not packed.
     pub const PLAIN: Self = Self(&[Gate::Candidate]);
 
@@ -134,6 +139,9 @@ impl GateLayout {
     /// If the layouts do not have the same gates, or the last axis does not divide by their number.
     #[track_caller]
     pub fn permute_from<const D: usize>(&self, from: GateLayout, packed: Tensor<D>) -> Tensor<D> {
+        if *self == from {
+            return packed;
+        }
         let last = D - 1;
         let columns = packed.dims()[last];
         assert!(

@@ -8,7 +8,8 @@
 /// `init`, `try_init_cell`, `init_cell` and the constructors for each dropout kind.
 ///
 /// The variant implements `validate_variant(&self, &CellOptions)`, `layer_norm_config(&self)`,
-/// `layout(&self) -> GateLayout` and `new_cell(&self, &CellOptions, &Device) -> Cell` by hand.
+/// `layout(&self) -> GateLayout`, `new_cell(&self, &CellOptions, &Device) -> Cell` and its inverse
+/// `with_own_of(self, &Cell) -> Self` (its own fields, and `bias`) by hand.
 macro_rules! variant_config {
     (
         $(#[$meta:meta])*
@@ -123,6 +124,36 @@ macro_rules! variant_config {
                     weight_drop: self.weight_drop,
                     residual: self.residual,
                 }
+            }
+
+            /// The config of a module: what is needed to build it again, not how it started.
+            ///
+            /// Initial values are left at their defaults. What the config has once for all layers
+            /// (projection, clip, biases, the variant's own fields) is that of the first.
+            pub fn of(module: &$Module) -> Self {
+                let cell = &module.layers[0].forward;
+                let sizes: alloc::vec::Vec<usize> =
+                    module.layers.iter().map(|layer| layer.forward.d_hidden).collect();
+                let unequal = sizes.windows(2).any(|pair| pair[0] != pair[1]);
+                Self::stacked(cell.d_input, sizes.clone())
+                    .with_layer_sizes(unequal.then_some(sizes))
+                    .with_bidirectional(module.directions() > 1)
+                    .with_reverse(module.reverse)
+                    .with_batch_first(module.batch_first)
+                    .with_dropout(module.dropout)
+                    .with_recurrent_dropout(module.recurrent_dropout)
+                    .with_weight_drop(module.weight_drop)
+                    .with_residual(module.residual)
+                    .with_d_proj(cell.update.projection.is_some().then_some(cell.d_output))
+                    .with_clip(cell.update.clip)
+                    .with_own_of(cell)
+            }
+
+            /// The largest size, and the number of layers.
+            pub(crate) fn largest(&self) -> [usize; 2] {
+                let sizes = [self.d_input, self.d_hidden, self.d_proj.unwrap_or(0)];
+                let listed = self.layer_sizes.iter().flatten().copied();
+                [sizes.into_iter().chain(listed).max().unwrap_or(0), self.num_layers]
             }
 
             /// The part of the config that is about one cell.

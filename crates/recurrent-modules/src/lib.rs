@@ -21,6 +21,9 @@
 //! ([`Stack::forward_histories`]), packed batches ([`PackedSequence`]), [`Stack::step`].
 //! [`Recurrent`] chooses the variant at run time. The maths is in [`recurrent_core`].
 //!
+//! [`import`] reads the weights of PyTorch, Keras and the originals, and writes them;
+//! `Recurrent::save` and `Recurrent::load` keep a model with its config.
+//!
 //! # Example
 //! ```
 //! use burn::module::Module;
@@ -42,13 +45,21 @@
 //! let (hidden, _) = tagger.lstm.forward(Tensor::ones([3, 7, 10], &device), None);
 //! assert_eq!(tagger.head.forward(hidden).dims(), [3, 7, 5]);
 //! ```
+//!
+//! # Features
+//! `std` (default); one per Burn backend (`flex`, `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`,
+//! `cuda`, `rocm`, `cpu`); `pytorch` reads `.pt` and `.pth` files, `safetensors` reads and writes
+//! `.safetensors` files (burnpack files need neither).
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
 pub mod cells;
+#[cfg(feature = "std")]
+mod checkpoint;
 mod config;
 mod error;
+pub mod import;
 mod init;
 mod layer;
 mod masks;
@@ -66,6 +77,8 @@ pub use cells::{
     PeepholeLstmConfig, PolicyLayout, SemeniutaLstm, SlowLstm, SlowLstmConfig, UrLstm,
     UrLstmConfig,
 };
+#[cfg(feature = "std")]
+pub use checkpoint::{CONFIG_FILE, CheckpointError, MODEL_FILE};
 pub use error::InvalidConfig;
 pub use init::{GateInit, WeightInit};
 pub use layer::Layer;

@@ -60,6 +60,11 @@ impl NormConfig {
             .with_place(normalizer.place)
     }
 
+    /// The form of a normalisation; initial values are left at their defaults.
+    pub(crate) fn of(norm: &Norm) -> Self {
+        Self::from_normalizer(norm.normalizer).with_learnable(norm.gain.is_some())
+    }
+
     /// Gain and shift start at U(−1/√n, 1/√n) of their own width n, as in lstms.pth.
     pub fn with_uniform_start(self, features: usize) -> Self {
         self.with_gain_initializer(Some(uniform_by(features)))

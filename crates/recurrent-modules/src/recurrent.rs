@@ -1,5 +1,7 @@
 //! The variant chosen at run time.
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use burn::config::Config;
@@ -13,6 +15,7 @@ use crate::cells::{
     PeepholeLstmConfig, SlowLstm, SlowLstmConfig, StateOf, UrLstm, UrLstmConfig,
 };
 use crate::error::{InvalidConfig, or_panic};
+use crate::import::{ImportError, Mapping, Tensors, load_mapping, parameters, shapes};
 use crate::layer::Layer;
 use crate::masks::StackMasks;
 use crate::packed::PackedSequence;
@@ -99,6 +102,22 @@ macro_rules! variants {
                 }
             }
 
+            /// The config of a model: what is needed to build it again, not how it started; see
+            /// the `of` of the variant's own config.
+            pub fn of(model: &Recurrent) -> Self {
+                match model {
+                    $(Recurrent::$Variant(stack) => Self::$Variant($Config::of(stack)),)*
+                }
+            }
+
+            /// The largest size, and the largest number of layers or of parts with their own
+            /// weights.
+            pub(crate) fn largest(&self) -> [usize; 2] {
+                match self {
+                    $(Self::$Variant(config) => config.largest(),)*
+                }
+            }
+
             /// Checks the config without making a tensor.
             ///
             /// # Errors
@@ -122,6 +141,44 @@ macro_rules! variants {
             #[track_caller]
             pub fn init(&self, device: &Device) -> Recurrent {
                 or_panic(self.name(), self.try_init(device))
+            }
+        }
+
+        /// What reading and writing weights needs. The paths are those of the variant's own module,
+        /// so that its files can be loaded without this enum too.
+        impl Recurrent {
+            /// With the weights of a file, by a table of the variant's paths.
+            pub(crate) fn with_weights(
+                self,
+                mapping: &Mapping,
+                file: &Tensors,
+            ) -> Result<Self, ImportError> {
+                Ok(match self {
+                    $(Self::$Variant(stack) => {
+                        Self::$Variant(load_mapping(mapping, stack, file)?)
+                    })*
+                })
+            }
+
+            /// Parameters by path.
+            pub(crate) fn parameters(&self) -> BTreeMap<String, Tensor<2>> {
+                match self {
+                    $(Self::$Variant(stack) => parameters(stack),)*
+                }
+            }
+
+            /// Path and shape of each parameter.
+            pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+                match self {
+                    $(Self::$Variant(stack) => shapes(stack),)*
+                }
+            }
+
+            /// The parameters with Burn's identities of them.
+            pub(crate) fn tensors(&self) -> Tensors {
+                match self {
+                    $(Self::$Variant(stack) => Tensors::of(stack),)*
+                }
             }
         }
 

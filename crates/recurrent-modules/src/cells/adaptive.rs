@@ -143,6 +143,42 @@ impl AdaptiveLstmConfig {
             .with_dropout_adapt(prob_adapt)
     }
 
+    /// The config of a module: what is needed to build it again, not how it started.
+    ///
+    /// Initial values are left at their defaults. What the config has once for all layers
+    /// (projection, clip, biases, normalisation) is that of the first.
+    pub fn of(module: &AdaptiveLstm) -> Self {
+        let layers = &module.layers[0].forward;
+        let first = &layers.layers[0];
+        let cell = &first.cell;
+        let sizes: Vec<usize> = layers.layers.iter().map(|l| l.cell.d_hidden).collect();
+        let unequal = sizes.windows(2).any(|pair| pair[0] != pair[1]);
+        Self::stacked(cell.d_input, sizes.clone())
+            .with_layer_sizes(unequal.then_some(sizes))
+            .with_d_adapt(first.adapt.d_hidden)
+            .with_policy_layout(cell.policy_layout)
+            .with_dropout_adapt(layers.dropout_adapt)
+            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
+            .with_bidirectional(module.directions() > 1)
+            .with_reverse(module.reverse)
+            .with_batch_first(module.batch_first)
+            .with_recurrent_dropout(module.recurrent_dropout)
+            .with_weight_drop(module.weight_drop)
+            .with_residual(layers.residual)
+            .with_d_proj(cell.update.projection.is_some().then_some(cell.d_output))
+            .with_bias(cell.gates.has_bias())
+            .with_clip(cell.update.clip)
+    }
+
+    /// The largest size, and the number of layers.
+    pub(crate) fn largest(&self) -> [usize; 2] {
+        let d_proj = self.d_proj.unwrap_or(0);
+        let sizes = [self.d_input, self.d_hidden, self.d_adapt, d_proj];
+        let listed = self.layer_sizes.iter().flatten().copied();
+        let largest = sizes.into_iter().chain(listed).max().unwrap_or(0);
+        [largest, self.num_layers]
+    }
+
     /// The stack around the model: one layer, which holds all of the model's.
     fn container(&self) -> StackConfig {
         StackConfig::new(self.d_input, self.d_hidden)

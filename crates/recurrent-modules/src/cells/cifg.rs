@@ -59,6 +59,12 @@ impl CifgLstmConfig {
         Ok(())
     }
 
+    fn with_own_of(self, cell: &CifgLstmCell) -> Self {
+        self.with_bias(cell.gates.has_bias())
+            .with_coupling(cell.coupling)
+            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         self.layer_norm.clone()
     }

@@ -84,6 +84,17 @@ impl LayerNormLstmConfig {
         Ok(())
     }
 
+    fn with_own_of(self, cell: &LayerNormLstmCell) -> Self {
+        // A cell of this type without any norm is still of this type.
+        let norms = LayerNormConfig::parts_of(&cell.gates, &cell.update);
+        self.with_bias(cell.gates.has_bias())
+            .with_norm_input(norms.norm_input)
+            .with_norm_hidden(norms.norm_hidden)
+            .with_norm_cell(norms.norm_cell)
+            .with_carry_normalized(norms.carry_normalized)
+            .with_norm_bias(norms.norm_bias)
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         Some(LayerNormConfig {
             norm_input: self.norm_input.clone(),

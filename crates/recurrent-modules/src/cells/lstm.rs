@@ -75,6 +75,10 @@ impl LstmConfig {
         options
     }
 
+    fn with_own_of(self, cell: &LstmCell) -> Self {
+        self.with_bias(cell.gates.bias.is_some())
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         None
     }

@@ -82,6 +82,17 @@ impl MogrifierLstmConfig {
         Ok(())
     }
 
+    fn with_own_of(self, cell: &MogrifierLstmCell) -> Self {
+        let rank = cell.rounds.first().and_then(|round| round.right.as_ref());
+        self.with_bias(cell.gates.has_bias())
+            .with_rounds(cell.num_rounds)
+            .with_rank(rank.map(|right| right.lazy_shape()[0]))
+            .with_share_rounds(cell.rounds.len() < cell.num_rounds)
+            .with_round_bias(cell.rounds.iter().any(|round| round.bias.is_some()))
+            .with_cap_input_gate(cell.cap_input_gate)
+            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         self.layer_norm.clone()
     }

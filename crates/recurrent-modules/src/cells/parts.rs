@@ -45,6 +45,31 @@ pub struct LayerNormConfig {
 }
 
 impl LayerNormConfig {
+    /// The normalisations of a cell; `None` if it has nothing of the kind.
+    pub(crate) fn of(gates: &GateWeights, update: &StateUpdate) -> Option<Self> {
+        let norms = Self::parts_of(gates, update);
+        let any = norms.norm_input.is_some()
+            || norms.norm_hidden.is_some()
+            || norms.norm_cell.is_some()
+            || norms.norm_bias == NormBias::Inside;
+        any.then_some(norms)
+    }
+
+    /// The normalisations of a cell, each as it is there.
+    pub(crate) fn parts_of(gates: &GateWeights, update: &StateUpdate) -> Self {
+        let config = |norm: &Option<Norm>| norm.as_ref().map(NormConfig::of);
+        Self {
+            norm_input: config(&gates.norm_input),
+            norm_hidden: config(&gates.norm_hidden),
+            norm_cell: config(&update.norm_cell),
+            carry_normalized: update.carry_normalized,
+            norm_bias: match gates.bias_input {
+                Some(_) => NormBias::Inside,
+                None => NormBias::Outside,
+            },
+        }
+    }
+
     /// # Errors
     /// If a normalisation is invalid for its width, or a normalised cell is to be carried where
     /// there is no cell normalisation.
@@ -116,6 +141,11 @@ impl GateWeights {
             norm_input: norm(norms.and_then(|n| n.norm_input.as_ref()), width, device),
             norm_hidden: norm(norms.and_then(|n| n.norm_hidden.as_ref()), width, device),
         }
+    }
+
+    /// Whether there are biases, wherever they stand.
+    pub(crate) fn has_bias(&self) -> bool {
+        self.bias.is_some() || self.bias_input.is_some()
     }
 
     /// The weights for one call.

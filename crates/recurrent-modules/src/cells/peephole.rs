@@ -77,6 +77,17 @@ impl PeepholeLstmConfig {
         }
     }
 
+    fn with_own_of(self, cell: &PeepholeLstmCell) -> Self {
+        self.with_bias(cell.gates.has_bias())
+            .with_peephole(match cell.peephole_output.full {
+                Some(_) => PeepholeKind::Full,
+                None => PeepholeKind::Diagonal,
+            })
+            .with_output_looks_at(cell.output_looks_at)
+            .with_coupling(cell.coupling)
+            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         self.layer_norm.clone()
     }

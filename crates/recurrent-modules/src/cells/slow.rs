@@ -31,6 +31,10 @@ impl SlowLstmConfig {
         Ok(())
     }
 
+    fn with_own_of(self, cell: &SlowLstmCell) -> Self {
+        self.with_bias(cell.input_gate.input_transform.bias.is_some())
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         None
     }

@@ -81,6 +81,14 @@ impl UrLstmConfig {
         self.gate_init.validate()
     }
 
+    fn with_own_of(self, cell: &UrLstmCell) -> Self {
+        self.with_bias(cell.gates.has_bias())
+            .with_mechanism(cell.mechanism)
+            .with_trainable_forget_bias(cell.trainable_forget_bias)
+            .with_tied(cell.tied)
+            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
+    }
+
     fn layer_norm_config(&self) -> Option<LayerNormConfig> {
         self.layer_norm.clone()
     }
@@ -97,6 +105,7 @@ impl UrLstmConfig {
             update: StateUpdate::new(options, device),
             mechanism: self.mechanism,
             tied: self.tied,
+            trainable_forget_bias: trainable,
             d_input: options.d_input,
             d_hidden: options.d_hidden,
             d_output: options.d_output(),
@@ -118,6 +127,9 @@ pub struct UrLstmCell {
     pub mechanism: GateMechanism,
     /// Whether the refine gate gets −b.
     pub tied: bool,
+    /// Whether b was made to be learnt; kept here since off an autodiff device `forget_bias` does not
+    /// show it.
+    pub trainable_forget_bias: bool,
     /// Features of one input step.
     pub d_input: usize,
     /// Units.

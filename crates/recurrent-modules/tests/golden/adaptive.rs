@@ -1,14 +1,13 @@
 //! The aLSTM of flennerhag/alstm: gate order input, forget, candidate, output; `[out, in]`.
 
 use burn::tensor::Tensor;
-use recurrent_modules::cells::AdaptiveLstmCell;
+use recurrent_modules::import::originals::alstm::Alstm;
 use recurrent_modules::{
     AdaptiveLstmConfig, AdaptiveState, ForwardOptions, LstmState, Mask, Masks, PolicyLayout,
     StackMasks, StackState,
 };
 
 use crate::file::{Golden, Outputs, push};
-use crate::torch::param;
 
 fn size(golden: &Golden, key: &str) -> usize {
     golden
@@ -24,27 +23,14 @@ fn layout(golden: &Golden) -> Result<PolicyLayout, String> {
     }
 }
 
-fn matrix(golden: &Golden, name: &str) -> Tensor<2> {
-    golden.leaf::<2>(name).transpose()
-}
-
-fn fill_cell(cell: &mut AdaptiveLstmCell, golden: &Golden, prefix: &str) {
-    let name = |name: &str| format!("param.{prefix}{name}");
-    cell.gates.weight_input = param(matrix(golden, &name("weight_ih")));
-    cell.gates.weight_hidden = param(matrix(golden, &name("weight_hh")));
-    cell.gates.bias = golden
-        .has(&name("bias"))
-        .then(|| param(golden.leaf::<1>(&name("bias"))));
-}
-
 /// One step with a given policy.
 pub fn cell(golden: &Golden) -> Result<Outputs, String> {
     let config = AdaptiveLstmConfig::new(size(golden, "input_size"), size(golden, "hidden_size"));
-    let mut cell = config
+    let cell = config
         .with_bias(golden.flag("bias"))
         .with_policy_layout(layout(golden)?)
         .init_cell(&golden.device);
-    fill_cell(&mut cell, golden, "");
+    let cell = golden.fill(&Alstm, cell)?;
     let state = golden.has("h0").then(|| LstmState {
         cell: golden.leaf::<2>("c0"),
         hidden: golden.leaf::<2>("h0"),
@@ -71,23 +57,13 @@ pub fn model(golden: &Golden) -> Result<Outputs, String> {
     let d_hidden = size(golden, "hidden_size");
     let mut sizes = vec![d_hidden; layers];
     sizes[layers - 1] = golden.usize("output_size").unwrap_or(d_hidden);
-    let mut lstm = AdaptiveLstmConfig::stacked(size(golden, "input_size"), sizes)
+    let lstm = AdaptiveLstmConfig::stacked(size(golden, "input_size"), sizes)
         .with_d_adapt(size(golden, "adapt_size"))
         .with_bias(golden.flag("bias"))
         .with_batch_first(golden.flag("batch_first"))
         .with_policy_layout(layout(golden)?)
         .init(&golden.device);
-    for (index, layer) in lstm.layers[0].forward.layers.iter_mut().enumerate() {
-        fill_cell(&mut layer.cell, golden, &format!("alstm_layers.{index}."));
-        let name = |name: &str| format!("param.adapt_layers.{index}.{name}");
-        let gates = &mut layer.adapt.gates;
-        gates.weight_input = param(matrix(golden, &name("weight_ih")));
-        gates.weight_hidden = param(matrix(golden, &name("weight_hh")));
-        let biases = golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh"));
-        gates.bias = Some(param(biases));
-        let projection = format!("param.project_layers.{index}.linear.weight");
-        layer.policy_projection = param(matrix(golden, &projection));
-    }
+    let mut lstm = golden.fill(&Alstm, lstm)?;
 
     let masks = Masks {
         hidden: mask(golden, "h", "dropout_alstm", layers),

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::cells::Cell;
+use recurrent_modules::import::{Layout, Mapping, Piece};
 use recurrent_modules::{Stack, Strategy};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -178,12 +180,100 @@ impl Golden {
         Ok(leaf.grad(gradients).map(|gradient| values(&gradient)))
     }
 
+    /// A module with the file's parameters, through the library's own table of the layout.
+    ///
+    /// They stay a part of the graph: the gradient of each tensor of the file arrives in the file's
+    /// own layout.
+    pub fn fill<M: Module, L: Layout<M>>(&self, layout: &L, module: M) -> Result<M, String> {
+        let mapping = layout.mapping(&module).map_err(|error| error.to_string())?;
+        let known = mapping.tensors();
+        let strangers: Vec<String> = self
+            .names_after("param.")
+            .into_iter()
+            .filter(|name| !known.contains_key(name.as_str()))
+            .collect();
+        if !strangers.is_empty() {
+            return Err(format!("the layout does not know {strangers:?}"));
+        }
+        // Parameters that no computation uses have a zero gradient in the file.
+        for (name, _) in &mapping.unused {
+            let _ = self.leaf::<1>(&format!("param.{name}"));
+        }
+        let mut filler = Filler {
+            golden: self,
+            mapping: &mapping,
+            path: vec![],
+            errors: vec![],
+        };
+        let module = module.map(&mut filler);
+        match filler.errors.is_empty() {
+            true => Ok(module),
+            false => Err(filler.errors.join("; ")),
+        }
+    }
+
+    /// A tensor of a layout's table as a matrix.
+    fn piece(&self, piece: &Piece) -> Result<Tensor<2>, String> {
+        let name = format!("param.{}", piece.name);
+        let entry = self.entries.get(&name);
+        let shape = &entry
+            .ok_or_else(|| format!("the file has no `{name}`"))?
+            .shape;
+        if *shape != piece.shape {
+            let expected = &piece.shape;
+            return Err(format!(
+                "`{name}` has shape {shape:?}, expected {expected:?}"
+            ));
+        }
+        let columns = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().product::<usize>() / columns;
+        Ok(self.leaf::<1>(&name).reshape([rows, columns]))
+    }
+
     /// Swaps two blocks of rows of a matrix.
     pub fn swap_rows(&mut self, name: &str, first: usize, second: usize, height: usize) {
         let entry = self.entries.get_mut(name).expect("a known tensor");
         let width = entry.shape[1];
         for k in 0..height * width {
             entry.data.swap(first * width + k, second * width + k);
+        }
+    }
+}
+
+/// Puts the parameters of a file into a module.
+struct Filler<'a> {
+    golden: &'a Golden,
+    mapping: &'a Mapping,
+    path: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Filler<'_> {
+    fn value<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>, String> {
+        let path = self.path.join(".");
+        let entry = self.mapping.entries.iter().find(|e| e.param == path);
+        let entry = entry.ok_or_else(|| format!("the layout has no `{path}`"))?;
+        let tensor = entry.assemble(|piece| self.golden.piece(piece))?;
+        Ok(tensor.reshape::<D, _>(param.lazy_shape()))
+    }
+}
+
+impl ModuleMapper for Filler<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.value(&param) {
+            Ok(tensor) => Param::initialized(param.id, tensor),
+            Err(error) => {
+                self.errors.push(error);
+                param
+            }
         }
     }
 }

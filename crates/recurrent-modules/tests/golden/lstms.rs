@@ -1,8 +1,8 @@
 //! The family of lstms.pth: gate order input, forget, output, candidate.
 
 use burn::tensor::Tensor;
-use recurrent_core::GateLayout;
 use recurrent_modules::cells::{Cell, LayerNormLstmCell, LstmCell, SlowLstmCell};
+use recurrent_modules::import::originals::lstms_pth::LstmsPth;
 use recurrent_modules::{
     ForwardOptions, LayerNormLstmConfig, LstmConfig, LstmState, Mask, Masks, Norm, NormBias,
     NormConfig, SlowLstmConfig, Stack, StackMasks, StackState,
@@ -10,73 +10,6 @@ use recurrent_modules::{
 
 use crate::file::{Golden, Outputs, push};
 use crate::torch::param;
-
-/// `[4H, in]` rows i, f, o, g to `[in, 4H]` columns i, f, g, o.
-fn weight(golden: &Golden, name: &str) -> Tensor<2> {
-    let transposed = golden.leaf::<2>(name).transpose();
-    GateLayout::LSTM.permute_from(GateLayout::LSTMS_PTH, transposed)
-}
-
-fn vector(golden: &Golden, name: &str) -> Tensor<1> {
-    GateLayout::LSTM.permute_from(GateLayout::LSTMS_PTH, golden.leaf::<1>(name))
-}
-
-fn fill_lstm(cell: &mut LstmCell, golden: &Golden, prefix: &str) {
-    let name = |name: &str| format!("param.{prefix}{name}");
-    cell.gates.weight_input = param(weight(golden, &name("i2h.weight")));
-    cell.gates.weight_hidden = param(weight(golden, &name("h2h.weight")));
-    if cell.gates.bias.is_some() {
-        let sum = vector(golden, &name("i2h.bias")) + vector(golden, &name("h2h.bias"));
-        cell.gates.bias = Some(param(sum));
-    }
-}
-
-fn fill_slow(cell: &mut SlowLstmCell, golden: &Golden, prefix: &str) {
-    let gates = [
-        ("i", &mut cell.input_gate),
-        ("f", &mut cell.forget_gate),
-        ("c", &mut cell.cell_gate),
-        ("o", &mut cell.output_gate),
-    ];
-    for (letter, gate) in gates {
-        let leaf = |name: &str| golden.leaf::<2>(&format!("param.{prefix}{name}{letter}"));
-        gate.input_transform.weight = param(leaf("w_x"));
-        gate.hidden_transform.weight = param(leaf("w_h"));
-        if gate.input_transform.bias.is_some() {
-            let bias = golden.leaf::<1>(&format!("param.{prefix}b_{letter}"));
-            gate.input_transform.bias = Some(param(bias));
-        }
-    }
-}
-
-fn fill_layer_norm(cell: &mut LayerNormLstmCell, golden: &Golden, prefix: &str) {
-    let name = |name: &str| format!("param.{prefix}{name}");
-    cell.gates.weight_input = param(weight(golden, &name("i2h.weight")));
-    cell.gates.weight_hidden = param(weight(golden, &name("h2h.weight")));
-    if cell.gates.bias_input.is_some() {
-        cell.gates.bias_input = Some(param(vector(golden, &name("i2h.bias"))));
-        cell.gates.bias_hidden = Some(param(vector(golden, &name("h2h.bias"))));
-    }
-    let packed = [
-        ("ln_i2h", &mut cell.gates.norm_input),
-        ("ln_h2h", &mut cell.gates.norm_hidden),
-    ];
-    for (norm_name, norm) in packed {
-        if let Some(norm) = norm.as_mut().filter(|norm| norm.gain.is_some()) {
-            norm.gain = Some(param(vector(golden, &name(&format!("{norm_name}.alpha")))));
-            norm.shift = Some(param(vector(golden, &name(&format!("{norm_name}.beta")))));
-        }
-    }
-    if let Some(norm) = cell
-        .update
-        .norm_cell
-        .as_mut()
-        .filter(|norm| norm.gain.is_some())
-    {
-        norm.gain = Some(param(golden.leaf::<1>(&name("ln_cell.alpha"))));
-        norm.shift = Some(param(golden.leaf::<1>(&name("ln_cell.beta"))));
-    }
-}
 
 /// The masks of one layer, from `mask.<infix><h|c|g>`; `None` where the file has none.
 fn masks(golden: &Golden, infix: &str) -> Masks {
@@ -136,23 +69,21 @@ enum Module {
     LayerNorm(Stack<LayerNormLstmCell>),
 }
 
-fn build(golden: &Golden, slow: bool, prefix: impl Fn(usize) -> String) -> Module {
+fn build(golden: &Golden, slow: bool, layout: LstmsPth) -> Result<Module, String> {
     let d_input = golden.usize("input_size").expect("input_size");
     let bias = golden.flag("bias");
     let device = &golden.device;
     if slow {
         let config = SlowLstmConfig::stacked(d_input, sizes(golden));
-        let mut stack = config.with_batch_first(false).with_bias(bias).init(device);
-        for (index, layer) in stack.layers.iter_mut().enumerate() {
-            fill_slow(&mut layer.forward, golden, &prefix(index));
-        }
+        let stack = config.with_batch_first(false).with_bias(bias).init(device);
+        let mut stack = golden.fill(&layout, stack)?;
         golden.start(&mut stack);
-        return Module::Slow(stack);
+        return Ok(Module::Slow(stack));
     }
     if golden.flag("layer_norm") {
         let norm = NormConfig::lstms_pth().with_learnable(golden.flag("learnable"));
         let preact = golden.flag("ln_preact").then(|| norm.clone());
-        let mut stack = LayerNormLstmConfig::stacked(d_input, sizes(golden))
+        let stack = LayerNormLstmConfig::stacked(d_input, sizes(golden))
             .with_norm_input(preact.clone())
             .with_norm_hidden(preact)
             .with_norm_cell(Some(norm))
@@ -161,19 +92,15 @@ fn build(golden: &Golden, slow: bool, prefix: impl Fn(usize) -> String) -> Modul
             .with_batch_first(false)
             .with_bias(bias)
             .init(device);
-        for (index, layer) in stack.layers.iter_mut().enumerate() {
-            fill_layer_norm(&mut layer.forward, golden, &prefix(index));
-        }
+        let mut stack = golden.fill(&layout, stack)?;
         golden.start(&mut stack);
-        return Module::LayerNorm(stack);
+        return Ok(Module::LayerNorm(stack));
     }
     let config = LstmConfig::stacked(d_input, sizes(golden));
-    let mut stack = config.with_batch_first(false).with_bias(bias).init(device);
-    for (index, layer) in stack.layers.iter_mut().enumerate() {
-        fill_lstm(&mut layer.forward, golden, &prefix(index));
-    }
+    let stack = config.with_batch_first(false).with_bias(bias).init(device);
+    let mut stack = golden.fill(&layout, stack)?;
     golden.start(&mut stack);
-    Module::Lstm(stack)
+    Ok(Module::Lstm(stack))
 }
 
 fn forward<C>(
@@ -211,7 +138,7 @@ fn run(
 }
 
 pub fn single(golden: &Golden) -> Result<Outputs, String> {
-    let module = build(golden, golden.variant == "lstms_slow", |_| String::new());
+    let module = build(golden, golden.variant == "lstms_slow", LstmsPth::Single)?;
     let state = StackState::from(LstmState {
         cell: golden.leaf::<2>("c0"),
         hidden: golden.leaf::<2>("h0"),
@@ -226,7 +153,7 @@ pub fn single(golden: &Golden) -> Result<Outputs, String> {
 
 pub fn multilayer(golden: &Golden) -> Result<Outputs, String> {
     let slow = golden.option("layer_type") == "SlowLSTM";
-    let module = build(golden, slow, |layer| format!("params.{layer}."));
+    let module = build(golden, slow, LstmsPth::MultiLayer)?;
     let layers = sizes(golden).len();
     let state = StackState {
         cells: (0..layers)

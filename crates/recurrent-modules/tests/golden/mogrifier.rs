@@ -1,6 +1,7 @@
 //! The Mogrifier: the notebook's (shared matrices, x·W) and the paper's (own matrices, x·Wᵀ).
 
 use recurrent_modules::MogrifierLstmConfig;
+use recurrent_modules::import::originals::mogrifier::MogrifierNotebook;
 
 use crate::exercise::run;
 use crate::file::{Golden, Outputs};
@@ -20,19 +21,8 @@ fn config(golden: &Golden) -> Result<MogrifierLstmConfig, String> {
 }
 
 pub fn notebook(golden: &Golden) -> Result<Outputs, String> {
-    let mut lstm = config(golden)?.with_share_rounds(true).init(&golden.device);
-    let cell = &mut lstm.layers[0].forward;
-    for (round, name) in cell.rounds.iter_mut().zip(["param.Q", "param.R"]) {
-        round.left = param(golden.leaf::<2>(name));
-    }
-    cell.gates.weight_input = param(golden.leaf::<2>("param.Wih"));
-    cell.gates.weight_hidden = param(golden.leaf::<2>("param.Whh"));
-    let bias = golden.leaf::<1>("param.bih") + golden.leaf::<1>("param.bhh");
-    cell.gates.bias = Some(param(bias));
-    // Matrices that no round uses have a zero gradient in the file.
-    for name in golden.strings("zero_grad_params") {
-        let _ = golden.leaf::<2>(&format!("param.{name}"));
-    }
+    let lstm = config(golden)?.with_share_rounds(true).init(&golden.device);
+    let lstm = golden.fill(&MogrifierNotebook, lstm)?;
     Ok(run(golden, lstm))
 }
 

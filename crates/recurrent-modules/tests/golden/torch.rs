@@ -4,6 +4,7 @@ use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
 use recurrent_core::eval::compare::values;
 use recurrent_modules::cells::LstmCell;
+use recurrent_modules::import::pytorch::TorchLstm;
 use recurrent_modules::{
     ForwardOptions, Lengths, LstmConfig, LstmState, PackedSequence, StackMasks, StackState,
 };
@@ -13,19 +14,6 @@ use crate::file::{Golden, Outputs, push};
 /// A parameter that stays a part of the graph it came from.
 pub fn param<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
     Param::initialized(ParamId::new(), tensor)
-}
-
-/// Weights of one cell under PyTorch's names with a suffix such as `_l0_reverse`.
-fn fill(cell: &mut LstmCell, golden: &Golden, suffix: &str) {
-    let name = |name: &str| format!("param.{name}{suffix}");
-    cell.gates.weight_input = param(golden.leaf::<2>(&name("weight_ih")).transpose());
-    cell.gates.weight_hidden = param(golden.leaf::<2>(&name("weight_hh")).transpose());
-    cell.gates.bias = golden
-        .has(&name("bias_ih"))
-        .then(|| param(golden.leaf::<1>(&name("bias_ih")) + golden.leaf::<1>(&name("bias_hh"))));
-    cell.update.projection = golden
-        .has(&name("weight_hr"))
-        .then(|| param(golden.leaf::<2>(&name("weight_hr")).transpose()));
 }
 
 /// The initial state in stacked form, as leaves.
@@ -47,7 +35,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
     let (layers, proj) = (size("num_layers")?, golden.usize("proj_size").unwrap_or(0));
     let bidirectional = golden.flag("bidirectional");
     let dropout = golden.f64("dropout");
-    let mut lstm = LstmConfig::new(size("input_size")?, size("hidden_size")?)
+    let lstm = LstmConfig::new(size("input_size")?, size("hidden_size")?)
         .with_num_layers(layers)
         .with_bidirectional(bidirectional)
         .with_batch_first(golden.flag("batch_first"))
@@ -55,12 +43,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         .with_d_proj((proj > 0).then_some(proj))
         .with_dropout(if layers > 1 { dropout } else { 0.0 })
         .init(&golden.device);
-    for (index, layer) in lstm.layers.iter_mut().enumerate() {
-        fill(&mut layer.forward, golden, &format!("_l{index}"));
-        if let Some(backward) = &mut layer.backward {
-            fill(backward, golden, &format!("_l{index}_reverse"));
-        }
-    }
+    let mut lstm = golden.fill(&TorchLstm, lstm)?;
 
     let masks = StackMasks {
         cells: vec![],
@@ -160,8 +143,7 @@ fn cell_config(golden: &Golden) -> LstmConfig {
 
 pub fn cell(golden: &Golden) -> Result<Outputs, String> {
     let config = cell_config(golden).with_bias(golden.flag("bias"));
-    let mut cell = config.init_cell(&golden.device);
-    fill(&mut cell, golden, "");
+    let cell = golden.fill(&TorchLstm, config.init_cell(&golden.device))?;
     Ok(step(golden, &cell))
 }
 

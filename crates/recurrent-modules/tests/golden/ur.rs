@@ -1,28 +1,11 @@
 //! UR-LSTM and R-LSTM: gate order forget, refine, candidate, output; two biases.
 
-use burn::tensor::Tensor;
-use recurrent_core::GateLayout;
 use recurrent_core::equations::ur::uniform_gate_bias;
 use recurrent_core::eval::compare::{Tolerance, close, values};
-use recurrent_modules::cells::UrLstmCell;
+use recurrent_modules::import::originals::ur_lstm::UrLstmOriginal;
 use recurrent_modules::{ForwardOptions, LstmState, StackMasks, StackState, UrLstmConfig};
 
 use crate::file::{Golden, Outputs, push};
-use crate::torch::param;
-
-fn permuted<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    GateLayout::UR.permute_from(GateLayout::UR_ORIGINAL, tensor)
-}
-
-fn fill(cell: &mut UrLstmCell, golden: &Golden, prefix: &str) {
-    let name = |name: &str| format!("param.{prefix}{name}");
-    let weight = |from: &str| permuted(golden.leaf::<2>(&name(from)).transpose());
-    cell.gates.weight_input = param(weight("igates.weight"));
-    cell.gates.weight_hidden = param(weight("hgates.weight"));
-    let biases = golden.leaf::<1>(&name("igates.bias")) + golden.leaf::<1>(&name("hgates.bias"));
-    cell.gates.bias = Some(param(permuted(biases)));
-    cell.forget_bias = param(golden.leaf::<1>(&name("forget_bias")));
-}
 
 fn config(golden: &Golden) -> Result<UrLstmConfig, String> {
     let size = |key| {
@@ -34,8 +17,7 @@ fn config(golden: &Golden) -> Result<UrLstmConfig, String> {
 }
 
 pub fn cell(golden: &Golden) -> Result<Outputs, String> {
-    let mut cell = config(golden)?.init_cell(&golden.device);
-    fill(&mut cell, golden, "");
+    let cell = golden.fill(&UrLstmOriginal, config(golden)?.init_cell(&golden.device))?;
     let state = LstmState {
         cell: golden.leaf::<2>("c0"),
         hidden: golden.leaf::<2>("h0"),
@@ -51,12 +33,12 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
     let layers = golden
         .usize("num_layers")
         .ok_or("options have no `num_layers`")?;
-    let mut lstm = config(golden)?
+    let lstm = config(golden)?
         .with_num_layers(layers)
         .with_batch_first(golden.flag("batch_first"))
         .init(&golden.device);
-    for (index, layer) in lstm.layers.iter_mut().enumerate() {
-        fill(&mut layer.forward, golden, &format!("layers.{index}."));
+    let mut lstm = golden.fill(&UrLstmOriginal, lstm)?;
+    for index in 0..layers {
         // The initialisation itself, from the same draws.
         let draws = format!("aux.rand.{index}");
         if golden.variant == "urlstm" && golden.has(&draws) {

@@ -1,0 +1,166 @@
+//! A folder that holds a model: its config and its weights.
+
+use std::path::Path;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use thiserror::Error;
+
+use crate::import::{Dtype, ExportError, ImportError, Tensors};
+use crate::import::{check_size, own_mapping, parse_config, read_file, write_file};
+use crate::{Recurrent, RecurrentConfig};
+
+/// The [`RecurrentConfig`] as JSON.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// The weights in Burn's own format.
+pub const MODEL_FILE: &str = "model.bpk";
+
+/// A checkpoint that cannot be written or read.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// Reading failed.
+    #[error("{file} in {folder}: {source}")]
+    Load {
+        /// The folder.
+        folder: String,
+        /// The file in it.
+        file: &'static str,
+        /// What is wrong with it.
+        source: ImportError,
+    },
+    /// Writing failed.
+    #[error(transparent)]
+    Save(#[from] ExportError),
+    /// The model's layers differ in what the config has once for all of them.
+    #[error(
+        "a config for this model gives other parameters: `{param}` has shape {got:?}, the config's \
+         {expected:?}; layers of different kinds cannot be saved with their config"
+    )]
+    Config {
+        /// The first parameter that differs.
+        param: String,
+        /// Its shape in the model, if it is there.
+        got: Option<Vec<usize>>,
+        /// Its shape by the config, if it is there.
+        expected: Option<Vec<usize>>,
+    },
+}
+
+impl Recurrent {
+    /// Writes the model to a folder: [`CONFIG_FILE`] and [`MODEL_FILE`]. Makes the folder where it
+    /// does not exist and replaces files of an earlier save.
+    ///
+    /// The weights are those of the variant's own module: `ModuleRecord::load` reads them into an
+    /// [`Lstm`](crate::Lstm) as well. Settings of a run ([`Strategy`](crate::Strategy),
+    /// [`Precision`](crate::Precision)) are not saved.
+    ///
+    /// # Errors
+    /// If the folder cannot be written, or the layers differ in what the config has once.
+    ///
+    /// # Example
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use recurrent_modules::{Recurrent, RecurrentConfig, UrLstmConfig};
+    ///
+    /// let device = Device::flex();
+    /// let model = RecurrentConfig::UrLstm(UrLstmConfig::new(3, 4)).init(&device);
+    /// # let folder = std::env::temp_dir().join(format!("recurrent-doc-{}", std::process::id()));
+    /// model.save(&folder)?;
+    /// let loaded = Recurrent::load(&folder, &device)?; // the variant is found in the folder
+    /// let x = Tensor::<3>::ones([2, 5, 3], &device);
+    /// let (a, b) = (model.forward(x.clone(), None).0, loaded.forward(x, None).0);
+    /// assert_eq!(a.into_data(), b.into_data());
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), CheckpointError> {
+        self.save_tensors(folder.as_ref(), self.tensors())
+    }
+
+    /// [`save`](Self::save) with the weights in another type of numbers; [`Dtype::F16`] and
+    /// [`Dtype::Bf16`] take half the size. [`load`](Self::load) gives them back as the device's own
+    /// type.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and if a weight is outside the range of the type.
+    pub fn save_as(&self, folder: impl AsRef<Path>, dtype: Dtype) -> Result<(), CheckpointError> {
+        self.save_tensors(folder.as_ref(), self.tensors().cast(dtype)?)
+    }
+
+    fn save_tensors(&self, folder: &Path, mut tensors: Tensors) -> Result<(), CheckpointError> {
+        let config = RecurrentConfig::of(self);
+        self.check_config(&config)?;
+        let json = config.to_string();
+        // In both: the weights are renamed into place before the config, and a folder that was left
+        // between the two is noticed.
+        tensors.set_config(&json);
+        std::fs::create_dir_all(folder).map_err(|error| ExportError::Write {
+            path: folder.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        write_file(&folder.join(MODEL_FILE), &tensors.to_burnpack()?)?;
+        write_file(&folder.join(CONFIG_FILE), json.as_bytes())?;
+        Ok(())
+    }
+
+    /// That the config describes this model.
+    fn check_config(&self, config: &RecurrentConfig) -> Result<(), CheckpointError> {
+        let invalid = |error| CheckpointError::Save(ImportError::Config(error).into());
+        // Parameters are lazy: no value is made.
+        let device = self.devices().into_iter().next().unwrap_or_default();
+        let expected = config.try_init(&device).map_err(invalid)?;
+        let (got, expected) = (self.shapes(), expected.shapes());
+        let names = got.keys().chain(expected.keys());
+        let differs = |name: &&String| got.get(*name) != expected.get(*name);
+        match names.into_iter().find(differs) {
+            Some(param) => Err(CheckpointError::Config {
+                param: param.clone(),
+                got: got.get(param).cloned(),
+                expected: expected.get(param).cloned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a model from a folder written by [`save`](Self::save), without being told its variant.
+    ///
+    /// The folder may come from anyone: nothing in it is trusted, and reading takes memory in
+    /// proportion to the two files.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the weights are not those of the config.
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self, CheckpointError> {
+        let folder = folder.as_ref();
+        let at = |file: &'static str| {
+            move |source: ImportError| CheckpointError::Load {
+                folder: folder.display().to_string(),
+                file,
+                source,
+            }
+        };
+        let json = read_file(&folder.join(CONFIG_FILE)).map_err(at(CONFIG_FILE))?;
+        let json = String::from_utf8(json)
+            .map_err(|_| ImportError::format("config", "it is not UTF-8 text"))
+            .map_err(at(CONFIG_FILE))?;
+        let config = parse_config(&json).map_err(at(CONFIG_FILE))?;
+        let bytes = read_file(&folder.join(MODEL_FILE)).map_err(at(MODEL_FILE))?;
+        let file = Tensors::from_burnpack(bytes).map_err(at(MODEL_FILE))?;
+        if let Some(own) = file.config() {
+            let own = parse_config(own).map_err(at(MODEL_FILE))?;
+            if own != config {
+                let reason = "it was saved with another config than the one beside it";
+                return Err(at(MODEL_FILE)(ImportError::format("burnpack", reason)));
+            }
+        }
+        check_size(&config, &file).map_err(at(CONFIG_FILE))?;
+        let model = config
+            .try_init(device)
+            .map_err(|error| at(CONFIG_FILE)(error.into()))?;
+        let mapping = own_mapping(model.shapes());
+        model.with_weights(&mapping, &file).map_err(at(MODEL_FILE))
+    }
+}

@@ -1,0 +1,84 @@
+//! Burn's own record format: reading it into [`Tensors`], and writing it.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use burn::tensor::{Bytes, DType};
+use burn_pack::{Reader, Tensor as Packed, Writer};
+
+use super::tensors::{Dtype, Stored};
+use super::{ExportError, ImportError, Tensors};
+
+/// What messages call it.
+const FORMAT: &str = "burnpack";
+
+/// The bytes that every burnpack file begins with.
+pub(crate) const MAGIC: [u8; 4] = *b"NRUB";
+
+/// The tensors and the metadata of a burnpack file in memory.
+///
+/// In memory, and not through `Reader::from_file`: that allocates what the header declares for the
+/// metadata, up to 100 MiB, before it looks at the file's length.
+pub(crate) fn read(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
+    let length = bytes.len();
+    let error = |reason: burn_pack::Error| ImportError::format(FORMAT, reason.to_string());
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(error)?;
+    let mut file = Tensors::with_metadata(reader.metadata().clone());
+    let tensors = reader.into_tensors().map_err(error)?;
+    // Before any copy: tensors of one file may overlap in it.
+    let total = tensors
+        .iter()
+        .try_fold(0usize, |sum, tensor| sum.checked_add(tensor.byte_len()));
+    if total.is_none_or(|total| total > length) {
+        return Err(ImportError::format(
+            FORMAT,
+            format!("its tensors declare more than the {length} bytes of the file"),
+        ));
+    }
+    for tensor in tensors {
+        let (name, dtype, shape, param_id, bytes) = tensor.into_parts().map_err(error)?;
+        let bytes = Arc::new(bytes.to_vec());
+        let (dtype, shape) = (Dtype::from(dtype), shape.to_vec());
+        let stored = Stored::view(&bytes, 0, bytes.len(), dtype, shape, None);
+        let mut stored =
+            stored.map_err(|reason| ImportError::format(FORMAT, format!("`{name}`: {reason}")))?;
+        stored.param_id = param_id;
+        file.insert_stored(name, stored);
+    }
+    Ok(file)
+}
+
+/// A burnpack file in memory.
+pub(crate) fn write(tensors: &Tensors) -> Result<Vec<u8>, ExportError> {
+    let packed = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let dtype = match tensor.dtype() {
+                Dtype::F64 => DType::F64,
+                Dtype::F32 => DType::F32,
+                Dtype::F16 => DType::F16,
+                Dtype::Bf16 => DType::BF16,
+                Dtype::Other(got, _) => {
+                    let what = format!("`{name}` holds {got}, expected floating-point numbers");
+                    return Err(ExportError::Unsupported { what });
+                }
+            };
+            let bytes = Bytes::from_bytes_vec(tensor.to_bytes());
+            let shape = tensor.shape().to_vec();
+            let name = name.to_string();
+            Ok(Packed::new(name, dtype, shape, tensor.param_id, bytes))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut writer = Writer::new(packed);
+    for (key, value) in tensors.metadata() {
+        writer = writer.with_metadata(key, value);
+    }
+    let bytes = writer
+        .into_bytes()
+        .map_err(|error| ExportError::Unsupported {
+            what: error.to_string(),
+        })?;
+    Ok(bytes.to_vec())
+}

@@ -1,0 +1,115 @@
+//! Weights trained here, in PyTorch.
+//!
+//! Needs a Python with torch: `RECURRENT_PYTHON=$(tests/torch/python.sh FOLDER)` makes one. Without
+//! it the test says so and does nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use burn::module::Module;
+use burn::optim::{AdamConfig, GradientsParams};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use recurrent_modules::import::{Dtype, export, pytorch::TorchLstm};
+use recurrent_modules::{Lstm, LstmConfig};
+use serde_json::{Value, json};
+
+/// A few steps towards a random target.
+fn train(config: &LstmConfig) -> Lstm {
+    let device = Device::flex().autodiff();
+    let mut lstm = config.init(&device);
+    let mut optimizer = AdamConfig::new().init();
+    let random =
+        |features| Tensor::<3>::random([4, 9, features], Distribution::Uniform(-1.0, 1.0), &device);
+    let (x, target) = (random(config.d_input), random(lstm.d_output()));
+    for _ in 0..20 {
+        let (y, _) = lstm.forward(x.clone(), None);
+        let loss = (y - target.clone()).square().mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &lstm);
+        lstm = optimizer.step(0.02, lstm, gradients);
+    }
+    lstm.valid()
+}
+
+/// The largest difference of output and final states from PyTorch's.
+fn compare(python: &str, config: &LstmConfig, dtype: Dtype, folder: &Path) -> f32 {
+    let lstm = train(config);
+    let [batch, steps] = [3, 8];
+    let count = batch * steps * config.d_input;
+    let input: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
+
+    let prefix = "encoder.lstm";
+    let tensors = export(&TorchLstm, &lstm).expect("PyTorch holds it");
+    let tensors = tensors.with_prefix(prefix).cast(dtype).expect("in range");
+    let [file, options, out] =
+        ["model.safetensors", "options.json", "out.json"].map(|name| folder.join(name));
+    tensors.save_safetensors(&file).expect("written");
+    let asked = json!({
+        "prefix": format!("{prefix}."),
+        "input": input,
+        "shape": [batch, steps, config.d_input],
+        "input_size": config.d_input,
+        "hidden_size": config.d_hidden,
+        "num_layers": config.num_layers,
+        "bidirectional": config.bidirectional,
+        "bias": config.bias,
+        "proj_size": config.d_proj.unwrap_or(0),
+    });
+    std::fs::write(&options, asked.to_string()).expect("written");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch/check.py");
+    let status = Command::new(python)
+        .arg(script)
+        .args([&file, &options, &out])
+        .status()
+        .unwrap_or_else(|error| panic!("{python}: {error}"));
+    assert!(status.success(), "PyTorch refused the file: {status}");
+    let theirs: Value =
+        serde_json::from_slice(&std::fs::read(out).expect("its answer")).expect("JSON");
+
+    let x = TensorData::new(input, [batch, steps, config.d_input]);
+    let (y, state) = lstm.forward(Tensor::from_data(x, &Device::flex()), None);
+    let state = state.into_stacked();
+    let mut largest = 0.0;
+    for (key, ours) in [
+        ("output", y),
+        ("hidden", state.hidden),
+        ("cell", state.cell),
+    ] {
+        let ours: Vec<f32> = ours.into_data().try_to_vec().expect("f32");
+        let theirs = theirs[key].as_array().expect("a list");
+        assert_eq!(ours.len(), theirs.len(), "{key}");
+        for (ours, theirs) in ours.iter().zip(theirs) {
+            let theirs = theirs.as_f64().expect("a number") as f32;
+            largest = f32::max(largest, (ours - theirs).abs());
+        }
+    }
+    largest
+}
+
+#[test]
+fn pytorch_computes_the_same_from_an_export() {
+    let Ok(python) = std::env::var("RECURRENT_PYTHON") else {
+        println!("skipped: RECURRENT_PYTHON names no Python with torch");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = LstmConfig::new(5, 7);
+    let stacked = plain.clone().with_num_layers(3).with_bidirectional(true);
+    let cases = [
+        ("plain", plain.clone(), Dtype::F32, 2e-6),
+        ("no bias", plain.clone().with_bias(false), Dtype::F32, 2e-6),
+        ("layers and directions", stacked.clone(), Dtype::F32, 2e-6),
+        ("projection", stacked.with_d_proj(Some(4)), Dtype::F32, 2e-6),
+        ("f16", plain.clone(), Dtype::F16, 5e-3),
+        ("bf16", plain, Dtype::Bf16, 5e-2),
+    ];
+    for (name, config, dtype, tolerance) in cases {
+        let difference = compare(&python, &config, dtype, folder.path());
+        println!("{name}: largest difference from PyTorch {difference:e}");
+        assert!(difference < tolerance, "{name}: {difference}");
+        assert_eq!(
+            dtype == Dtype::F32,
+            difference < 2e-6,
+            "{name}: {difference}"
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! Converts weights: from PyTorch, Keras and the originals' files to a folder that
+//! [`Recurrent::load`] reads, and back to SafeTensors files in their layouts.
+//!
+//! `cargo run --release --example convert -- model.pt converted --prefix encoder.lstm`
+//!
+//! It shows each tensor of the file and where it goes, writes, reads back what it wrote and compares.
+//! Nothing is half-written: files are made beside their place and renamed. `docs/conversions.md` has
+//! the layouts.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use burn::tensor::Device;
+use clap::{Parser, ValueEnum};
+use comfy_table::{LineStyle, Table, TableStyle};
+use recurrent_bench::device::{self, DEFAULT_DEVICE};
+use recurrent_bench::error::{self, Error};
+use recurrent_modules::import::{Dtype, ImportError, Mapping, Source, SourceOptions, Tensors};
+use recurrent_modules::{CONFIG_FILE, PolicyLayout, Recurrent, RecurrentConfig};
+
+/// A line under the heading.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
+#[derive(Debug, Parser)]
+#[command(about = "Convert weights between PyTorch, Keras, the originals and this library")]
+struct Args {
+    /// A .pt, .pth, .safetensors or .bpk file, or a folder written by this library
+    input: PathBuf,
+    /// A folder, or a file that ends in .safetensors
+    output: PathBuf,
+    /// Whose layout the input has: recurrent, pytorch, burn-nn, ur-lstm, lstms-pth, alstm, mogrifier,
+    /// lamb, haste or keras [default: found from the names]
+    #[arg(long, value_name = "SOURCE")]
+    from: Option<Source>,
+    /// Whose layout a .safetensors file gets
+    #[arg(long, value_name = "SOURCE", default_value = "recurrent")]
+    to: Source,
+    /// The variant the input must hold, such as Lstm or LayerNormLstm [default: found from the names]
+    #[arg(long)]
+    variant: Option<String>,
+    /// The part of a larger model whose names begin with this, such as encoder.lstm
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// Type of numbers written
+    #[arg(long, value_enum, default_value_t = Numbers::F32)]
+    dtype: Numbers,
+    /// Rounds of a Mogrifier notebook's model, which its file does not say
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The file comes from the published alstm code, whose parts of the policy overlap
+    #[arg(long)]
+    overlapping_policy: bool,
+    /// Check and show everything, write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Numbers {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Numbers {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
+/// An input that was understood.
+struct Read {
+    model: Recurrent,
+    source: Source,
+}
+
+fn main() -> ExitCode {
+    error::finish(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<(), Error> {
+    let device = device::open(DEFAULT_DEVICE.parse()?)?;
+    let Read { model, source } = read(args, &device)?;
+    let config = RecurrentConfig::of(&model);
+    println!(
+        "{} from {source}: {} inputs, {} outputs",
+        config.name(),
+        model.d_input(),
+        model.d_output()
+    );
+
+    let to_file = args
+        .output
+        .extension()
+        .is_some_and(|ext| ext == "safetensors");
+    // Also in a dry run: whether the other layout can hold the model is worth knowing.
+    let tensors = match to_file {
+        true => {
+            let tensors = args.to.export(&model).map_err(Error::other)?;
+            Some(tensors.cast(args.dtype.dtype()).map_err(Error::other)?)
+        }
+        false if args.to != Source::Recurrent => {
+            return Err(Error::other(format!(
+                "--to {} writes a SafeTensors file: {} must end in .safetensors",
+                args.to,
+                args.output.display()
+            )));
+        }
+        false => None,
+    };
+    if args.dry_run {
+        println!("dry run: {} is not written", args.output.display());
+        return Ok(());
+    }
+    let again = match tensors {
+        Some(tensors) => {
+            tensors
+                .save_safetensors(&args.output)
+                .map_err(Error::other)?;
+            let file = Tensors::open(&args.output).map_err(Error::other)?;
+            let options = options(args, Some(config.name()));
+            args.to
+                .load(&file, &options, &device)
+                .map_err(Error::other)?
+        }
+        None => {
+            let saved = model.save_as(&args.output, args.dtype.dtype());
+            saved.map_err(Error::other)?;
+            Recurrent::load(&args.output, &device).map_err(Error::other)?
+        }
+    };
+    verify(&model, &again, args)
+}
+
+fn options(args: &Args, variant: Option<&str>) -> SourceOptions {
+    SourceOptions {
+        variant: variant.map(String::from).or_else(|| args.variant.clone()),
+        rounds: args.rounds,
+        policy: match args.overlapping_policy {
+            true => PolicyLayout::Overlapping,
+            false => PolicyLayout::Cumulative,
+        },
+    }
+}
+
+/// Reads the input and shows what goes where.
+fn read(args: &Args, device: &Device) -> Result<Read, Error> {
+    if args.input.join(CONFIG_FILE).is_file() {
+        let model = Recurrent::load(&args.input, device).map_err(Error::other)?;
+        println!("{}: a folder of this library", args.input.display());
+        return Ok(Read {
+            model,
+            source: Source::Recurrent,
+        });
+    }
+    let whole = Tensors::open(&args.input).map_err(|error| at(&args.input, error))?;
+    let file = whole
+        .under(&args.prefix)
+        .map_err(|error| at(&args.input, error))?;
+    println!(
+        "{}: {} tensors, {} bytes{}",
+        args.input.display(),
+        file.len(),
+        file.byte_len(),
+        match args.prefix.is_empty() {
+            true => String::new(),
+            false => format!(" under `{}` (of {} tensors)", args.prefix, whole.len()),
+        }
+    );
+    let Some(source) = args.from.or_else(|| Source::guess(&file)) else {
+        show(&file, None);
+        return Err(Error::other(format!(
+            "the names do not show whose layout this is; name it with --from, or the part of the \
+             model with --prefix{}",
+            parts(&file)
+        )));
+    };
+    let options = options(args, None);
+    let config = match source.config(&file, &options) {
+        Ok(config) => config,
+        Err(error) => {
+            show(&file, None);
+            return Err(at(&args.input, error));
+        }
+    };
+    let mapping = config
+        .try_init(device)
+        .map_err(ImportError::from)
+        .and_then(|model| source.mapping_of(&model, &file));
+    let mapping = mapping.map_err(|error| at(&args.input, error))?;
+    show(&file, Some(&mapping));
+    for (name, tensor) in file
+        .iter()
+        .filter(|(_, tensor)| tensor.dtype() != Dtype::F32)
+    {
+        println!("`{name}` is {} in the file, F32 here", tensor.dtype());
+    }
+    let model = source.load(&file, &options, device);
+    Ok(Read {
+        model: model.map_err(|error| at(&args.input, error))?,
+        source,
+    })
+}
+
+/// Prefixes under which the names of a file say something.
+fn parts(file: &Tensors) -> String {
+    let prefixes: BTreeSet<&str> = file
+        .names()
+        .flat_map(|name| name.match_indices('.').map(|(end, _)| &name[..end]))
+        .collect();
+    let part = |prefix: &str| {
+        Some((
+            prefix.to_string(),
+            Source::guess(&file.under(prefix).ok()?)?,
+        ))
+    };
+    let found: Vec<String> = prefixes
+        .into_iter()
+        .filter_map(part)
+        .map(|(prefix, source)| format!("{prefix} ({source})"))
+        .collect();
+    match found.is_empty() {
+        true => String::new(),
+        false => format!(": {}", found.join(", ")),
+    }
+}
+
+/// An error with the file's name.
+fn at(path: &Path, error: ImportError) -> Error {
+    match error {
+        error @ ImportError::Read { .. } => Error::other(error),
+        error => Error::other(format!("{}: {error}", path.display())),
+    }
+}
+
+/// Each tensor of the file, and where it goes.
+fn show(file: &Tensors, mapping: Option<&Mapping>) {
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    table.set_header(["tensor", "shape", "type", "goes to"]);
+    for (name, tensor) in file.iter() {
+        let to = match mapping {
+            Some(mapping) => {
+                let targets: Vec<&str> = mapping
+                    .targets(name)
+                    .map(|entry| entry.param.as_str())
+                    .collect();
+                match targets.is_empty() {
+                    true => "nothing here".to_string(),
+                    false => targets.join(", "),
+                }
+            }
+            None => String::new(),
+        };
+        let shape = format!("{:?}", tensor.shape());
+        let dtype = tensor.dtype().to_string();
+        let name = name.escape_debug().to_string();
+        table.add_row([name, shape, dtype, to]);
+    }
+    println!("{}", table.trim_fmt());
+}
+
+/// Compares what was written with what it was written from.
+fn verify(model: &Recurrent, again: &Recurrent, args: &Args) -> Result<(), Error> {
+    let values = |model: &Recurrent| Source::Recurrent.export(model).map_err(Error::other);
+    let (expected, got) = (values(model)?, values(again)?);
+    let (mut largest, mut count) = (0.0f64, 0usize);
+    for (name, tensor) in expected.iter() {
+        let got = got.get(name);
+        let got = got.ok_or_else(|| Error::other(format!("`{name}` did not come back")))?;
+        let [a, b] = [tensor, got].map(|tensor| tensor.values(name).map_err(Error::other));
+        let (a, b) = (a?, b?);
+        if a.shape() != b.shape() {
+            return Err(Error::other(format!("`{name}` came back in another shape")));
+        }
+        count += a.num_elements();
+        let differences = a
+            .iter::<f64>()
+            .zip(b.iter::<f64>())
+            .map(|(a, b)| (a - b).abs());
+        largest = differences.fold(largest, f64::max);
+    }
+    println!(
+        "{}: {count} weights as {}, read back, largest difference {largest:e}",
+        args.output.display(),
+        args.dtype.dtype()
+    );
+    if args.dtype == Numbers::F32 && largest > 0.0 {
+        return Err(Error::other("what was read back is not what was written"));
+    }
+    Ok(())
+}
