@@ -163,7 +163,7 @@ use family_kernel;
 /// let last: Vec<f32> = run.state.0.into_data().try_to_vec().unwrap();
 /// assert_eq!(last, [0.9375, 0.9375, 0.9375, 0.5, 0.5, 0.5]);
 /// ```
-pub trait Step: Send + Sync {
+pub trait Step: Send {
     /// What is carried from step to step.
     type State: State;
 
