@@ -24,11 +24,13 @@ use recurrent_bench::tasks::speed::record::{self, Record, Row, Section};
 use recurrent_bench::tasks::speed::serve::Server;
 use recurrent_bench::tasks::speed::subject::{BURN_NN, LSTM, Subject, Workload, subjects};
 use recurrent_bench::tasks::speed::{clock, measure, tables, workloads};
+use recurrent_modules::recurrent_core::Precision;
 
 /// How fast the models are, against burn::nn::Lstm and against the machine.
 ///
-/// --models takes `lstm` (or nn.LSTM) for the plain LSTM, DropoutLSTM for LSTM of the other
-/// experiments, and their names for the rest; burn::nn::Lstm is always a row.
+/// --models takes `lstm` (or nn.LSTM) for the plain LSTM, lstm-bf16 for the same with recurrent weights
+/// rounded to bf16 in inference, DropoutLSTM for LSTM of the other experiments, and their names for the
+/// rest; burn::nn::Lstm is always a row.
 #[derive(Debug, Parser)]
 #[command(mut_arg("seeds", |arg| arg.hide(true)))]
 struct Args {
@@ -308,7 +310,14 @@ impl Session<'_> {
         let mut rows = match section {
             Section::Table => self.of_the_table(problem),
             Section::Grid => self.workloads(&self.plan.grid_models, problem),
-            Section::Variants => self.workloads(&self.plan.models, problem),
+            Section::Variants => {
+                // Training is in f32.
+                let models = self.plan.models.iter().copied();
+                let models: Vec<Subject> = models
+                    .filter(|subject| subject.precision == Precision::F32)
+                    .collect();
+                self.workloads(&models, problem)
+            }
         };
         let go_on = || !self.interrupt.requested();
         let measured = measure(&mut rows, &self.plan.rounds, go_on).map_err(Error::other)?;

@@ -5,7 +5,7 @@ use burn::nn;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use recurrent_modules::recurrent_core::GateLayout;
+use recurrent_modules::recurrent_core::{GateLayout, Precision};
 use recurrent_modules::{Lstm, LstmConfig, LstmState, Recurrent, RecurrentConfig, StackState};
 
 use crate::models::{MODELS, ModelSpec};
@@ -16,6 +16,9 @@ pub const BURN_NN: &str = "burn::nn::Lstm";
 
 /// The name of our plain LSTM, which [`MODELS`] calls `nn.LSTM` after lstms.pth.
 pub const LSTM: &str = "lstm";
+
+/// [`LSTM`] with recurrent weights in bf16.
+pub const LSTM_BF16: &str = "lstm-bf16";
 
 /// Probability of zeroing where a model has dropout; times do not depend on it.
 const DROPOUT: f64 = 0.5;
@@ -29,6 +32,8 @@ pub struct Subject {
     pub about: &'static str,
     /// `None` for the baseline.
     model: Option<&'static ModelSpec>,
+    /// How exactly recurrent weights are read in inference.
+    pub precision: Precision,
 }
 
 impl Subject {
@@ -48,19 +53,29 @@ impl Subject {
             name,
             about: model.about,
             model: Some(model),
+            precision: Precision::F32,
         }
     }
 }
 
-/// The baseline, our plain LSTM, and every other model of [`MODELS`].
+/// The baseline, our plain LSTM, every other model of [`MODELS`], and the plain LSTM in bf16.
 pub fn subjects() -> Vec<Subject> {
     let baseline = Subject {
         name: BURN_NN,
         about: "Burn's own",
         model: None,
+        precision: Precision::F32,
     };
     let models = MODELS.iter().map(Subject::of);
-    [baseline].into_iter().chain(models).collect()
+    let all: Vec<Subject> = [baseline].into_iter().chain(models).collect();
+    let plain = all.iter().find(|subject| subject.name == LSTM).copied();
+    let rounded = plain.map(|plain| Subject {
+        name: LSTM_BF16,
+        about: "recurrent weights rounded to bf16 in inference",
+        precision: Precision::Bf16,
+        ..plain
+    });
+    all.into_iter().chain(rounded).collect()
 }
 
 #[derive(Debug)]
@@ -109,7 +124,8 @@ impl Workload {
         device.seed(seed);
         let net = match subject.model {
             Some(model) => {
-                Net::Ours(quick_start(model.config(d_input, d_hidden, DROPOUT)).init(&device))
+                let config = quick_start(model.config(d_input, d_hidden, DROPOUT));
+                Net::Ours(config.init(&device).with_precision(subject.precision))
             }
             None => Net::Burn(as_burn_nn(
                 &LstmConfig::new(d_input, d_hidden).init(&device),
