@@ -226,15 +226,21 @@ pub fn dropouts(prob: f64) -> Vec<RecurrentDropout> {
     ]
 }
 
+/// Flex, or the device that was asked for.
 pub fn flex() -> Device {
-    Device::flex().autodiff()
+    device().autodiff()
 }
 
 /// The autodiff devices that cheap properties run on.
 pub fn devices() -> Vec<Device> {
-    #[allow(deprecated)]
-    let ndarray = Device::ndarray().autodiff();
-    vec![flex(), ndarray]
+    match chosen() {
+        Some((_, device)) => vec![device.autodiff()],
+        None => {
+            #[allow(deprecated)]
+            let ndarray = Device::ndarray().autodiff();
+            vec![flex(), ndarray]
+        }
+    }
 }
 
 pub fn value_tolerance() -> Tolerance {
