@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # Of its own: the features differ, and the folder of the other tests stays as it is.
 export CARGO_TARGET_DIR="${RECURRENT_GPU_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/recurrent-gpu-target}"
-export CARGO_TERM_COLOR=never
+export CARGO_TERM_COLOR=never XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}"
 started=$SECONDS
 
 driver() {
@@ -33,7 +33,7 @@ run() { # crate, test, names within it
   shift 2
   if test "${#wanted[@]}" -gt 0 && [[ " ${wanted[*]} " != *" $test "* ]]; then return; fi
   printf '\n== %s, %s (%d s so far)\n' "$crate" "$test" "$((SECONDS - started))"
-  cargo test --locked -p "$crate" --features wgpu --test "$test" -- --nocapture "$@"
+  cargo test --profile gpu --locked -p "$crate" --features wgpu --test "$test" -- --nocapture "$@"
 }
 
 wanted=("$@")
