@@ -36,9 +36,14 @@ fn launches<R>(device: &Device, work: impl FnOnce() -> R) -> (usize, R) {
 
 const B: usize = 4;
 const I: usize = 8;
-const H: usize = 16;
 
-fn cell(device: &Device, norm: bool) -> LstmCell {
+/// What is run: units, and whether the cell is normalised.
+type What = (usize, bool);
+
+/// Small enough for one launch of all steps, too large for it, and with rows to normalise.
+const ALL: [What; 3] = [(16, false), (96, false), (16, true)];
+
+fn cell(device: &Device, (units, norm): What) -> LstmCell {
     let leaf = |rows, columns| {
         Tensor::<2>::random([rows, columns], Distribution::Uniform(-0.3, 0.3), device)
             .require_grad()
@@ -54,24 +59,24 @@ fn cell(device: &Device, norm: bool) -> LstmCell {
     LstmCell {
         preact: Preactivation {
             input: Affine {
-                weight: leaf(I, 4 * H),
+                weight: leaf(I, 4 * units),
                 bias: None,
             },
             hidden: Affine {
-                weight: leaf(H, 4 * H),
+                weight: leaf(units, 4 * units),
                 bias: None,
             },
             norm_input: None,
             norm_hidden: None,
-            bias: Some(Tensor::<1>::zeros([4 * H], device).require_grad()),
+            bias: Some(Tensor::<1>::zeros([4 * units], device).require_grad()),
         },
         transition,
     }
 }
 
 /// Launches of a forward and a backward over `steps` steps.
-fn both(device: &Device, strategy: Strategy, steps: usize, norm: bool) -> [usize; 2] {
-    let cell = cell(device, norm);
+fn both(device: &Device, strategy: Strategy, steps: usize, what: What) -> [usize; 2] {
+    let cell = cell(device, what);
     let input = Tensor::<3>::random([steps, B, I], Distribution::Default, device).require_grad();
     let options = SequenceOptions {
         strategy,
@@ -98,24 +103,25 @@ fn launches_per_step() {
         "{name} is not a device of CubeCL with kernels"
     );
     let device = device.autodiff();
-    for norm in [false, true] {
+    for what in ALL {
         let per_step = |strategy| {
             // The first run of a shape may try out kernels.
             for steps in [8, 16] {
-                both(&device, strategy, steps, norm);
+                both(&device, strategy, steps, what);
             }
             let (short, long) = (
-                both(&device, strategy, 8, norm),
-                both(&device, strategy, 16, norm),
+                both(&device, strategy, 8, what),
+                both(&device, strategy, 16, what),
             );
             let each = |way: usize| (long[way] - short[way]) as f64 / 8.0;
             ([each(0), each(1)], long)
         };
         let (fused, fused_all) = per_step(Strategy::Fused);
         let (composed, composed_all) = per_step(Strategy::Composed);
-        let what = if norm { "LN of the cell" } else { "plain" };
+        let (units, norm) = what;
+        let norm = if norm { ", LN of the cell" } else { "" };
         println!(
-            "{name}, {what}: launches per step, forward {} backward {}; the composed scan forward {} \
+            "{name}, {units} units{norm}: launches per step, forward {} backward {}; the composed scan forward {} \
              backward {} (16 steps in all: {fused_all:?}, composed {composed_all:?})",
             fused[0], fused[1], composed[0], composed[1]
         );

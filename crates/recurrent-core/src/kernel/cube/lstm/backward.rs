@@ -3,6 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 
 use super::Call;
+use super::persistent::Persistent;
 use super::rounds::RoundsBack;
 use crate::kernel::cpu::parts::{Part, Parts};
 use crate::kernel::cube::buffer::{
@@ -81,7 +82,23 @@ pub fn backward(
     let optional = usize::from(kind.projected) + usize::from(kind.full);
     let rounds = RoundsBack::new(call, &kept[2 + optional..], &kept[1]);
 
-    for (index, &count) in problem.counts.iter().enumerate().rev() {
+    let persistent = Persistent::new(call);
+    let alone = match &persistent {
+        Some(_) => &[][..],
+        None => &problem.counts[..],
+    };
+    if let Some(persistent) = persistent {
+        let grads = [
+            &grad_hidden,
+            &direct,
+            &grad_cell,
+            &grad_preact,
+            &left,
+            &products,
+        ];
+        persistent.backward(call, [grad, &kept[0]], grads);
+    }
+    for (index, &count) in alone.iter().enumerate().rev() {
         let previous = index.checked_sub(1).map_or(0, |step| call.offsets[step]);
         if let Some((matrix, all, left, inner)) = &projection {
             let lanes = call.lanes_projected;

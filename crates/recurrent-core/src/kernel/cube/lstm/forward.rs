@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::Call;
+use super::persistent::Persistent;
 use super::rounds::Rounds;
 use crate::kernel::cpu::parts::Part;
 use crate::kernel::cube::buffer::{
@@ -70,7 +71,17 @@ pub fn forward(call: &Call<'_>, kept: &[[usize; 2]]) -> (CubeTensor, Vec<CubeTen
         None => (hidden.clone(), flat.clone(), before.clone()),
     };
 
-    for (index, &count) in problem.counts.iter().enumerate() {
+    let persistent = Persistent::new(call);
+    // Either all steps are in one launch, or none is.
+    let alone = match &persistent {
+        Some(_) => &[][..],
+        None => &problem.counts[..],
+    };
+    if let Some(persistent) = persistent {
+        let state = [&cell, &hidden, &flat, &tape, &before];
+        persistent.forward(call, &projected, state);
+    }
+    for (index, &count) in alone.iter().enumerate() {
         let seen = match &rounds {
             Some(rounds) => rounds.run(call, index, &hidden),
             None => hidden.clone(),

@@ -91,132 +91,33 @@ pub fn step_back<N: Size>(
         steepness = slope(squares, at.share_cell, at.epsilon_cell, outside);
     }
 
-    // From ∂h' and ∂c' to ∂z_o, ∂n and what passes by it.
+    // From ∂h' and ∂c' to ∂z_o, ∂n and what passes by it; without LN_c to all of ∂z.
     let mut grad_sum = 0.0f32;
     let mut grad_along = 0.0f32;
     let mut unit = start;
     while unit < units {
-        let i = b * units + unit;
-        let mut grad_h = grad_hidden[i];
-        if comptime![!kind.projected] {
-            grad_h += grad_out[row + unit];
-            if comptime![kind.masks.update_hidden] {
-                grad_h += direct[i];
-                let update = masks[at.update_hidden as usize + i];
-                direct[i] = one_minus::<N>(update) * grad_h;
-                grad_h *= update;
-            }
-            if comptime![kind.masks.hidden] {
-                grad_h *= masks[at.mask_hidden as usize + i];
-            }
-        }
-        let mut carried = grad_cell[i];
-        if comptime![kind.full] {
-            carried += through[i];
-        }
-        let mut grad_c = Vector::<f32, N>::new(0.0f32);
-        if comptime![kind.masks.update_cell] {
-            let update = masks[at.update_cell as usize + i];
-            grad_c = one_minus::<N>(update) * carried;
-            carried *= update;
-        }
-
-        let a = tape[on_tape + unit];
-        let second = if comptime![shares == 2] {
-            tape[on_tape + units + unit]
-        } else {
-            a
-        };
-        let candidate = tape[on_tape + shares * units + unit];
-        let o = tape[on_tape + (shares + 1) * units + unit];
-        let previous = (at.other_row as usize + b) * units * comptime![kind.tape()];
-        let c = if at.first == 1 {
-            first_cell[i]
-        } else {
-            tape[previous + comptime![gates] * units + unit]
-        };
-        let mut g = candidate;
-        if comptime![kind.masks.candidate] {
-            g *= masks[at.mask_candidate as usize + i];
-        }
-        let input = input_gate::<N>(a, second, kind.coupling);
-        let forget = forget_gate::<N>(a, second, kind.coupling);
-        let mut unbounded = forget * c + input * g;
-        if comptime![kind.masks.cell] {
-            unbounded *= masks[at.mask_cell as usize + i];
-        }
-        let raw = bounded::<N>(unbounded, at.clip, kind.clip);
-
-        let mut normalized = raw;
-        let mut hat = raw;
-        let mut gain = Vector::<f32, N>::new(1.0f32);
-        if comptime![kind.norm_cell.is_some()] {
-            hat = (tape[raw_at + unit] - Vector::new(mean)) * Vector::new(inverse);
-            normalized = hat;
-            if comptime![kind.norm_cell.is_some_and(|norm| norm.gain)] {
-                gain = vectors[comptime![kind.gain_cell_at()] * units + unit];
-                normalized *= gain;
-            }
-            if comptime![kind.norm_cell.is_some_and(|norm| norm.shift)] {
-                normalized += vectors[comptime![kind.shift_cell_at()] * units + unit];
-            }
-        }
-        let squashed = normalized.tanh();
-        let grad_o = grad_h * squashed * sigmoid_slope::<N>(o);
-        grad_preact[row * gates + (shares + 1) * units + unit] = grad_o;
-        let mut grad_normalized = grad_h * o * tanh_slope::<N>(squashed);
-        let mut grad_raw = carried;
-        if comptime![kind.carry_normalized] {
-            grad_normalized += carried;
-            grad_raw = Vector::new(0.0f32);
-        }
-        if comptime![kind.peepholes] {
-            let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
-            let product = on_products + shares * units + unit;
-            if comptime![kind.output_sees_new] {
-                grad_raw += grad_o * v;
-                products[product] = grad_o * raw;
-            } else {
-                grad_c += grad_o * v;
-                products[product] = grad_o * c;
-            }
-        }
-
-        if comptime![kind.norm_cell.is_some()] {
-            let at_cell = on_products + comptime![kind.products_cell_at()] * units + unit;
-            products[at_cell] = grad_normalized * hat;
-            products[at_cell + units] = grad_normalized;
-            let grad = grad_normalized * gain;
-            grad_sum += across::<N>(grad);
-            grad_along += across::<N>(grad * (tape[raw_at + unit] - Vector::new(mean)));
-            // ∂c̃ past LN_c and ∂c past c̃ wait where ∂z_g and ∂c will be.
-            grad_preact[row * gates + shares * units + unit] = grad_raw;
-            grad_cell[i] = grad_c;
-        } else {
-            gates_back::<N>(
-                vectors,
-                masks,
-                grad_cell,
-                grad_preact,
-                left,
-                products,
-                at,
-                b,
-                unit,
-                a,
-                second,
-                candidate,
-                g,
-                c,
-                unbounded,
-                grad_raw + grad_normalized,
-                grad_c,
-                kind,
-            );
-            if comptime![kind.norm_hidden.is_none()] {
-                left[b * units * gates + (shares + 1) * units + unit] = grad_o;
-            }
-        }
+        let (sum, along) = unit_back::<N>(
+            grad_out,
+            grad_hidden[b * units + unit],
+            through,
+            tape,
+            first_cell,
+            vectors,
+            masks,
+            direct,
+            grad_cell,
+            grad_preact,
+            left,
+            products,
+            at,
+            b,
+            unit,
+            mean,
+            inverse,
+            kind,
+        );
+        grad_sum += sum;
+        grad_along += along;
         unit += stride;
     }
 
@@ -349,6 +250,168 @@ pub fn step_back<N: Size>(
             unit += stride;
         }
     }
+}
+
+/// A unit of a step backward: the whole of it, or with LN_c down to ∂n.
+///
+/// # Arguments
+/// * `grad_h` - ∂h' from later steps
+/// * `mean`, `inverse` - of LN_c
+///
+/// # Returns
+/// With LN_c, the sums over the vector of `∂n ⊙ gain` and of that times `c̃ − μ`.
+#[cube]
+pub fn unit_back<N: Size>(
+    grad_out: &[Vector<f32, N>],
+    grad_h: Vector<f32, N>,
+    through: &[Vector<f32, N>],
+    tape: &[Vector<f32, N>],
+    first_cell: &[Vector<f32, N>],
+    vectors: &[Vector<f32, N>],
+    masks: &[Vector<f32, N>],
+    direct: &mut [Vector<f32, N>],
+    grad_cell: &mut [Vector<f32, N>],
+    grad_preact: &mut [Vector<f32, N>],
+    left: &mut [Vector<f32, N>],
+    products: &mut [Vector<f32, N>],
+    at: &At,
+    b: usize,
+    unit: usize,
+    mean: f32,
+    inverse: f32,
+    #[comptime] kind: Kind,
+) -> (f32, f32) {
+    let units = at.units as usize;
+    let gates = comptime![kind.gates()];
+    let shares = comptime![kind.shares()];
+    let row = (at.row as usize + b) * units;
+    let on_tape = row * comptime![kind.tape()];
+    let raw_at = on_tape + comptime![kind.raw_at()] * units;
+    let on_products = row * comptime![kind.products()];
+    let mut grad_sum = 0.0f32;
+    let mut grad_along = 0.0f32;
+    let i = b * units + unit;
+    let mut grad_h = grad_h;
+    if comptime![!kind.projected] {
+        grad_h += grad_out[row + unit];
+        if comptime![kind.masks.update_hidden] {
+            grad_h += direct[i];
+            let update = masks[at.update_hidden as usize + i];
+            direct[i] = one_minus::<N>(update) * grad_h;
+            grad_h *= update;
+        }
+        if comptime![kind.masks.hidden] {
+            grad_h *= masks[at.mask_hidden as usize + i];
+        }
+    }
+    let mut carried = grad_cell[i];
+    if comptime![kind.full] {
+        carried += through[i];
+    }
+    let mut grad_c = Vector::<f32, N>::new(0.0f32);
+    if comptime![kind.masks.update_cell] {
+        let update = masks[at.update_cell as usize + i];
+        grad_c = one_minus::<N>(update) * carried;
+        carried *= update;
+    }
+
+    let a = tape[on_tape + unit];
+    let second = if comptime![shares == 2] {
+        tape[on_tape + units + unit]
+    } else {
+        a
+    };
+    let candidate = tape[on_tape + shares * units + unit];
+    let o = tape[on_tape + (shares + 1) * units + unit];
+    let previous = (at.other_row as usize + b) * units * comptime![kind.tape()];
+    let c = if at.first == 1 {
+        first_cell[i]
+    } else {
+        tape[previous + comptime![gates] * units + unit]
+    };
+    let mut g = candidate;
+    if comptime![kind.masks.candidate] {
+        g *= masks[at.mask_candidate as usize + i];
+    }
+    let input = input_gate::<N>(a, second, kind.coupling);
+    let forget = forget_gate::<N>(a, second, kind.coupling);
+    let mut unbounded = forget * c + input * g;
+    if comptime![kind.masks.cell] {
+        unbounded *= masks[at.mask_cell as usize + i];
+    }
+    let raw = bounded::<N>(unbounded, at.clip, kind.clip);
+
+    let mut normalized = raw;
+    let mut hat = raw;
+    let mut gain = Vector::<f32, N>::new(1.0f32);
+    if comptime![kind.norm_cell.is_some()] {
+        hat = (tape[raw_at + unit] - Vector::new(mean)) * Vector::new(inverse);
+        normalized = hat;
+        if comptime![kind.norm_cell.is_some_and(|norm| norm.gain)] {
+            gain = vectors[comptime![kind.gain_cell_at()] * units + unit];
+            normalized *= gain;
+        }
+        if comptime![kind.norm_cell.is_some_and(|norm| norm.shift)] {
+            normalized += vectors[comptime![kind.shift_cell_at()] * units + unit];
+        }
+    }
+    let squashed = normalized.tanh();
+    let grad_o = grad_h * squashed * sigmoid_slope::<N>(o);
+    grad_preact[row * gates + (shares + 1) * units + unit] = grad_o;
+    let mut grad_normalized = grad_h * o * tanh_slope::<N>(squashed);
+    let mut grad_raw = carried;
+    if comptime![kind.carry_normalized] {
+        grad_normalized += carried;
+        grad_raw = Vector::new(0.0f32);
+    }
+    if comptime![kind.peepholes] {
+        let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
+        let product = on_products + shares * units + unit;
+        if comptime![kind.output_sees_new] {
+            grad_raw += grad_o * v;
+            products[product] = grad_o * raw;
+        } else {
+            grad_c += grad_o * v;
+            products[product] = grad_o * c;
+        }
+    }
+
+    if comptime![kind.norm_cell.is_some()] {
+        let at_cell = on_products + comptime![kind.products_cell_at()] * units + unit;
+        products[at_cell] = grad_normalized * hat;
+        products[at_cell + units] = grad_normalized;
+        let grad = grad_normalized * gain;
+        grad_sum = across::<N>(grad);
+        grad_along = across::<N>(grad * (tape[raw_at + unit] - Vector::new(mean)));
+        // ∂c̃ past LN_c and ∂c past c̃ wait where ∂z_g and ∂c will be.
+        grad_preact[row * gates + shares * units + unit] = grad_raw;
+        grad_cell[i] = grad_c;
+    } else {
+        gates_back::<N>(
+            vectors,
+            masks,
+            grad_cell,
+            grad_preact,
+            left,
+            products,
+            at,
+            b,
+            unit,
+            a,
+            second,
+            candidate,
+            g,
+            c,
+            unbounded,
+            grad_raw + grad_normalized,
+            grad_c,
+            kind,
+        );
+        if comptime![kind.norm_hidden.is_none()] {
+            left[b * units * gates + (shares + 1) * units + unit] = grad_o;
+        }
+    }
+    (grad_sum, grad_along)
 }
 
 /// From ∂c̃ to ∂z of all gates but o, and ∂c.

@@ -95,14 +95,11 @@ pub fn step<N: Size>(
     let mut unit = start;
     while unit < units {
         let i = b * units + unit;
-        let c = cell[i];
-        let shares = comptime![kind.shares()];
-        // The pre-activations.
-        let mut z = Array::<Vector<f32, N>>::new(comptime![gates]);
+        // What comes from h, at this unit.
+        let mut z = Array::<Vector<f32, N>>::new(gates);
         #[unroll]
         for gate in 0..gates {
             let j = gate * units + unit;
-            let mut value = projected[(at.projected_row as usize + b) * units * gates + j];
             if comptime![kind.norm_hidden.is_some()] {
                 let x = tape[on_tape + comptime![kind.product_at()] * units + j];
                 let mut y = (x - Vector::new(mean)) * Vector::new(inverse);
@@ -112,76 +109,20 @@ pub fn step<N: Size>(
                 if comptime![kind.norm_hidden.is_some_and(|norm| norm.shift)] {
                     y += vectors[comptime![kind.shift_hidden_at()] * units + j];
                 }
-                value += y;
+                z[gate] = y;
             } else {
-                value += recurrent[b * units * gates + j];
-            }
-            if comptime![kind.bias] {
-                value += vectors[j];
+                z[gate] = recurrent[b * units * gates + j];
             }
             if comptime![kind.full] {
-                value += peeped[b * units * gates + j];
+                z[gate] += peeped[b * units * gates + j];
             }
-            z[gate] = value;
-        }
-        let mut z_output = z[comptime![shares + 1]];
-        if comptime![kind.peepholes] {
-            #[unroll]
-            for share in 0..shares {
-                let v = vectors[(comptime![kind.peepholes_at()] + share) * units + unit];
-                z[share] += v * c;
-            }
-            if comptime![!kind.output_sees_new] {
-                let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
-                z_output += v * c;
-            }
-        }
-        let a = sigmoid::<N>(z[0]);
-        let second = if comptime![shares == 2] {
-            sigmoid::<N>(z[1])
-        } else {
-            a
-        };
-        let candidate = z[shares].tanh();
-        if comptime![kind.keep] {
-            tape[on_tape + unit] = a;
-            if comptime![shares == 2] {
-                tape[on_tape + units + unit] = second;
-            }
-            tape[on_tape + shares * units + unit] = candidate;
-        }
-        let mut g = candidate;
-        if comptime![kind.masks.candidate] {
-            g *= masks[at.mask_candidate as usize + i];
-        }
-        let input = input_gate::<N>(a, second, kind.coupling);
-        let forget = forget_gate::<N>(a, second, kind.coupling);
-        let mut raw = forget * c + input * g;
-        if comptime![kind.masks.cell] {
-            raw *= masks[at.mask_cell as usize + i];
-        }
-        let raw = bounded::<N>(raw, at.clip, kind.clip);
-        if comptime![kind.peepholes && kind.output_sees_new] {
-            let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
-            z_output += v * raw;
         }
         if comptime![kind.full && kind.keep] {
-            cells_before[row + unit] = c;
+            cells_before[row + unit] = cell[i];
         }
-        if comptime![kind.norm_cell.is_some()] {
-            // n needs the whole row: the output gate waits as a pre-activation.
-            tape[on_tape + (shares + 1) * units + unit] = z_output;
-            tape[on_tape + comptime![kind.raw_at()] * units + unit] = raw;
-            raw_sum += across::<N>(raw);
-        } else {
-            let o = sigmoid::<N>(z_output);
-            if comptime![kind.keep] {
-                tape[on_tape + (shares + 1) * units + unit] = o;
-            }
-            advance::<N>(
-                masks, cell, hidden, out, tape, before, at, b, unit, o, raw, raw, c, kind,
-            );
-        }
+        raw_sum += unit_forward::<N>(
+            &mut z, projected, vectors, masks, cell, hidden, out, tape, before, at, b, unit, kind,
+        );
         unit += stride;
     }
 
@@ -225,6 +166,102 @@ pub fn step<N: Size>(
             unit += stride;
         }
     }
+}
+
+/// A unit of a step, from what comes from h: the whole of it, or with LN_c up to c̃.
+///
+/// # Arguments
+/// * `z` - what each gate has from h
+///
+/// # Returns
+/// The sum over c̃, with LN_c.
+#[cube]
+pub fn unit_forward<N: Size>(
+    z: &mut Array<Vector<f32, N>>,
+    projected: &[Vector<f32, N>],
+    vectors: &[Vector<f32, N>],
+    masks: &[Vector<f32, N>],
+    cell: &mut [Vector<f32, N>],
+    hidden: &mut [Vector<f32, N>],
+    out: &mut [Vector<f32, N>],
+    tape: &mut [Vector<f32, N>],
+    before: &mut [Vector<f32, N>],
+    at: &At,
+    b: usize,
+    unit: usize,
+    #[comptime] kind: Kind,
+) -> f32 {
+    let units = at.units as usize;
+    let gates = comptime![kind.gates()];
+    let shares = comptime![kind.shares()];
+    let i = b * units + unit;
+    let on_tape = (at.tape_row as usize + b) * units * comptime![kind.tape()];
+    let c = cell[i];
+    #[unroll]
+    for gate in 0..gates {
+        let j = gate * units + unit;
+        z[gate] += projected[(at.projected_row as usize + b) * units * gates + j];
+        if comptime![kind.bias] {
+            z[gate] += vectors[j];
+        }
+    }
+    let mut z_output = z[comptime![shares + 1]];
+    if comptime![kind.peepholes] {
+        #[unroll]
+        for share in 0..shares {
+            let v = vectors[(comptime![kind.peepholes_at()] + share) * units + unit];
+            z[share] += v * c;
+        }
+        if comptime![!kind.output_sees_new] {
+            let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
+            z_output += v * c;
+        }
+    }
+    let a = sigmoid::<N>(z[0]);
+    let second = if comptime![shares == 2] {
+        sigmoid::<N>(z[1])
+    } else {
+        a
+    };
+    let candidate = z[shares].tanh();
+    if comptime![kind.keep] {
+        tape[on_tape + unit] = a;
+        if comptime![shares == 2] {
+            tape[on_tape + units + unit] = second;
+        }
+        tape[on_tape + shares * units + unit] = candidate;
+    }
+    let mut g = candidate;
+    if comptime![kind.masks.candidate] {
+        g *= masks[at.mask_candidate as usize + i];
+    }
+    let input = input_gate::<N>(a, second, kind.coupling);
+    let forget = forget_gate::<N>(a, second, kind.coupling);
+    let mut raw = forget * c + input * g;
+    if comptime![kind.masks.cell] {
+        raw *= masks[at.mask_cell as usize + i];
+    }
+    let raw = bounded::<N>(raw, at.clip, kind.clip);
+    if comptime![kind.peepholes && kind.output_sees_new] {
+        let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
+        z_output += v * raw;
+    }
+    let mut sum = 0.0f32;
+    if comptime![kind.norm_cell.is_some()] {
+        // n needs the whole row: the output gate waits as a pre-activation.
+        tape[on_tape + (shares + 1) * units + unit] = z_output;
+        tape[on_tape + comptime![kind.raw_at()] * units + unit] = raw;
+        sum = across::<N>(raw);
+    } else {
+        let o = sigmoid::<N>(z_output);
+        if comptime![kind.keep] {
+            tape[on_tape + (shares + 1) * units + unit] = o;
+        }
+        advance::<N>(
+            masks, cell, hidden, out, tape, before, at, b, unit, o, raw, raw, c, kind,
+        );
+    }
+    sum
 }
 
 /// From o, n and the carried cell to the next state.

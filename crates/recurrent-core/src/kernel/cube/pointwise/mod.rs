@@ -14,6 +14,7 @@
 
 mod backward;
 mod forward;
+mod persistent;
 mod rounds;
 mod rows;
 
@@ -22,6 +23,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 pub use backward::{project_back, step_back};
 pub use forward::{project, step};
+pub use persistent::{steps, steps_back};
 pub use rounds::{accumulate, round, round_back};
 
 pub use crate::kernel::cpu::pointwise::Coupling;
