@@ -23,7 +23,7 @@ if ! driver > /dev/null && test "$(id -u)" = 0 && command -v apt-get > /dev/null
 fi
 VK_ICD_FILENAMES=$(driver) || {
   echo "no software Vulkan: install Mesa's Vulkan drivers (Debian, Ubuntu: mesa-vulkan-drivers)" >&2
-  exit 1
+  exit 77
 }
 # The plain `wgpu` feature, without `autotune`: docs/gpu.md says why.
 export VK_ICD_FILENAMES BURN_DEVICE=wgpu
