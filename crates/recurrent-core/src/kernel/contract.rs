@@ -15,7 +15,7 @@ use burn::backend::{
     Backend, BackendTensor, BackendTypes, Dispatch, DispatchAutodiffContext, DispatchTensor,
     DispatchTensorKind, ExtensionType, backend_extension,
 };
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 /// What a forward keeps for its backward.
 pub type Kept = Box<dyn Any + Send + Sync>;
