@@ -10,7 +10,6 @@
 //! normalisations), so that nothing absent costs a branch or a read.
 
 mod buffer;
-#[cfg(feature = "fusion")]
 mod fusion;
 pub(super) mod lstm;
 mod pointwise;
