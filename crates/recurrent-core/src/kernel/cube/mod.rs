@@ -13,8 +13,6 @@ mod buffer;
 mod fusion;
 pub(super) mod lstm;
 mod pointwise;
-#[cfg(feature = "cuda-source")]
-pub mod source;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
