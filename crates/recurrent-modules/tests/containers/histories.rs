@@ -1,6 +1,6 @@
 //! All states over time, on request.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, Strategy};

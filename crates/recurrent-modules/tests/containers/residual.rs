@@ -1,7 +1,7 @@
 //! Residual connections: x_{l+1} = dropout(y_l + x_l) from the second layer on.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{ForwardOptions, Lstm, LstmConfig, StackMasks};

@@ -3,7 +3,6 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
-use recurrent_core::eval::device::device;
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::{Recurrent, RecurrentConfig, RecurrentDropout, StackMasks, StackState};
 
@@ -154,7 +153,7 @@ fn dropout_acts_in_training_only() {
 #[test]
 fn explicit_masks_act_everywhere() {
     let device = flex();
-    let plain = device();
+    let plain = device.clone().inner();
     for (name, config) in variants() {
         let module = build(&config, 11, &device);
         let problem = Problem::new(&module, true, 12, &device);

@@ -1,6 +1,6 @@
 //! What dropout does to a step: gradients through masks, and zoneout's expectation.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::compare::{close, values};
 use recurrent_core::eval::device::device;
 use recurrent_core::eval::oracle::{LstmOracle, OracleMasks, OracleNorm};

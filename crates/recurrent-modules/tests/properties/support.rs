@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Gradients, Shape, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_core::eval::compare::{Tolerance, close, values};
+use recurrent_core::eval::device::{chosen, device};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{

@@ -1,7 +1,7 @@
 //! Relations between variants, and what a layer normalisation does not see.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::compare::{Tolerance, close, values};
 use recurrent_core::eval::device::device;
 use recurrent_core::{Gate, GateLayout};
