@@ -118,9 +118,19 @@ impl Backend {
     fn hint(self) -> &'static str {
         match self {
             Self::Flex | Self::NdArray => "this is an error of the backend",
-            Self::Cuda => "see what `nvidia-smi` lists, or run with `--device flex`",
-            Self::Rocm => "see what `rocminfo` lists, or run with `--device flex`",
-            Self::Vulkan | Self::Wgpu => "see what `vulkaninfo` lists, or run with `--device flex`",
+            Self::Cuda => {
+                "install NVIDIA's driver and the CUDA toolkit and see what `nvidia-smi` lists, or run \
+                 with `--device flex`"
+            }
+            Self::Rocm => {
+                "install AMD's driver and ROCm and see what `rocminfo` lists, or run with `--device \
+                 flex`"
+            }
+            Self::Vulkan | Self::Wgpu => {
+                "install the Vulkan driver of the GPU (without one: Mesa's software renderer, \
+                 `mesa-vulkan-drivers` on Debian) and see what `vulkaninfo` lists, or run with \
+                 `--device flex`"
+            }
             Self::Metal | Self::WebGpu | Self::Cpu => "run with `--device flex`",
         }
     }
@@ -563,7 +573,8 @@ mod tests {
             error.to_string(),
             "device `cuda:1` does not work on this machine: looked for an NVIDIA GPU with its \
              driver and the CUDA toolkit (number 1), but the backend said: NO_DEVICE; \
-             see what `nvidia-smi` lists, or run with `--device flex`"
+             install NVIDIA's driver and the CUDA toolkit and see what `nvidia-smi` lists, or run \
+             with `--device flex`"
         );
     }
 }

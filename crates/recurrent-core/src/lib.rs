@@ -37,7 +37,7 @@ pub use cell::Step;
 pub use dims::Dims;
 pub use equations::dropout::{Mask, Masks};
 pub use gates::{Gate, GateLayout};
-pub use kernel::{Precision, Strategy, Unfused};
+pub use kernel::{Precision, Strategy, Target, Unfused};
 pub use sequence::{
     Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions,
     SequenceOutput,

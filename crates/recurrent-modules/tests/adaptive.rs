@@ -6,6 +6,7 @@ use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::ModuleRecord;
 use burn::tensor::{DType, Device, Distribution, Gradients, Tensor};
+use recurrent_core::eval;
 use recurrent_core::eval::compare::{Tolerance, assert_close, close, values};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
@@ -24,7 +25,7 @@ const VALUES: Tolerance = Tolerance(5e-6);
 const GRADIENTS: Tolerance = Tolerance(5e-5);
 
 fn device() -> Device {
-    Device::flex().autodiff()
+    eval::device::device().autodiff()
 }
 
 /// Normal numbers that depend on the shape and `salt` only.
@@ -355,7 +356,7 @@ fn json_round_trip_and_run_time_choice() {
     assert_eq!(read, RecurrentConfig::AdaptiveLstm(own));
     assert_eq!(read.name(), "AdaptiveLstm");
 
-    let plain = Device::flex();
+    let plain = eval::device::device();
     let any = read.init(&plain);
     let x = || Tensor::<3>::random([B, T, I], Distribution::Default, &plain);
     let (first, state) = any.forward(x(), None);

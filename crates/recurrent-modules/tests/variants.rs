@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_core::equations::ur;
 use recurrent_core::eval::compare::{Tolerance, assert_close, values};
+use recurrent_core::eval::device::device;
 use recurrent_core::{Gate, GateLayout};
 use recurrent_modules::cells::GateWeights;
 use recurrent_modules::{
@@ -116,7 +117,7 @@ const CLOSE: Tolerance = Tolerance(2e-6);
 
 #[test]
 fn coupled_gates_are_the_lstm_with_negated_weights() {
-    let device = Device::flex();
+    let device = device();
     let run = |coupling: Coupling, blocks: &Blocks| {
         let mut lstm = CifgLstmConfig::new(I, H)
             .with_coupling(coupling)
@@ -152,7 +153,7 @@ fn coupled_gates_are_the_lstm_with_negated_weights() {
 
 #[test]
 fn the_cap_bites_only_above_it() {
-    let device = Device::flex();
+    let device = device();
     let mut config = CifgLstmConfig::new(I, H).with_coupling(Coupling::CappedInput);
     let blocks = Blocks::new(&device);
     // Forget gates near 0: 1 − f is near 1, above every input gate.
@@ -192,7 +193,7 @@ fn the_cap_bites_only_above_it() {
 
 #[test]
 fn zero_peepholes_are_the_lstm() {
-    let device = Device::flex();
+    let device = device();
     let blocks = Blocks::new(&device);
     let expected = plain(&blocks, &device);
     for kind in [PeepholeKind::Diagonal, PeepholeKind::Full] {
@@ -211,7 +212,7 @@ fn zero_peepholes_are_the_lstm() {
 
 #[test]
 fn no_rounds_and_neutral_rounds_are_the_lstm() {
-    let device = Device::flex();
+    let device = device();
     let blocks = Blocks::new(&device);
     let expected = plain(&blocks, &device);
     for rounds in [0, 5] {
@@ -231,7 +232,7 @@ fn no_rounds_and_neutral_rounds_are_the_lstm() {
 
 #[test]
 fn shared_rounds_are_equal_rounds() {
-    let device = Device::flex();
+    let device = device();
     let blocks = Blocks::new(&device);
     let mut shared = MogrifierLstmConfig::new(I, H)
         .with_share_rounds(true)
@@ -255,7 +256,7 @@ fn shared_rounds_are_equal_rounds() {
 
 #[test]
 fn effective_gate_lies_between_its_bounds_and_has_its_slope() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let unit = |seed| (numbers([4, 9], seed, &device) + 1.0) / 2.0;
     let (f, r) = (unit(1).require_grad(), unit(2).require_grad());
     let e = ur::effective_gate(f.clone(), r.clone());
@@ -279,7 +280,7 @@ fn effective_gate_lies_between_its_bounds_and_has_its_slope() {
 #[test]
 fn refine_gate_at_a_half_leaves_the_forget_gate_alone() {
     // e = 2·½·f + 0·f² = f: UR with z_r = b (tied, −b) is the standard mechanism.
-    let device = Device::flex();
+    let device = device();
     let mut ur = UrLstmConfig::refine_only(I, H).init(&device);
     let mut standard = UrLstmConfig::uniform_only(I, H)
         .with_gate_init(GateInit::Constant { value: 0.0 })
@@ -308,7 +309,7 @@ fn refine_gate_at_a_half_leaves_the_forget_gate_alone() {
 
 #[test]
 fn master_gates_rise_over_the_units() {
-    let device = Device::flex();
+    let device = device();
     let steps = values(&ur::cumax(numbers([1, H], 5, &device)));
     assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
     assert!((steps[H - 1] - 1.0).abs() < 1e-6);
@@ -316,7 +317,7 @@ fn master_gates_rise_over_the_units() {
 
 #[test]
 fn gate_initialisations_follow_their_laws() {
-    for device in [Device::flex(), Device::flex().autodiff()] {
+    for device in [device(), device().autodiff()] {
         let size = 400;
         let bias = |init: GateInit| {
             let lstm = UrLstmConfig::new(I, size)
@@ -359,7 +360,7 @@ fn gate_initialisations_follow_their_laws() {
 
 #[test]
 fn uniform_initialisation_survives_one_and_two_units() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for size in [1, 2] {
         let lstm = UrLstmConfig::new(I, size).init(&device);
         let (out, _) = lstm.forward(x(&device), None);
@@ -374,7 +375,7 @@ fn uniform_initialisation_survives_one_and_two_units() {
 
 #[test]
 fn a_fixed_forget_bias_gets_no_gradient() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for trainable in [true, false] {
         let lstm = UrLstmConfig::new(I, H)
             .with_trainable_forget_bias(trainable)
@@ -387,7 +388,7 @@ fn a_fixed_forget_bias_gets_no_gradient() {
 
 #[test]
 fn untying_leaves_the_refine_gate_without_the_bias() {
-    let device = Device::flex();
+    let device = device();
     let run = |tied: bool, value: f64| {
         let mut lstm = UrLstmConfig::new(I, H)
             .with_tied(tied)

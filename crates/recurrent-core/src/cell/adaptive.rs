@@ -343,8 +343,8 @@ impl Step for AdaptiveLayers {
     }
 
     #[cfg(feature = "kernel")]
-    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
-        crate::kernel::adaptive::check(self)
+    fn kernel(&self, target: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
+        crate::kernel::adaptive::check(self, target)
     }
 
     #[cfg(feature = "kernel")]

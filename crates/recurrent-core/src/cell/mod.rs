@@ -24,7 +24,7 @@ pub use preactivation::Preactivation;
 pub use transition::Transition;
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
-use crate::kernel::Unfused;
+use crate::kernel::{Target, Unfused};
 use crate::sequence::FusedRun;
 use crate::state::State;
 
@@ -98,7 +98,7 @@ use packed_sizes;
 #[cfg(feature = "kernel")]
 macro_rules! family_kernel {
     (|$cell:ident| check: $check:expr, variant: $variant:expr) => {
-        fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
+        fn kernel(&self, _: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
             #[allow(unused_variables)] // for cells without options
             let $cell = self;
             $check
@@ -270,7 +270,8 @@ pub trait Step: Send {
     ///
     /// # Errors
     /// The reason why there is none.
-    fn kernel(&self) -> Result<(), Unfused> {
+    fn kernel(&self, target: Target) -> Result<(), Unfused> {
+        let _ = target;
         Err(Unfused::Cell("cells of this kind"))
     }
 

@@ -117,7 +117,7 @@ impl Step for SlowLstmCell {
     }
 
     #[cfg(feature = "kernel")]
-    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
+    fn kernel(&self, _: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
         Ok(())
     }
 

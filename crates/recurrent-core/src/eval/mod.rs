@@ -1,5 +1,6 @@
 //! Ground truth and measuring sticks, shared by tests and benches (feature `eval`).
 
 pub mod compare;
+pub mod device;
 pub mod oracle;
 pub mod problems;

@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 
 use burn::tensor::Tensor;
 
-use super::Unfused;
 use super::contract::{self, Kept, SequenceKernel};
 use super::cpu::adaptive::{Layer, Problem, Tape, Tensors, backward, forward};
 use super::cpu::simd::Isa;
+use super::{Target, Unfused};
 use crate::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveState};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::adaptive::PolicyLayout;
@@ -24,7 +24,10 @@ const MAX_LAYERS: usize = 7;
 ///
 /// # Errors
 /// The first option that it does not know.
-pub fn check(cell: &AdaptiveLayers) -> Result<(), Unfused> {
+pub fn check(cell: &AdaptiveLayers, target: Target) -> Result<(), Unfused> {
+    if target == Target::Cube {
+        return Err(Unfused::Cell("an adaptive LSTM on a device of CubeCL"));
+    }
     if cell.residual {
         return Err(Unfused::Cell(
             "an adaptive LSTM with residual connections between its layers",

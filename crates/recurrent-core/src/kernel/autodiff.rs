@@ -5,15 +5,15 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, TensorMetadata};
 
-use super::contract::{Kept, KernelBackend, SequenceKernel, SliceBackend, TensorList, from_values};
+use super::contract::{KernelBackend, RunKernel, SequenceKernel, TensorList};
 
-impl<B: SliceBackend + KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
+impl<B: RunKernel + KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         let tensors = tensors.0;
         // The number of parents is part of the node's type.
@@ -33,7 +33,7 @@ impl<B: SliceBackend + KernelBackend, C: CheckpointStrategy> KernelBackend for A
 }
 
 /// Runs the forward, and registers its backward if a parent is tracked.
-fn record<B: SliceBackend + KernelBackend, C: CheckpointStrategy, const N: usize>(
+fn record<B: RunKernel + KernelBackend, C: CheckpointStrategy, const N: usize>(
     tensors: Vec<FloatTensor<Autodiff<B, C>>>,
     kernel: Arc<dyn SequenceKernel>,
 ) -> FloatTensor<Autodiff<B, C>> {
@@ -46,16 +46,11 @@ fn record<B: SliceBackend + KernelBackend, C: CheckpointStrategy, const N: usize
     match node.compute_bound().stateful() {
         OpsKind::UnTracked(node) => node.finish(B::run_kernel(TensorList(primitives), kernel)),
         OpsKind::Tracked(node) => {
-            let device = primitives[0].device();
-            let tensors: Vec<_> = primitives.into_iter().map(B::contiguous).collect();
-            let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
-            let (output, kept) = kernel.forward(&slices, true);
-            let kept = kept.expect("a kernel keeps what its backward needs");
-            let len = output.len();
-            let output = from_values::<B>(output, &[len], &device);
+            let tensors: Vec<_> = primitives.into_iter().map(B::prepare).collect();
+            let (output, kept) = B::forward(&kernel, &tensors, true);
             let state = Recorded {
                 tensors,
-                kept: Arc::new(kept),
+                kept: kept.expect("a kernel keeps what its backward needs"),
                 output: output.clone(),
                 kernel,
             };
@@ -65,14 +60,14 @@ fn record<B: SliceBackend + KernelBackend, C: CheckpointStrategy, const N: usize
 }
 
 /// What the node holds until its backward.
-struct Recorded<B: SliceBackend> {
+struct Recorded<B: RunKernel> {
     tensors: Vec<FloatTensor<B>>,
-    kept: Arc<Kept>,
+    kept: B::Kept,
     output: FloatTensor<B>,
     kernel: Arc<dyn SequenceKernel>,
 }
 
-impl<B: SliceBackend> Clone for Recorded<B> {
+impl<B: RunKernel> Clone for Recorded<B> {
     fn clone(&self) -> Self {
         Self {
             tensors: self.tensors.clone(),
@@ -83,7 +78,7 @@ impl<B: SliceBackend> Clone for Recorded<B> {
     }
 }
 
-impl<B: SliceBackend> fmt::Debug for Recorded<B> {
+impl<B: RunKernel> fmt::Debug for Recorded<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorded")
             .field("kernel", &self.kernel)
@@ -100,7 +95,7 @@ impl<B> fmt::Debug for Node<B> {
     }
 }
 
-impl<B: SliceBackend + KernelBackend, const N: usize> Backward<B, N> for Node<B> {
+impl<B: RunKernel + KernelBackend, const N: usize> Backward<B, N> for Node<B> {
     type State = Recorded<B>;
 
     fn backward(
@@ -109,7 +104,7 @@ impl<B: SliceBackend + KernelBackend, const N: usize> Backward<B, N> for Node<B>
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let grad = B::contiguous(grads.consume::<B>(&ops.node));
+        let grad = B::prepare(grads.consume::<B>(&ops.node));
         let Recorded {
             tensors,
             kept,
@@ -117,19 +112,9 @@ impl<B: SliceBackend + KernelBackend, const N: usize> Backward<B, N> for Node<B>
             kernel,
         } = ops.state;
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
-        let results = kernel.backward(
-            &slices,
-            &kept,
-            B::as_slice(&output),
-            B::as_slice(&grad),
-            &wanted,
-        );
-        let device = output.device();
-        for ((parent, tensor), values) in ops.parents.into_iter().zip(&tensors).zip(results) {
-            if let (Some(parent), Some(values)) = (parent, values) {
-                let shape = tensor.shape();
-                let grad = from_values::<B>(values, shape.as_slice(), &device);
+        let results = B::backward(&kernel, &tensors, &kept, &output, grad, &wanted);
+        for (parent, grad) in ops.parents.into_iter().zip(results) {
+            if let (Some(parent), Some(grad)) = (parent, grad) {
                 grads.register::<B>(parent.id, grad);
             }
         }

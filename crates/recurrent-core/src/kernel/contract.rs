@@ -15,7 +15,7 @@ use burn::backend::{
     Backend, BackendTensor, BackendTypes, Dispatch, DispatchAutodiffContext, DispatchTensor,
     DispatchTensorKind, ExtensionType, backend_extension,
 };
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 /// What a forward keeps for its backward.
 pub type Kept = Box<dyn Any + Send + Sync>;
@@ -49,6 +49,39 @@ pub trait SequenceKernel: Debug + Send + Sync {
         grad: &[f32],
         wanted: &[bool],
     ) -> Vec<Option<Vec<f32>>>;
+
+    /// The same for devices of CubeCL, where there is one.
+    #[cfg(feature = "cube")]
+    fn cube(&self) -> Option<&dyn super::cube::CubeSequence> {
+        None
+    }
+}
+
+/// What a backend needs to be able to run kernels: the forward and the backward on its own tensors.
+pub trait RunKernel: Backend {
+    /// What a forward keeps for its backward.
+    type Kept: Clone + Send + 'static;
+
+    /// The same tensor, as kernels read it.
+    fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Runs the forward on prepared tensors: the output, and what the backward needs if `keep`.
+    fn forward(
+        kernel: &Arc<dyn SequenceKernel>,
+        tensors: &[FloatTensor<Self>],
+        keep: bool,
+    ) -> (FloatTensor<Self>, Option<Self::Kept>);
+
+    /// Runs the backward; the gradient of the output is prepared, the rest is of the forward. Gives
+    /// the gradient of each wanted tensor.
+    fn backward(
+        kernel: &Arc<dyn SequenceKernel>,
+        tensors: &[FloatTensor<Self>],
+        kept: &Self::Kept,
+        output: &FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        wanted: &[bool],
+    ) -> Vec<Option<FloatTensor<Self>>>;
 }
 
 /// Backends that can hand out their values as slices.
@@ -109,6 +142,7 @@ impl<B: Backend> ExtensionType<B> for TensorList<B> {
 /// Backends that run sequence kernels.
 #[backend_extension(
     Autodiff,
+    Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray")
 )]
@@ -120,29 +154,14 @@ pub trait KernelBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// A tensor from its values.
-pub(super) fn from_values<B: Backend>(
-    values: Vec<f32>,
-    shape: &[usize],
-    device: &B::Device,
-) -> FloatTensor<B> {
-    B::float_from_data(TensorData::new(values, shape), device)
-}
-
 /// Runs a kernel without a backward to follow.
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-pub(super) fn run_slices<B: SliceBackend>(
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube"))]
+pub(super) fn run_once<B: RunKernel>(
     tensors: TensorList<B>,
-    kernel: &dyn SequenceKernel,
+    kernel: &Arc<dyn SequenceKernel>,
 ) -> FloatTensor<B> {
-    use burn::backend::TensorMetadata;
-
-    let device = tensors.0[0].device();
-    let tensors: Vec<_> = tensors.0.into_iter().map(B::contiguous).collect();
-    let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
-    let (output, _) = kernel.forward(&slices, false);
-    let len = output.len();
-    from_values::<B>(output, &[len], &device)
+    let tensors: Vec<_> = tensors.0.into_iter().map(B::prepare).collect();
+    B::forward(kernel, &tensors, false).0
 }
 
 /// Runs a kernel on tensors of any device that has kernels.

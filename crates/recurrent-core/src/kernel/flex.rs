@@ -5,7 +5,8 @@ use alloc::sync::Arc;
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 
-use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_slices};
+use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_once};
+use super::slices::run_on_slices;
 
 impl SliceBackend for Flex {
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -21,8 +22,10 @@ impl SliceBackend for Flex {
     }
 }
 
+run_on_slices!(Flex);
+
 impl KernelBackend for Flex {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
-        run_slices::<Self>(tensors, &*kernel)
+        run_once::<Self>(tensors, &kernel)
     }
 }

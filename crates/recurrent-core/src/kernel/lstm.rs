@@ -228,9 +228,9 @@ fn set<const D: usize>(
 
 /// A call of the recurrence: the problem, and which tensors it comes with.
 #[derive(Debug)]
-struct LstmKernel {
-    problem: Problem,
-    which: Parts<()>,
+pub(super) struct LstmKernel {
+    pub(super) problem: Problem,
+    pub(super) which: Parts<()>,
 }
 
 impl LstmKernel {
@@ -280,5 +280,10 @@ impl SequenceKernel for LstmKernel {
             &asked,
         );
         keys.into_iter().map(|key| grads.take(key)).collect()
+    }
+
+    #[cfg(feature = "cube")]
+    fn cube(&self) -> Option<&dyn super::cube::CubeSequence> {
+        Some(self)
     }
 }

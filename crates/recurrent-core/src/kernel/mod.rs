@@ -5,9 +5,10 @@
 //!     ↓
 //! contract           one operation on tensors: SequenceKernel in, one tensor out, one autodiff node
 //!     ↓
-//! flex, ndarray      tensors to slices and back
-//!     ↓
-//! cpu/               slices in, slices out: vectors, panels, threads; knows nothing of Burn
+//! flex, ndarray      tensors to slices and back          cube/    the same for devices of CubeCL:
+//!     ↓                                                           one kernel per step, generic
+//! cpu/               slices in, slices out: vectors,              over the runtime
+//!                    panels, threads; knows nothing of Burn
 //! ```
 //! The composed scan is the reference; what a kernel may differ in is rounding.
 
@@ -19,6 +20,8 @@ mod autodiff;
 pub mod contract;
 #[cfg(feature = "kernel")]
 pub mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "kernel")]
@@ -27,6 +30,8 @@ pub mod lstm;
 mod ndarray;
 #[cfg(feature = "kernel")]
 mod norm;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod slices;
 
 use alloc::string::String;
 
@@ -69,8 +74,8 @@ pub enum Unfused {
     Cell(&'static str),
     /// The device has no kernels in this build.
     #[error(
-        "there are no fused kernels for {device} in this build: they come with the features \
-         `flex` and `ndarray` of the recurrent crates"
+        "there are no fused kernels for {device} in this build: they come with the features of the \
+         recurrent crates that are named like the backends of Burn, such as `flex` and `wgpu`"
     )]
     Device {
         /// What the device calls itself.
@@ -86,7 +91,7 @@ pub enum Unfused {
 
 /// Why kernels cannot run on a device with a type of numbers, if they cannot.
 pub fn unfused(device: &Device, dtype: DType) -> Option<Unfused> {
-    if !has_kernels(device) {
+    if target(device).is_none() {
         return Some(Unfused::Device {
             device: alloc::format!("{:?}", device.clone().inner()),
         });
@@ -94,8 +99,17 @@ pub fn unfused(device: &Device, dtype: DType) -> Option<Unfused> {
     (dtype != DType::F32).then_some(Unfused::DType { got: dtype })
 }
 
-/// Whether the device's backend is one of those the contract is implemented for.
-fn has_kernels(device: &Device) -> bool {
+/// Which kernels a device runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Those on slices: Flex, NdArray.
+    Cpu,
+    /// Those for CubeCL: GPUs, and CubeCL's own CPU runtime.
+    Cube,
+}
+
+/// Which kernels a device runs, if the contract is implemented for its backend in this build.
+pub fn target(device: &Device) -> Option<Target> {
     #[cfg(feature = "kernel")]
     {
         use burn::backend::DispatchDevice;
@@ -104,15 +118,17 @@ fn has_kernels(device: &Device) -> bool {
         #[allow(unreachable_patterns)] // where these are all the backends there are
         match inner.as_dispatch() {
             #[cfg(feature = "flex")]
-            DispatchDevice::Flex(_) => true,
+            DispatchDevice::Flex(_) => Some(Target::Cpu),
             #[cfg(feature = "ndarray")]
-            DispatchDevice::NdArray(_) => true,
-            _ => false,
+            DispatchDevice::NdArray(_) => Some(Target::Cpu),
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(device) => cube::is_able(device).then_some(Target::Cube),
+            _ => None,
         }
     }
     #[cfg(not(feature = "kernel"))]
     {
         let _ = device;
-        false
+        None
     }
 }

@@ -7,7 +7,8 @@ use burn::backend::NdArray;
 use burn::backend::ndarray::NdArrayTensor;
 use burn::backend::tensor::FloatTensor;
 
-use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_slices};
+use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_once};
+use super::slices::run_on_slices;
 
 impl SliceBackend for NdArray {
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -31,8 +32,10 @@ impl SliceBackend for NdArray {
     }
 }
 
+run_on_slices!(NdArray);
+
 impl KernelBackend for NdArray {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
-        run_slices::<Self>(tensors, &*kernel)
+        run_once::<Self>(tensors, &kernel)
     }
 }

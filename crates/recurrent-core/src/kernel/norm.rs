@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use burn::tensor::Tensor;
 
+use super::Target;
 use super::contract::{self, Kept, SequenceKernel};
 use super::cpu::buffer::{Buffer, zeros};
 use super::cpu::gang;
@@ -25,6 +26,10 @@ const WORTH_WAKING: usize = 1 << 16;
 /// # Shapes
 /// - x, output `[rows, n]`
 pub fn normalize(norm: &Norm, x: Tensor<2>) -> Tensor<2> {
+    // Once per call: what an operation of its own would save is small on a GPU.
+    if super::target(&x.device()) != Some(Target::Cpu) {
+        return norm.forward(x);
+    }
     let [rows, n] = x.dims();
     let kernel = NormKernel {
         form: norm.normalizer,

@@ -8,7 +8,7 @@ use crate::cell::Step;
 use crate::equations::dropout::StepMasks;
 #[cfg(feature = "kernel")]
 use crate::equations::dropout::{Mask, Masks};
-use crate::kernel::{Precision, Strategy, Unfused, unfused};
+use crate::kernel::{Precision, Strategy, Unfused, target, unfused};
 
 /// A mask in running order.
 #[derive(Debug, Clone)]
@@ -81,7 +81,10 @@ pub(super) fn is_fused<C: Step>(
 
 /// Why a cell cannot be run by a kernel, if it cannot.
 pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfused> {
-    unfused(device, dtype).or_else(|| cell.kernel().err())
+    match unfused(device, dtype) {
+        Some(reason) => Some(reason),
+        None => cell.kernel(target(device)?).err(),
+    }
 }
 
 /// Runs a kernel over the rows of a plan.

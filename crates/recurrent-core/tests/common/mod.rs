@@ -3,15 +3,19 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use recurrent_core::eval::device::chosen;
 
-/// The devices that compute in `dtype`. Burn's ndarray evaluates σ in f32 whatever the dtype, so
+/// The devices that compute in `dtype`; in f32 the one that was asked for, if one was. Burn's ndarray evaluates σ in f32 whatever the dtype, so
 /// f64 is flex alone.
-pub fn devices(dtype: DType) -> Vec<(&'static str, Device)> {
-    let mut devices = vec![("flex", Device::flex().autodiff())];
+pub fn devices(dtype: DType) -> Vec<(String, Device)> {
+    let mut devices = vec![("flex".to_string(), Device::flex().autodiff())];
     if dtype == DType::F32 {
+        if let Some((name, device)) = chosen() {
+            return vec![(name, device.autodiff())];
+        }
         #[allow(deprecated)] // still a second opinion
         let ndarray = Device::ndarray();
-        devices.push(("ndarray", ndarray.autodiff()));
+        devices.push(("ndarray".to_string(), ndarray.autodiff()));
     }
     devices
 }

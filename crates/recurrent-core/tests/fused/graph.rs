@@ -165,8 +165,10 @@ fn no_state_is_zeros() {
 #[rstest]
 fn inference_is_training(#[values(0, 1, 5, 6, 10, 13, 15)] kind: usize) {
     let kind = KINDS[kind];
-    #[allow(deprecated)] // still a second opinion
-    let inference = [Device::flex(), Device::ndarray()];
+    let inference: Vec<Device> = devices(DType::F32)
+        .into_iter()
+        .map(|(_, device)| device.inner())
+        .collect();
     for options in option_sets() {
         for case in [
             Case::new(kind, options.name, dims(5, 4, 7, 11)),
@@ -202,7 +204,7 @@ fn inference_is_training_with_large_weights() {
         let trained = case.run(&case.leaves(&training, DType::F32), Strategy::Fused, false);
         let leaves = Leaves {
             tracked: &|_| false,
-            ..case.leaves(&Device::flex(), DType::F32)
+            ..case.leaves(&training.clone().inner(), DType::F32)
         };
         let got = case.run(&leaves, Strategy::Fused, false);
         assert!(got.values() == trained.values(), "{name}");

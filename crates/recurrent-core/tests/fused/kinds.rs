@@ -1,6 +1,6 @@
 //! The cells, each from the leaves and the option set.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::cell::cifg::CifgLstmCell;
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::mogrifier::{MogrifierLstmCell, Round, RoundMatrix};
@@ -126,7 +126,8 @@ impl Kind {
 
 /// A cell of any type, its state as a list of tensors.
 pub trait AnyCell {
-    fn reason(&self) -> Option<Unfused>;
+    /// Why there is no kernel for it on a device, in f32.
+    fn reason(&self, device: &Device) -> Option<Unfused>;
     fn parts(&self) -> Vec<(&'static str, usize)>;
     fn masks(&self) -> MaskSizes;
     fn run(
@@ -151,8 +152,8 @@ pub trait AnyCell {
 }
 
 impl<C: Step> AnyCell for C {
-    fn reason(&self) -> Option<Unfused> {
-        self.kernel().err()
+    fn reason(&self, device: &Device) -> Option<Unfused> {
+        sequence::reason(self, device, DType::F32)
     }
 
     fn parts(&self) -> Vec<(&'static str, usize)> {

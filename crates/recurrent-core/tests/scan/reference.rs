@@ -66,7 +66,7 @@ fn check(
     setup: &Setup,
     reference: &Reference,
     kind: Kind,
-    (device_name, device): &(&'static str, Device),
+    (device_name, device): &(String, Device),
     dtype: DType,
     failures: &mut Vec<String>,
 ) {

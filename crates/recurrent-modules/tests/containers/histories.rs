@@ -1,6 +1,7 @@
 //! All states over time, on request.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, Strategy};
 
@@ -9,7 +10,7 @@ use crate::support::*;
 /// Against `step`, in both orders of the axes.
 #[test]
 fn histories_are_the_states_of_step() {
-    let device = Device::flex();
+    let device = device();
     for batch_first in [true, false] {
         let lstm = LstmConfig::new(I, H)
             .with_num_layers(2)
@@ -50,7 +51,7 @@ fn histories_are_the_states_of_step() {
 /// Histories stay at the time of their input, and are zero past each length.
 #[test]
 fn directions_and_lengths() {
-    let device = Device::flex();
+    let device = device();
     let lstm = LstmConfig::new(I, H).with_bidirectional(true).init(&device);
     let input = tensor([B, T, I], 0.0, &device);
     let list = [2, T, 3];
@@ -102,7 +103,7 @@ fn gradients_flow_through_histories() {
 #[test]
 #[should_panic(expected = "the state has no part `adapt`, its parts are [\"cell\", \"hidden\"]")]
 fn parts_that_are_not_there() {
-    let device = Device::flex();
+    let device = device();
     let lstm = LstmConfig::new(I, H).init(&device);
     let input = tensor([B, T, I], 0.0, &device);
     let (_, _, histories) = lstm.forward_histories(input, None, ForwardOptions::default());

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{
     ForwardOptions, LayerNormLstmConfig, Lengths, LengthsError, LstmConfig, PackError,
@@ -14,7 +15,7 @@ const LENGTHS: [usize; B] = [2, T, 3];
 
 #[test]
 fn round_trip() {
-    let device = Device::flex();
+    let device = device();
     for batch_first in [true, false] {
         let shape = if batch_first { [B, T, I] } else { [T, B, I] };
         let padded = tensor(shape, 0.0, &device);
@@ -59,7 +60,7 @@ fn round_trip() {
 /// A batch padded beyond its longest sequence comes back without the surplus.
 #[test]
 fn surplus_padding_is_dropped() {
-    let device = Device::flex();
+    let device = device();
     let padded = tensor([B, T, I], 0.0, &device);
     let packed = PackedSequence::pack(padded, [3, 3, 1], true, true).unwrap();
     assert_eq!(packed.unpack(true).0.dims(), [B, 3, I]);
@@ -67,7 +68,7 @@ fn surplus_padding_is_dropped() {
 
 #[test]
 fn errors() {
-    let device = Device::flex();
+    let device = device();
     let pack = |lengths: &[usize], enforce_sorted: bool| {
         let padded = tensor([B, T, I], 0.0, &device);
         PackedSequence::pack(padded, lengths, true, enforce_sorted).map(|_| ())
@@ -222,7 +223,7 @@ fn weight_gradient(module: &Recurrent, grads: &burn::tensor::Gradients) -> Vec<f
 #[test]
 #[should_panic(expected = "input has inconsistent d_input: got 6, expected 7")]
 fn rows_of_another_size() {
-    let device = Device::flex();
+    let device = device();
     let packed =
         PackedSequence::pack(tensor([B, T, I - 1], 0.0, &device), LENGTHS, true, false).unwrap();
     let _ = LstmConfig::new(I, H)

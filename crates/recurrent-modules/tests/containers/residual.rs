@@ -1,7 +1,8 @@
 //! Residual connections: x_{l+1} = dropout(y_l + x_l) from the second layer on.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{ForwardOptions, Lstm, LstmConfig, StackMasks};
 
@@ -26,7 +27,7 @@ impl ModuleMapper for Zero {
 /// With zero weights g = 0, so c and h stay zero: what is left is the connection.
 #[test]
 fn layers_without_output_are_the_identity() {
-    let device = Device::flex();
+    let device = device();
     for bidirectional in [false, true] {
         let mut lstm = config(bidirectional).init(&device);
         let input = tensor([B, T, I], 0.0, &device);
@@ -52,7 +53,7 @@ fn layer(lstm: &Lstm, index: usize) -> Lstm {
 
 #[test]
 fn composition_by_hand() {
-    let device = Device::flex();
+    let device = device();
     for bidirectional in [false, true] {
         let lstm = config(bidirectional).init(&device);
         let width = lstm.d_output();
@@ -77,7 +78,7 @@ fn composition_by_hand() {
 
 #[test]
 fn step_is_forward() {
-    let device = Device::flex();
+    let device = device();
     let lstm = config(false).init(&device);
     let input = tensor([B, T, I], 0.0, &device);
     let mut state = state(3, H, &device);
@@ -93,7 +94,7 @@ fn step_is_forward() {
 
 #[test]
 fn sizes_must_agree() {
-    let device = Device::flex();
+    let device = device();
     let sizes = LstmConfig::stacked(I, [8, H]).with_residual(true);
     for config in [sizes.clone(), sizes.clone().with_bidirectional(true)] {
         let factor = if config.bidirectional { 2 } else { 1 };

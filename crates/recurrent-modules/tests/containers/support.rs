@@ -1,6 +1,7 @@
 //! Sizes and numbers that the tests share.
 
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{LstmState, StackState};
 
@@ -10,7 +11,7 @@ pub const I: usize = 7;
 pub const H: usize = 11;
 
 pub fn autodiff() -> Device {
-    Device::flex().autodiff()
+    device().autodiff()
 }
 
 /// `sin` of a running number.

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::device::device;
 use recurrent_modules::cells::Cell;
 use recurrent_modules::recurrent_core::equations::dropout::StepMasks;
 use recurrent_modules::recurrent_core::eval::compare::values;
@@ -173,7 +174,7 @@ fn too_many_masks() {
 }
 
 fn run_with(weights: impl Fn(&Device) -> Vec<Tensor<2>>) {
-    let device = Device::flex();
+    let device = device();
     let lstm = LstmConfig::new(I, H).init(&device);
     let mut masks = lstm.sample_masks(T, B, &device);
     masks.cells[0].weights = weights(&device);

@@ -1,6 +1,7 @@
 //! Calls that do not fit the module.
 
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::device::device;
 use recurrent_modules::{
     ForwardOptions, Lengths, LengthsError, LstmConfig, LstmState, Mask, Masks, Recurrent,
     RecurrentDropout, StackMasks, StackState,
@@ -15,7 +16,7 @@ fn ones(shape: [usize; 3], device: &Device) -> Tensor<3> {
 /// Each variant with two layers, on a plain and on a training device, with dropout and without.
 fn modules() -> Vec<(Recurrent, Device)> {
     let mut list = vec![];
-    for device in [Device::flex(), Device::flex().autodiff()] {
+    for device in [device(), device().autodiff()] {
         for config in variants() {
             for kind in [
                 RecurrentDropout::None,
@@ -113,7 +114,7 @@ fn states_of_wrong_size() {
         count(3);
         assert!(module.forward(input(), Some(good())).0.dims() == [B, T, H]);
     }
-    let device = Device::flex();
+    let device = device();
     let both = LstmConfig::new(I, H).with_bidirectional(true).init(&device);
     let state: StackState<LstmState<2>> =
         StackState::from(both.initial_state(B, &device).cells.remove(0));
@@ -347,7 +348,7 @@ fn steps_beyond_a_mask() {
 
 #[test]
 fn steps_of_two_directions() {
-    for device in [Device::flex(), Device::flex().autodiff()] {
+    for device in [device(), device().autodiff()] {
         for config in variants() {
             let module = each!(config, |c| c.with_bidirectional(true)).init(&device);
             let x = || Tensor::<2>::ones([B, I], &device);
@@ -368,7 +369,7 @@ fn steps_of_two_directions() {
 
 #[test]
 fn bare_cells_check_their_input() {
-    let device = Device::flex();
+    let device = device();
     let cell = LstmConfig::new(I, H).init_cell(&device);
     let text = panic_text(|| cell.step(Tensor::ones([B, I + 1], &device), None));
     assert_eq!(text, "input has inconsistent d_input: got 8, expected 7");

@@ -153,7 +153,7 @@ fn dropout_acts_in_training_only() {
 #[test]
 fn explicit_masks_act_everywhere() {
     let device = flex();
-    let plain = Device::flex();
+    let plain = device.clone().inner();
     for (name, config) in variants() {
         let module = build(&config, 11, &device);
         let problem = Problem::new(&module, true, 12, &device);

@@ -5,6 +5,7 @@ use burn::module::Module;
 use burn::nn::Initializer;
 use burn::tensor::Device;
 use recurrent_core::eval::compare::values;
+use recurrent_core::eval::device::device;
 use recurrent_modules::{
     LayerNormLstmConfig, LstmConfig, NormConfig, Recurrent, RecurrentConfig, RecurrentDropout,
     SlowLstmConfig,
@@ -273,7 +274,7 @@ fn each_init_draws_anew() {
 /// Counted from the equations.
 #[test]
 fn number_of_parameters() {
-    let device = Device::flex();
+    let device = device();
     let cell = |name: &str, d_in: usize, h: usize, proj: Option<usize>| {
         let d_out = proj.unwrap_or(h);
         let weights = 4 * h * (d_in + d_out) + proj.map_or(0, |proj| h * proj);

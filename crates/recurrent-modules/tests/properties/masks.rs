@@ -1,7 +1,8 @@
 //! What dropout does to a step: gradients through masks, and zoneout's expectation.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::compare::{close, values};
+use recurrent_core::eval::device::device;
 use recurrent_core::eval::oracle::{LstmOracle, OracleMasks, OracleNorm};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::{LayerNormLstmCell, LstmCell};
@@ -230,7 +231,7 @@ fn oracle_of_layer_norm(cell: &LayerNormLstmCell) -> LstmOracle {
 /// In evaluation zoneout is the expectation: c' = (1 − p)·c̃ + p·c, against a scalar loop in f64.
 #[test]
 fn zoneout_in_evaluation_is_its_expectation() {
-    let device = Device::flex();
+    let device = device();
     let (hidden, cell) = (0.3, 0.6);
     for (name, config) in variants() {
         for (proj, clip) in [(None, None), (Some(P), Some(0.4))] {
@@ -306,7 +307,7 @@ fn zoneout_in_evaluation_is_its_expectation() {
 /// One of the two rates at a time.
 #[test]
 fn zoneout_rates_are_apart() {
-    let device = Device::flex();
+    let device = device();
     let config = |hidden, cell| {
         RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::zoneout(I, H, hidden, cell))
     };

@@ -5,8 +5,9 @@ use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::compare::values;
+use recurrent_core::eval::device::device;
 use recurrent_modules::{
     CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, MogrifierLstmConfig,
     NormBias, NormConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout,
@@ -142,7 +143,7 @@ fn saving_and_loading_changes_nothing() {
 /// Records of other sizes are refused.
 #[test]
 fn records_of_other_sizes_are_refused() {
-    let device = Device::flex();
+    let device = device();
     for (name, config) in variants() {
         let record = || config.init(&device).into_record();
         assert!(
@@ -246,7 +247,7 @@ fn configs_survive_a_file() {
         };
         assert_ne!(loaded, default);
 
-        let device = Device::flex();
+        let device = device();
         let module = build(&config, 11, &device);
         let problem = Problem::new(&module, batch_first(&config), 12, &device);
         let twin = build(&loaded, 11, &device);
@@ -310,7 +311,7 @@ fn stacked_states_round_trip() {
 #[test]
 #[should_panic(expected = "state 0 has hidden shape [3, 8], expected [3, 11] as in the last layer")]
 fn unequal_layers_do_not_stack() {
-    let device = Device::flex();
+    let device = device();
     let lstm = LstmConfig::stacked(I, [8, H]).init(&device);
     let (_, state) = lstm.forward(Tensor::ones([B, T, I], &device), None);
     let _ = state.into_stacked();
@@ -319,7 +320,7 @@ fn unequal_layers_do_not_stack() {
 #[test]
 #[should_panic(expected = "cell has 2 states on its first axis, hidden has 3")]
 fn unequal_counts_do_not_unstack() {
-    let device = Device::flex();
+    let device = device();
     let _ = StackState::from_stacked(LstmState {
         cell: Tensor::<3>::zeros([2, B, H], &device),
         hidden: Tensor::<3>::zeros([3, B, H], &device),

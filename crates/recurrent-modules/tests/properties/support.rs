@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Gradients, Shape, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_core::eval::compare::{Tolerance, close, values};
+use recurrent_core::eval::device::{chosen, device};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
@@ -226,15 +227,21 @@ pub fn dropouts(prob: f64) -> Vec<RecurrentDropout> {
     ]
 }
 
+/// Flex, or the device that was asked for.
 pub fn flex() -> Device {
-    Device::flex().autodiff()
+    device().autodiff()
 }
 
 /// The autodiff devices that cheap properties run on.
 pub fn devices() -> Vec<Device> {
-    #[allow(deprecated)]
-    let ndarray = Device::ndarray().autodiff();
-    vec![flex(), ndarray]
+    match chosen() {
+        Some((_, device)) => vec![device.autodiff()],
+        None => {
+            #[allow(deprecated)]
+            let ndarray = Device::ndarray().autodiff();
+            vec![flex(), ndarray]
+        }
+    }
 }
 
 pub fn value_tolerance() -> Tolerance {

@@ -1,8 +1,9 @@
 //! Relations between variants, and what a layer normalisation does not see.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use recurrent_core::eval::compare::{Tolerance, close, values};
+use recurrent_core::eval::device::device;
 use recurrent_core::{Gate, GateLayout};
 use recurrent_modules::cells::{LayerNormLstmCell, LstmCell, SlowLstmCell};
 use recurrent_modules::{
@@ -112,7 +113,7 @@ fn slow_lstm_is_the_lstm() {
 /// Burn's own LSTM with the same weights gives the same values.
 #[test]
 fn lstm_is_that_of_burn_nn() {
-    let device = Device::flex();
+    let device = device();
     let lstm = filled(LstmConfig::new(I, H).init(&device), 11);
     let mut theirs = burn::nn::LstmConfig::new(I, H, true).init(&device);
     let cell = &lstm.layers[0].forward;
@@ -202,7 +203,7 @@ fn shifted(weight: &Param<Tensor<2>>, columns: usize) -> Param<Tensor<2>> {
 /// seen; nor for R, nor a constant added to all biases inside a normalisation.
 #[test]
 fn layer_norm_ignores_a_common_shift() {
-    let device = Device::flex();
+    let device = device();
     for config in [
         LayerNormLstmConfig::new(I, H),
         LayerNormLstmConfig::lstms_pth(I, H),
@@ -264,7 +265,7 @@ fn shifted_bias(bias: &Option<Param<Tensor<1>>>, columns: usize) -> Option<Param
 /// Every form: a constant added to a row changes nothing, neither does a factor (but for ε).
 #[test]
 fn norms_ignore_shift_and_scale() {
-    let device = Device::flex();
+    let device = device();
     let forms = [
         NormConfig::new(),
         NormConfig::lstms_pth(),
@@ -289,7 +290,7 @@ fn norms_ignore_shift_and_scale() {
 /// LN_c sees the cell up to a constant: with it, a shift of c' by 1 does not change h'.
 #[test]
 fn cell_norm_ignores_a_shift_of_the_cell() {
-    let device = Device::flex();
+    let device = device();
     let config = RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H));
     let mut module = build(&config, 11, &device);
     // A saturated forget gate keeps c, so that a shift of c is one of c'.
@@ -327,7 +328,7 @@ fn cell_norm_ignores_a_shift_of_the_cell() {
 /// Clip bounds the cell, and a bound that is never reached changes nothing.
 #[test]
 fn clip_bounds_the_cell() {
-    let device = Device::flex();
+    let device = device();
     for (name, config) in variants() {
         let run = |clip: Option<f64>| {
             let module = build(&with!(config.clone(), |c| c.with_clip(clip)), 11, &device);
@@ -354,7 +355,7 @@ fn clip_bounds_the_cell() {
 /// The layer's list of cells is in state order.
 #[test]
 fn cells_are_in_state_order() {
-    let device = Device::flex();
+    let device = device();
     let lstm = LstmConfig::new(I, H).with_bidirectional(true).init(&device);
     let layer: &Layer<LstmCell> = &lstm.layers[0];
     let ids: Vec<_> = layer

@@ -132,7 +132,7 @@ pub struct Kind {
 }
 
 /// The types of [`Coupled`] as a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Coupling {
     /// [`Independent`]
     Independent,

@@ -1,0 +1,168 @@
+//! Buffers of a call, and the few operations on whole tensors around the loop over steps.
+
+use alloc::vec::Vec;
+
+use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::calculate_cube_count_elemwise;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
+use burn_cubecl::tensor::CubeTensor;
+
+/// A tensor of f32 whose rows lie next to each other, of any content.
+///
+/// Made for every result that kernels index: what Burn makes itself may have gaps between rows.
+pub fn empty(like: &CubeTensor, shape: [usize; 2]) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::new(shape),
+        DType::F32,
+    )
+}
+
+/// The same, of zeros.
+pub fn zeros(like: &CubeTensor, shape: [usize; 2]) -> CubeTensor {
+    let flat = Shape::new([shape[0] * shape[1]]);
+    let flat = zeros_client(like.client.clone(), like.device.clone(), flat, DType::F32);
+    reshaped(flat, shape)
+}
+
+/// What a kernel is given for a buffer that it was compiled not to touch.
+pub fn nothing(like: &CubeTensor) -> CubeTensor {
+    empty(like, [1, 4])
+}
+
+/// Rows of a dense tensor seen as a dense tensor of another shape, from its start.
+///
+/// # Panics
+/// If the tensor is smaller.
+pub fn reshaped(tensor: CubeTensor, shape: [usize; 2]) -> CubeTensor {
+    assert!(
+        tensor.meta.num_elements() >= shape[0] * shape[1],
+        "a view is larger than its tensor"
+    );
+    CubeTensor::new_contiguous(
+        tensor.client,
+        tensor.device,
+        Shape::new(shape),
+        tensor.handle,
+        tensor.dtype,
+    )
+}
+
+/// Values of a tensor.
+pub fn len(tensor: &CubeTensor) -> usize {
+    tensor.meta.num_elements()
+}
+
+/// A buffer as an argument, in vectors.
+pub fn arg(tensor: &CubeTensor, vector: usize) -> BufferArg {
+    // SAFETY: the tensor has that many values; where it is read in vectors, its pieces are multiples
+    // of one.
+    unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), len(tensor) / vector) }
+}
+
+/// The widest vector that divides all of the sizes.
+pub fn vector_size(like: &CubeTensor, sizes: &[usize]) -> usize {
+    let widths = like.client.io_optimized_vector_sizes(size_of::<f32>());
+    let fits = |width: &usize| sizes.iter().all(|size| size.is_multiple_of(*width));
+    widths.filter(fits).max().unwrap_or(1)
+}
+
+/// How many cubes of how many units there are, one unit for each of `count` vectors.
+pub fn elementwise(like: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new(&like.client, count);
+    (calculate_cube_count_elemwise(&like.client, count, dim), dim)
+}
+
+/// A cube for each row.
+pub fn by_rows(rows: usize, threads: usize) -> (CubeCount, CubeDim) {
+    // Devices allow 65535 cubes along an axis.
+    let wide = rows.min(1 << 15);
+    let count = CubeCount::Static(wide as u32, rows.div_ceil(wide) as u32, 1);
+    (count, CubeDim::new_1d(threads as u32))
+}
+
+/// `a·b` into a dense tensor.
+///
+/// # Panics
+/// If the backend has no product for these sizes, which would be an error of the backend.
+pub fn product(a: CubeTensor, b: CubeTensor, out: CubeTensor) {
+    let done = matmul(a, b, Some(out), MatmulStrategy::default(), DType::F32);
+    done.expect("a product of f32 matrices");
+}
+
+/// `a·b` as a new dense tensor.
+pub fn times(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    let out = empty(&a, [a.shape()[0], b.shape()[1]]);
+    product(a, b, out.clone());
+    out
+}
+
+/// The transposed view.
+pub fn transposed(tensor: &CubeTensor) -> CubeTensor {
+    CubeBackend::float_transpose(tensor.clone())
+}
+
+/// `Σ_rows` of `[rows, n]`, `[n]`.
+pub fn sum_rows(tensor: CubeTensor) -> CubeTensor {
+    let n = tensor.shape()[1];
+    let sum = CubeBackend::float_sum_dim(tensor, 0);
+    burn_cubecl::ops::reshape(sum, Shape::new([n]))
+}
+
+/// Values of several tensors, one after the other.
+pub fn joined(tensors: Vec<CubeTensor>) -> CubeTensor {
+    let mut flat: Vec<_> = tensors.into_iter().map(flat).collect();
+    match flat.len() {
+        1 => flat.remove(0),
+        _ => CubeBackend::float_cat(flat, 0),
+    }
+}
+
+/// Copies values from one buffer into another.
+#[cube(launch)]
+fn copy_values(from: &[f32], to: &mut [f32], from_at: u32, to_at: u32, count: u32) {
+    if ABSOLUTE_POS < count as usize {
+        to[to_at as usize + ABSOLUTE_POS] = from[from_at as usize + ABSOLUTE_POS];
+    }
+}
+
+/// Copies `count` values into a part of another tensor.
+pub fn copy(from: &CubeTensor, from_at: usize, to: &CubeTensor, to_at: usize, count: usize) {
+    let (cubes, units) = elementwise(to, count);
+    copy_values::launch(
+        &to.client,
+        cubes,
+        units,
+        arg(from, 1),
+        arg(to, 1),
+        from_at as u32,
+        to_at as u32,
+        count as u32,
+    );
+}
+
+/// A dense tensor as one row of values.
+pub fn flat(tensor: CubeTensor) -> CubeTensor {
+    let n = len(&tensor);
+    CubeTensor::new_contiguous(
+        tensor.client,
+        tensor.device,
+        Shape::new([n]),
+        tensor.handle,
+        tensor.dtype,
+    )
+}
+
+/// A part of a row of values, as one.
+pub fn piece(tensor: &CubeTensor, start: usize, count: usize) -> CubeTensor {
+    let part = empty(tensor, [1, count]);
+    copy(tensor, start, &part, 0, count);
+    flat(part)
+}

@@ -1,0 +1,102 @@
+//! A round of the Mogrifier at a step: `v = 2σ(p + b) ⊙ u`, where p is a product of the other side.
+
+use super::*;
+
+/// # Arguments
+/// * `product` - p `[B, n]`
+/// * `bias` - b `[n]`
+/// * `value` - u, from row `value_row` on
+/// * `next` - v, for the product of the next round `[B, n]`
+/// * `gates`, `values` - σ(p + b) and v of all rows `[N, n]`, if `keep`
+/// * `units`, `rows`, `row` - vectors of n, rows of the step, its first row among those of all steps
+#[cube(launch)]
+pub fn round<N: Size>(
+    product: &[Vector<f32, N>],
+    bias: &[Vector<f32, N>],
+    value: &[Vector<f32, N>],
+    next: &mut [Vector<f32, N>],
+    gates: &mut [Vector<f32, N>],
+    values: &mut [Vector<f32, N>],
+    units: u32,
+    rows: u32,
+    row: u32,
+    value_row: u32,
+    #[comptime] biased: bool,
+    #[comptime] keep: bool,
+) {
+    let units = units as usize;
+    let b = ABSOLUTE_POS / units;
+    let unit = ABSOLUTE_POS % units;
+    if b >= rows as usize {
+        terminate!();
+    }
+    let mut p = product[b * units + unit];
+    if comptime![biased] {
+        p += bias[unit];
+    }
+    let gate = sigmoid::<N>(p);
+    let v = (gate + gate) * value[(value_row as usize + b) * units + unit];
+    next[b * units + unit] = v;
+    if comptime![keep] {
+        gates[(row as usize + b) * units + unit] = gate;
+        values[(row as usize + b) * units + unit] = v;
+    }
+}
+
+/// The derivative of [`round`].
+///
+/// # Arguments
+/// * `pending` - what a product of another round adds to ∂v `[B, n]`, if `add`
+/// * `gates` - of the forward
+/// * `value` - u, from row `value_row` on
+/// * `grad` - ∂v on entry, ∂u on return `[B, n]`
+/// * `grad_product` - ∂p of all rows `[N, n]`
+/// * `left` - ∂p for the product with the transposed matrix `[B, n]`
+/// * `grad_rows` - ∂u of all rows `[N, n]`, if `first`
+#[cube(launch)]
+pub fn round_back<N: Size>(
+    pending: &[Vector<f32, N>],
+    gates: &[Vector<f32, N>],
+    value: &[Vector<f32, N>],
+    grad: &mut [Vector<f32, N>],
+    grad_product: &mut [Vector<f32, N>],
+    left: &mut [Vector<f32, N>],
+    grad_rows: &mut [Vector<f32, N>],
+    units: u32,
+    rows: u32,
+    row: u32,
+    value_row: u32,
+    #[comptime] add: bool,
+    #[comptime] first: bool,
+) {
+    let units = units as usize;
+    let b = ABSOLUTE_POS / units;
+    let unit = ABSOLUTE_POS % units;
+    if b >= rows as usize {
+        terminate!();
+    }
+    let i = b * units + unit;
+    let on_row = (row as usize + b) * units + unit;
+    let mut grad_v = grad[i];
+    if comptime![add] {
+        grad_v += pending[i];
+    }
+    let gate = gates[on_row];
+    let slope = sigmoid_slope::<N>(gate);
+    let grad_p = grad_v * (slope + slope) * value[(value_row as usize + b) * units + unit];
+    let grad_u = grad_v * (gate + gate);
+    grad[i] = grad_u;
+    grad_product[on_row] = grad_p;
+    left[i] = grad_p;
+    if comptime![first] {
+        grad_rows[on_row] = grad_u;
+    }
+}
+
+/// `to += from`, for rows of a step.
+#[cube(launch)]
+pub fn accumulate<N: Size>(from: &[Vector<f32, N>], to: &mut [Vector<f32, N>], count: u32) {
+    if ABSOLUTE_POS < count as usize {
+        to[ABSOLUTE_POS] += from[ABSOLUTE_POS];
+    }
+}
