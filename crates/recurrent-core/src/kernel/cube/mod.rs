@@ -50,7 +50,7 @@ pub trait CubeSequence: Send + Sync {
 }
 
 /// Storage buffers that the largest kernel binds.
-const BINDINGS: u32 = 11;
+const BINDINGS: u32 = 15;
 
 /// Whether a device can run the kernels: browsers, for one, allow few buffers per kernel.
 pub(super) fn is_able(device: &CubeDevice) -> bool {
