@@ -18,8 +18,8 @@ driver() {
 }
 
 if ! driver > /dev/null && test "$(id -u)" = 0 && command -v apt-get > /dev/null; then
-  apt-get install -y --no-install-recommends mesa-vulkan-drivers > /dev/null 2>&1 \
-    || { apt-get update > /dev/null && apt-get install -y --no-install-recommends mesa-vulkan-drivers > /dev/null; }
+  install() { apt-get install -y --no-install-recommends mesa-vulkan-drivers; }
+  { install || { apt-get update && install; }; } > /dev/null 2>&1 || echo "apt-get could not install it" >&2
 fi
 VK_ICD_FILENAMES=$(driver) || {
   echo "no software Vulkan: install Mesa's Vulkan drivers (Debian, Ubuntu: mesa-vulkan-drivers)" >&2
