@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device};
 
 use super::fused;
 use crate::cell::Step;
-use crate::kernel::Strategy;
+use crate::kernel::{Strategy, Target, target};
 
 /// Whether the two directions of a layer had better run at the same time, each with half of the
 /// threads, than one after the other with all of them: few sequences of a small layer, by a fused
@@ -20,7 +20,9 @@ pub fn worth_pairing<C: Step>(
     device: &Device,
     dtype: DType,
 ) -> bool {
-    if strategy == Strategy::Composed || fused::reason(cell, device, dtype).is_some() {
+    let on_threads = target(device) == Some(Target::Cpu);
+    if strategy == Strategy::Composed || !on_threads || fused::reason(cell, device, dtype).is_some()
+    {
         return false;
     }
     #[cfg(feature = "kernel")]
