@@ -368,7 +368,7 @@ mod tests {
             .iter()
             .map(|subject| crate::cli::plain(subject.name))
             .collect();
-        assert_eq!(names.len(), MODELS.len() + 1);
+        assert_eq!(names.len(), MODELS.len() + 2);
         for (i, name) in names.iter().enumerate() {
             assert!(!names[..i].contains(name), "{name} twice");
         }
