@@ -87,7 +87,8 @@ fn compare(python: &str, config: &LstmConfig, dtype: Dtype, folder: &Path) -> f3
 
 #[test]
 fn pytorch_computes_the_same_from_an_export() {
-    let Ok(python) = std::env::var("RECURRENT_PYTHON") else {
+    let python = std::env::var("RECURRENT_PYTHON").ok();
+    let Some(python) = python.filter(|path| !path.is_empty()) else {
         println!("skipped: RECURRENT_PYTHON names no Python with torch");
         return;
     };
