@@ -41,6 +41,9 @@ pub fn worth_pairing<C: Step>(
 
 /// Runs two things at the same time, each with half of the threads, or one after the other where
 /// there is but one.
+///
+/// # Panics
+/// If one of the two does.
 pub fn pair<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,
