@@ -12,7 +12,7 @@ use super::Target;
 use super::contract::{self, Kept, SequenceKernel};
 use super::cpu::buffer::{Buffer, zeros};
 use super::cpu::gang;
-use super::cpu::pointwise::Rows;
+use super::cpu::pointwise::{GateRows, Rows};
 use super::cpu::product::part;
 use super::cpu::rows::{By, NormBackward, NormForward, STATS, SumRows};
 use super::cpu::simd::Isa;
@@ -93,7 +93,7 @@ impl SequenceKernel for NormKernel {
     }
 
     fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>) {
-        let n = self.n;
+        let (n, isa) = (self.n, Isa::best());
         let weight = |index: usize| tensors[index].as_ptr();
         let gain = if self.gain { Some(weight(1)) } else { None };
         let shift = self.shift.then(|| weight(1 + usize::from(self.gain)));
@@ -108,17 +108,18 @@ impl SequenceKernel for NormKernel {
             let (out, kept, gain, shift, x) = (&out, &kept, &gain, &shift, &x);
             let norm = NormForward {
                 rows,
-                n,
+                gates: 1,
+                units: n,
                 form: self.form,
-                x: x.rows(n),
-                base: Rows::NONE,
+                x: x.rows(n).gates(n, isa),
+                base: GateRows::NONE,
                 gain: gain.0,
                 shift: shift.0,
-                y: out.rows(n),
+                y: out.rows(n).gates(n, isa),
                 stats: kept.rows(STATS),
             };
             // SAFETY: the tensors have these sizes; the rows are this share's own.
-            unsafe { norm.run(Isa::best()) };
+            unsafe { norm.run(isa) };
         });
         (y, keep.then(|| Box::new(stats) as Kept))
     }
@@ -131,7 +132,7 @@ impl SequenceKernel for NormKernel {
         grad: &[f32],
         wanted: &[bool],
     ) -> Vec<Option<Vec<f32>>> {
-        let n = self.n;
+        let (n, isa) = (self.n, Isa::best());
         let stats: &Buffer = kept.downcast_ref().expect("the statistics of this kernel");
         let read = |values: &[f32]| Shared(values.as_ptr().cast_mut());
         let (x, stats, grad) = (read(tensors[0]), read(stats), read(grad));
@@ -151,15 +152,16 @@ impl SequenceKernel for NormKernel {
                 let (x, stats, grad, gain, grad_x) = (&x, &stats, &grad, &gain, &grad_x);
                 let norm = NormBackward {
                     rows,
-                    n,
-                    x: x.rows(n),
+                    gates: 1,
+                    units: n,
+                    x: x.rows(n).gates(n, isa),
                     stats: stats.rows(STATS),
                     gain: gain.0,
-                    grad_y: grad.rows(n),
-                    grad_x: grad_x.rows(n),
+                    grad_y: grad.rows(n).gates(n, isa),
+                    grad_x: grad_x.rows(n).gates(n, isa),
                 };
                 // SAFETY: the tensors have these sizes; the rows are this share's own.
-                unsafe { norm.run(Isa::best()) };
+                unsafe { norm.run(isa) };
             });
         }
         for (index, grads) in grads.iter_mut().enumerate().skip(1) {
@@ -182,7 +184,7 @@ impl SequenceKernel for NormKernel {
                     out: out.0,
                 };
                 // SAFETY: as above; the columns are this share's own.
-                unsafe { sum.run(Isa::best()) };
+                unsafe { sum.run(isa) };
             });
         }
         grads

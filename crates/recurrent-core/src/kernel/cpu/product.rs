@@ -119,6 +119,11 @@ impl Columns {
         self.per_gate.div_ceil(width)
     }
 
+    /// Columns with those that fill up the last panel.
+    pub fn padded(&self) -> usize {
+        self.panels() * self.width()
+    }
+
     /// Values in a row of a panel.
     pub fn width(&self) -> usize {
         self.vectors * self.lanes
@@ -167,19 +172,35 @@ pub fn part(count: usize, share: usize, shares: usize) -> Range<usize> {
 #[derive(Debug)]
 pub struct Panels {
     values: Buffer,
-    k: usize,
-    width: usize,
+    /// Values of a panel.
+    panel: usize,
+}
+
+/// Panels somewhere in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed {
+    /// The first panel: `[k][vector][lane]`.
+    pub ptr: *const f32,
+    /// Distance between panels.
+    pub panel: usize,
 }
 
 impl Panels {
     /// Room for weights of `k` rows.
     pub fn new(k: usize, columns: &Columns) -> Self {
-        let width = columns.width();
+        let panel = k * columns.width();
         Self {
-            values: Buffer::new(columns.panels() * k * width),
-            k,
-            width,
+            values: Buffer::new(columns.panels() * panel),
+            panel,
         }
+    }
+
+    /// What a product reads.
+    pub fn weights(&self) -> Weights {
+        Weights::Packed(Packed {
+            ptr: self.values.as_ptr(),
+            panel: self.panel,
+        })
     }
 
     /// The values, for [`pack`](Self::pack) by several threads.
@@ -216,14 +237,48 @@ impl Panels {
     }
 }
 
+impl Panels {
+    /// [`pack`](Self::pack) with the rows of `weights`, one per column of gates, in the order in which
+    /// the tiles of those gates have them: by panel, then vector, then lane. Rows for lanes that do
+    /// not exist are zero.
+    ///
+    /// # Safety
+    /// As [`pack`](Self::pack), for panels made for [`Columns::padded`] rows.
+    pub unsafe fn pack_by_tile(
+        isa: Isa,
+        values: *mut f32,
+        gates: &Columns,
+        weights: View,
+        columns: &Columns,
+        panels: Range<usize>,
+    ) {
+        let width = columns.width();
+        for panel in panels {
+            for tile in 0..gates.panels() {
+                for vector in 0..gates.vectors {
+                    let rows = gates.of(tile, vector);
+                    let first = (tile * gates.vectors + vector) * gates.lanes;
+                    let missing = (gates.lanes - rows.len()) * width;
+                    // SAFETY: by the contract of this function.
+                    unsafe {
+                        let target = values.add((panel * gates.padded() + first) * width);
+                        core::ptr::write_bytes(target.add(rows.len() * width), 0, missing);
+                        pack_block(isa, target, weights, columns, panel, rows);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Rows that are packed at a time.
 pub const PACK_ROWS: usize = 32;
 
 /// Where a product reads its weights.
 #[derive(Debug, Clone, Copy)]
-pub enum Weights<'a> {
-    /// Packed once, for the columns that the product is given.
-    Packed(&'a Panels),
+pub enum Weights {
+    /// Packed, for the columns that the product is given.
+    Packed(Packed),
     /// A plain matrix `[k, n]`, packed on the way.
     Native(View),
 }
@@ -343,13 +398,66 @@ pub struct Tile {
 
 /// One summand of a product: `a·w` with k columns of a.
 #[derive(Debug, Clone, Copy)]
-pub struct Term<'a> {
+pub struct Term {
     /// `[rows, k]`
     pub a: View,
     /// Columns of a, rows of w.
     pub k: usize,
+    /// How the columns of a lie; `None`: one after the other.
+    pub pieces: Option<Pieces>,
     /// `[k, n]`
-    pub weights: Weights<'a>,
+    pub weights: Weights,
+}
+
+/// Columns of a matrix that lie in pieces: `len` of them together, then those from `distance` on.
+#[derive(Debug, Clone, Copy)]
+pub struct Pieces {
+    /// Columns of a piece.
+    pub len: usize,
+    /// From a piece to the next.
+    pub distance: usize,
+}
+
+impl Pieces {
+    /// Most columns that are visited at a time: whole pieces.
+    fn block(pieces: Option<Self>) -> usize {
+        pieces.map_or(K_BLOCK, |Self { len, .. }| K_BLOCK / len * len)
+    }
+
+    /// Where a column begins, at the start of a piece.
+    fn column(pieces: Option<Self>, a: View, column: usize) -> View {
+        match pieces {
+            None => a.from_column(column),
+            Some(Self { len, distance }) => a.from_column(column / len * distance),
+        }
+    }
+
+    /// (columns of a piece, what leads from the end of one to the next)
+    fn jump(pieces: Option<Self>, k: usize) -> (usize, usize) {
+        pieces.map_or((k, 0), |Self { len, distance }| (len, distance - len))
+    }
+}
+
+/// Where a product sums up, and from what.
+#[derive(Debug, Clone, Copy)]
+pub struct Sums {
+    /// The tile of panel p is at `ptr + p·panel`.
+    pub ptr: *mut f32,
+    /// Distance between panels.
+    pub panel: usize,
+    /// What the sum begins with.
+    pub begin: Begin,
+}
+
+/// What a sum begins with.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin {
+    /// 0
+    Zero,
+    /// A row, the same for all: `[panel][vector][lane]`.
+    Row(*const f32),
+    /// What is there.
+    There,
 }
 
 /// Sums up the given panels of `Σ a·w` and hands each, with all its rows, to `finish`.
@@ -366,44 +474,77 @@ pub unsafe fn product(
     isa: Isa,
     scratch: &mut Scratch,
     rows: usize,
-    terms: &[Term<'_>],
+    terms: &[Term],
     columns: &Columns,
     panels: impl IntoIterator<Item = usize>,
+    finish: impl FnMut(usize, Tile),
+) {
+    debug_assert!(scratch.tile.len() >= rows * columns.width());
+    let sums = Sums {
+        ptr: scratch.tile.as_mut_ptr(),
+        panel: 0,
+        begin: Begin::Zero,
+    };
+    // SAFETY: by the contract of this function; one tile after the other, in the same place.
+    unsafe { product_into(isa, scratch, rows, terms, columns, panels, sums, finish) };
+}
+
+/// [`product`] whose tiles stay where they are summed up.
+///
+/// # Safety
+/// As [`product`]; the given panels of `sums` have room for the rows and are the caller's own, and
+/// what they begin with is there.
+#[allow(clippy::too_many_arguments)] // a product and where it goes
+pub unsafe fn product_into(
+    isa: Isa,
+    scratch: &mut Scratch,
+    rows: usize,
+    terms: &[Term],
+    columns: &Columns,
+    panels: impl IntoIterator<Item = usize>,
+    sums: Sums,
     mut finish: impl FnMut(usize, Tile),
 ) {
     let width = columns.width();
     let tallest = isa.tile_rows(columns.vectors);
     let tiles = rows.div_ceil(tallest);
-    debug_assert!(scratch.tile.len() >= rows * width);
     for panel in panels {
-        let mut fresh = true;
+        let target = sums.ptr.wrapping_add(panel * sums.panel);
+        // What the next term or block begins with, and the distance between its rows.
+        let (mut from, mut from_row) = match sums.begin {
+            Begin::Zero => (core::ptr::null(), 0),
+            Begin::Row(row) => (row.wrapping_add(panel * width), 0),
+            Begin::There => (target.cast_const(), width),
+        };
         for term in terms {
+            let (piece, jump) = Pieces::jump(term.pieces, term.k);
             if let (1, Weights::Packed(packed)) = (rows, term.weights) {
-                debug_assert_eq!((packed.k, packed.width), (term.k, width));
                 let row = OneRow {
                     k: term.k,
                     a: term.a,
-                    w: packed.values.as_ptr().wrapping_add(panel * term.k * width),
-                    sum: scratch.tile.as_mut_ptr(),
-                    fresh,
+                    piece,
+                    jump,
+                    w: packed.ptr.wrapping_add(panel * packed.panel),
+                    from,
+                    sum: target,
                 };
                 // SAFETY: the panel is inside the packed weights, the tile has room for a row.
                 unsafe { row.run(isa, columns.vectors) };
-                fresh = false;
+                (from, from_row) = (target, width);
                 continue;
             }
+            let longest = Pieces::block(term.pieces);
             let mut start = 0;
             while start < term.k {
-                let block = start..(start + K_BLOCK).min(term.k);
+                let block = start..(start + longest).min(term.k);
                 let mut ahead = core::ptr::null();
                 // SAFETY: the panel is inside the packed weights, which have k rows; a block that is
                 // packed on the way has at most K_BLOCK rows.
                 let w = unsafe {
                     match term.weights {
                         Weights::Packed(packed) => {
-                            debug_assert_eq!((packed.k, packed.width), (term.k, width));
-                            let offset = (panel * term.k + block.start) * width;
-                            let w = packed.values.as_ptr().add(offset);
+                            let offset = panel * packed.panel + block.start * width;
+                            let w = packed.ptr.add(offset);
                             // What follows in memory is what is read next.
                             ahead = w.wrapping_add(block.len() * width);
                             w
@@ -426,23 +567,25 @@ pub unsafe fn product(
                     let micro = Micro {
                         tiles: count,
                         k: block.len(),
-                        a: term.a.from_row(row).from_column(block.start),
+                        a: Pieces::column(term.pieces, term.a.from_row(row), block.start),
+                        piece,
+                        jump,
                         w,
-                        // SAFETY: the tile has room for all rows.
-                        sum: unsafe { scratch.tile.as_mut_ptr().add(row * width) },
-                        fresh,
+                        from: from.wrapping_add(row * from_row),
+                        from_row,
+                        sum: target.wrapping_add(row * width),
                         ahead: if row == 0 { ahead } else { core::ptr::null() },
                     };
                     // SAFETY: the rows are inside a and the tile, the block inside k.
                     unsafe { micro.run(isa, columns.vectors, height) };
                     row += count * height;
                 }
-                fresh = false;
+                (from, from_row) = (target, width);
                 start = block.end;
             }
         }
         let tile = Tile {
-            values: scratch.tile.as_ptr(),
+            values: target,
             stride: width,
         };
         finish(panel, tile);
@@ -533,17 +676,21 @@ impl WithSimd for WriteVector {
     }
 }
 
-/// Register tiles over one block of k: `sum[r, v] (+)= Σ_k a[r, k]·w[k, v]`.
+/// Register tiles over one block of k: `sum[r, v] = from[r, v] + Σ_k a[r, k]·w[k, v]`.
 #[derive(Clone, Copy)]
 struct Micro {
     /// Tiles on top of each other, all of the same height.
     tiles: usize,
     k: usize,
     a: View,
+    /// Columns of a that lie together, and what leads from their end to the next.
+    piece: usize,
+    jump: usize,
     w: *const f32,
+    /// What the sum begins with, null: 0; and the distance between its rows.
+    from: *const f32,
+    from_row: usize,
     sum: *mut f32,
-    /// Whether the sum begins here.
-    fresh: bool,
     /// Weights that are read next, to be fetched a line per step of k; null: none.
     ahead: *const f32,
 }
@@ -581,8 +728,8 @@ pub fn prefetch(ptr: *const f32) {
 
 impl Micro {
     /// # Safety
-    /// `a` is readable as `[tiles·rows, k]`, `w` as `[k, vectors·lanes]`, and `sum` is the caller's
-    /// own `[tiles·rows, vectors·lanes]`.
+    /// `a` is readable as `[tiles·rows, k]`, `w` as `[k, vectors·lanes]`, `from` as the sum, and `sum`
+    /// is the caller's own `[tiles·rows, vectors·lanes]`.
     unsafe fn run(self, isa: Isa, vectors: usize, rows: usize) {
         macro_rules! sized {
             ($($V:literal)*) => {
@@ -618,9 +765,12 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
             tiles,
             k,
             a,
+            piece,
+            jump,
             w,
+            from,
+            from_row,
             sum,
-            fresh,
             mut ahead,
         } = self.0;
         let lanes = S::F32_LANES;
@@ -632,30 +782,37 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
             // SAFETY: by the contract of `Micro::run`.
             unsafe {
                 let sum = sum.add(tile * R * V * lanes);
-                if !fresh {
+                if !from.is_null() {
                     for (r, row) in acc.iter_mut().enumerate() {
+                        let from = from.add((tile * R + r) * from_row);
                         for (v, value) in row.iter_mut().enumerate() {
-                            *value = load::<S>(sum.add((r * V + v) * lanes));
+                            *value = load::<S>(from.add(v * lanes));
                         }
                     }
                 }
                 let mut a = a.ptr.wrapping_add(tile * R * stride);
                 let mut w = w;
-                for _ in 0..k {
-                    prefetch(ahead);
-                    ahead = ahead.wrapping_add(next);
-                    let mut b = [simd.splat_f32s(0.0); V];
-                    for (v, value) in b.iter_mut().enumerate() {
-                        *value = load::<S>(w.add(v * lanes));
-                    }
-                    for (r, row) in acc.iter_mut().enumerate() {
-                        let x = simd.splat_f32s(*a.add(r * stride));
-                        for (value, &b) in row.iter_mut().zip(&b) {
-                            *value = fma(simd, x, b, *value);
+                let mut left = k;
+                while left > 0 {
+                    let together = left.min(piece);
+                    for _ in 0..together {
+                        prefetch(ahead);
+                        ahead = ahead.wrapping_add(next);
+                        let mut b = [simd.splat_f32s(0.0); V];
+                        for (v, value) in b.iter_mut().enumerate() {
+                            *value = load::<S>(w.add(v * lanes));
                         }
+                        for (r, row) in acc.iter_mut().enumerate() {
+                            let x = simd.splat_f32s(*a.add(r * stride));
+                            for (value, &b) in row.iter_mut().zip(&b) {
+                                *value = fma(simd, x, b, *value);
+                            }
+                        }
+                        a = a.wrapping_add(step);
+                        w = w.wrapping_add(V * lanes);
                     }
-                    a = a.wrapping_add(step);
-                    w = w.wrapping_add(V * lanes);
+                    a = a.wrapping_add(jump);
+                    left -= together;
                 }
                 for (r, row) in acc.iter().enumerate() {
                     for (v, &value) in row.iter().enumerate() {
@@ -667,7 +824,7 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
     }
 }
 
-/// A row times a panel: `sum[v] (+)= Σ_k a[k]·w[k, v]`. Nothing is read twice, so there is nothing to
+/// A row times a panel: `sum[v] = from[v] + Σ_k a[k]·w[k, v]`. Nothing is read twice, so there is nothing to
 /// block. Adds up in the same order as [`Micro`]: whether a row is alone may depend on the number of
 /// threads, and what it adds up to must not.
 #[derive(Clone, Copy)]
@@ -675,16 +832,19 @@ struct OneRow {
     k: usize,
     /// Only its first row.
     a: View,
+    /// As in [`Micro`].
+    piece: usize,
+    jump: usize,
     w: *const f32,
+    /// What the sum begins with; null: 0.
+    from: *const f32,
     sum: *mut f32,
-    /// Whether the sum begins here.
-    fresh: bool,
 }
 
 impl OneRow {
     /// # Safety
-    /// `a` is readable as `[1, k]`, `w` as `[k, vectors·lanes]`, and `sum` is the caller's own
-    /// `[vectors·lanes]`.
+    /// `a` is readable as `[1, k]`, `w` as `[k, vectors·lanes]`, `from` as the sum, and `sum` is the
+    /// caller's own `[vectors·lanes]`.
     unsafe fn run(self, isa: Isa, vectors: usize) {
         match vectors {
             1 => isa.run(SizedRow::<1>(self)),
@@ -707,25 +867,35 @@ impl<const V: usize> WithSimd for SizedRow<V> {
         let OneRow {
             k,
             a,
+            piece,
+            jump,
             w,
+            from,
             sum,
-            fresh,
         } = self.0;
         let lanes = S::F32_LANES;
         let mut acc = [simd.splat_f32s(0.0); V];
         // SAFETY: by the contract of `OneRow::run`.
         unsafe {
-            if !fresh {
+            if !from.is_null() {
                 for (v, value) in acc.iter_mut().enumerate() {
-                    *value = load::<S>(sum.add(v * lanes));
+                    *value = load::<S>(from.add(v * lanes));
                 }
             }
-            for index in 0..k {
-                let x = simd.splat_f32s(*a.ptr.add(index * a.column));
-                let w = w.add(index * V * lanes);
-                for (v, value) in acc.iter_mut().enumerate() {
-                    *value = fma(simd, x, load::<S>(w.add(v * lanes)), *value);
+            let (mut values, mut w) = (a.ptr, w);
+            let mut left = k;
+            while left > 0 {
+                let together = left.min(piece);
+                for index in 0..together {
+                    let x = simd.splat_f32s(*values.add(index * a.column));
+                    let w = w.add(index * V * lanes);
+                    for (v, value) in acc.iter_mut().enumerate() {
+                        *value = fma(simd, x, load::<S>(w.add(v * lanes)), *value);
+                    }
                 }
+                values = values.wrapping_add(together * a.column + jump);
+                w = w.wrapping_add(together * V * lanes);
+                left -= together;
             }
             for (v, &value) in acc.iter().enumerate() {
                 store::<S>(sum.add(v * lanes), value);

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::pointwise::Rows;
+use super::pointwise::{GateRows, Rows};
 use super::product::{View, prefetch};
 use super::simd::{First, Isa, Lanes, Whole, fma};
 use crate::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
@@ -33,25 +33,41 @@ macro_rules! each_vector {
 
 pub(super) use each_vector;
 
+/// Calls `$body` for each vector of each gate: `$gate` and `$panel` say which, `$unit` where its values
+/// are in a row of all gates.
+macro_rules! each_gate_vector {
+    ($S:ident, $simd:expr, $self:ident, |$gate:ident, $panel:ident, $unit:ident, $lanes:ident| $body:block) => {
+        each_vector!($S, $simd, 0..$self.units, |first, $lanes| {
+            let $panel = first / $S::F32_LANES;
+            for $gate in 0..$self.gates {
+                let $unit = $gate * $self.units + first;
+                $body
+            }
+        })
+    };
+}
+
 /// `y = base + gain ⊙ (x − μ)/d + shift`, row by row.
 #[derive(Debug, Clone)]
 pub struct NormForward {
     /// Which rows.
     pub rows: Range<usize>,
-    /// Features.
-    pub n: usize,
+    /// Gates that are normalised together; 1 for plain rows.
+    pub gates: usize,
+    /// Features of each.
+    pub units: usize,
     /// The form.
     pub form: Normalizer,
     /// x
-    pub x: Rows,
+    pub x: GateRows,
     /// Added to the result; none: nothing.
-    pub base: Rows,
+    pub base: GateRows,
     /// `[n]`; null: 1
     pub gain: *const f32,
     /// `[n]`; null: 0
     pub shift: *const f32,
     /// y; may be x or base.
-    pub y: Rows,
+    pub y: GateRows,
     /// Where [`STATS`] values per row go.
     pub stats: Rows,
 }
@@ -69,21 +85,21 @@ impl WithSimd for NormForward {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let n = self.n;
+        let n = self.gates * self.units;
         for b in self.rows.clone() {
             // SAFETY: by the contract of `run`.
             unsafe {
-                let x = self.x.from_row(b).ptr;
+                let x = |gate, panel| self.x.at(b, gate, panel);
                 let mut sum = simd.splat_f32s(0.0);
-                each_vector!(S, simd, 0..n, |unit, lanes| {
-                    sum = simd.add_f32s(sum, lanes.load(simd, x.add(unit)));
+                each_gate_vector!(S, simd, self, |gate, panel, _unit, lanes| {
+                    sum = simd.add_f32s(sum, lanes.load(simd, x(gate, panel)));
                 });
                 let mean = simd.reduce_sum_f32s(sum) / n as f32;
                 let mu = simd.splat_f32s(mean);
                 let mut squares = simd.splat_f32s(0.0);
-                each_vector!(S, simd, 0..n, |unit, lanes| {
+                each_gate_vector!(S, simd, self, |gate, panel, _unit, lanes| {
                     // Lanes that do not exist are μ − μ.
-                    let value = lanes.load(simd, x.add(unit));
+                    let value = lanes.load(simd, x(gate, panel));
                     let centred = lanes_or_zero(simd, lanes, simd.sub_f32s(value, mu));
                     squares = fma(simd, centred, centred, squares);
                 });
@@ -94,9 +110,8 @@ impl WithSimd for NormForward {
                 *stats.add(2) = slope;
 
                 let inverse = simd.splat_f32s(inverse);
-                let (base, y) = (self.base.from_row(b).ptr, self.y.from_row(b).ptr);
-                each_vector!(S, simd, 0..n, |unit, lanes| {
-                    let value = simd.sub_f32s(lanes.load(simd, x.add(unit)), mu);
+                each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
+                    let value = simd.sub_f32s(lanes.load(simd, x(gate, panel)), mu);
                     let mut value = simd.mul_f32s(value, inverse);
                     if !self.gain.is_null() {
                         value = simd.mul_f32s(value, lanes.load(simd, self.gain.add(unit)));
@@ -105,9 +120,10 @@ impl WithSimd for NormForward {
                         value = simd.add_f32s(value, lanes.load(simd, self.shift.add(unit)));
                     }
                     if !self.base.is_none() {
-                        value = simd.add_f32s(value, lanes.load(simd, base.add(unit)));
+                        let base = lanes.load(simd, self.base.at(b, gate, panel));
+                        value = simd.add_f32s(value, base);
                     }
-                    lanes.store(simd, y.add(unit), value);
+                    lanes.store(simd, self.y.at(b, gate, panel), value);
                 });
             }
         }
@@ -147,18 +163,20 @@ fn deviation(form: &Normalizer, squares: f32, n: usize) -> (f32, f32) {
 pub struct NormBackward {
     /// Which rows.
     pub rows: Range<usize>,
-    /// Features.
-    pub n: usize,
+    /// Gates that are normalised together; 1 for plain rows.
+    pub gates: usize,
+    /// Features of each.
+    pub units: usize,
     /// x
-    pub x: Rows,
+    pub x: GateRows,
     /// What the forward kept.
     pub stats: Rows,
     /// `[n]`; null: 1
     pub gain: *const f32,
     /// ∂L/∂y
-    pub grad_y: Rows,
+    pub grad_y: GateRows,
     /// ∂L/∂x; may be ∂L/∂y.
-    pub grad_x: Rows,
+    pub grad_x: GateRows,
 }
 
 impl NormBackward {
@@ -169,44 +187,62 @@ impl NormBackward {
     }
 }
 
+impl NormBackward {
+    /// (the gradient of what the gain is multiplied with, x − μ)
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn read<S: Simd>(
+        &self,
+        simd: S,
+        lanes: impl Lanes<S>,
+        (b, gate, panel): (usize, usize, usize),
+        unit: usize,
+        mu: S::f32s,
+    ) -> (S::f32s, S::f32s) {
+        // SAFETY: by the contract of this function.
+        unsafe {
+            let mut grad = lanes.load(simd, self.grad_y.at(b, gate, panel));
+            if !self.gain.is_null() {
+                grad = simd.mul_f32s(grad, lanes.load(simd, self.gain.add(unit)));
+            }
+            let x = lanes.load(simd, self.x.at(b, gate, panel));
+            (grad, simd.sub_f32s(x, mu))
+        }
+    }
+}
+
 impl WithSimd for NormBackward {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let n = self.n;
+        let n = self.gates * self.units;
         for b in self.rows.clone() {
             // SAFETY: by the contract of `run`.
             unsafe {
-                let x = self.x.from_row(b).ptr;
                 let stats = self.stats.from_row(b).ptr;
                 let (mean, inverse, slope) = (*stats, *stats.add(1), *stats.add(2));
                 let mu = simd.splat_f32s(mean);
-                let (source, target) = (self.grad_y.from_row(b).ptr, self.grad_x.from_row(b).ptr);
                 let mut sum = simd.splat_f32s(0.0);
                 let mut along = simd.splat_f32s(0.0);
-                each_vector!(S, simd, 0..n, |unit, lanes| {
-                    let mut grad = lanes.load(simd, source.add(unit));
-                    if !self.gain.is_null() {
-                        grad = simd.mul_f32s(grad, lanes.load(simd, self.gain.add(unit)));
-                    }
+                each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
+                    let at = (b, gate, panel);
+                    let (grad, centred) = self.read(simd, lanes, at, unit, mu);
                     sum = simd.add_f32s(sum, grad);
                     // The gradient is 0 in lanes that do not exist.
-                    let centred = simd.sub_f32s(lanes.load(simd, x.add(unit)), mu);
                     along = fma(simd, grad, centred, along);
                 });
                 let mean_grad = simd.splat_f32s(simd.reduce_sum_f32s(sum) / n as f32);
                 let along = simd.splat_f32s(-simd.reduce_sum_f32s(along) * slope);
                 let inverse = simd.splat_f32s(inverse);
-                each_vector!(S, simd, 0..n, |unit, lanes| {
-                    let mut grad = lanes.load(simd, source.add(unit));
-                    if !self.gain.is_null() {
-                        grad = simd.mul_f32s(grad, lanes.load(simd, self.gain.add(unit)));
-                    }
-                    let centred = simd.sub_f32s(lanes.load(simd, x.add(unit)), mu);
+                each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
+                    let at = (b, gate, panel);
+                    let (grad, centred) = self.read(simd, lanes, at, unit, mu);
                     let grad = simd.mul_f32s(simd.sub_f32s(grad, mean_grad), inverse);
                     let grad = fma(simd, centred, along, grad);
-                    lanes.store(simd, target.add(unit), grad);
+                    lanes.store(simd, self.grad_x.at(b, gate, panel), grad);
                 });
             }
         }

@@ -1,6 +1,6 @@
 //! Sums over all rows of a call: what the gradients of weights are made of.
 
-use super::product::{Columns, Onto, Scratch, Term, View, Weights, product, write_tile};
+use super::product::{Columns, Onto, Packed, Scratch, Term, View, Weights, product, write_tile};
 use super::simd::Isa;
 
 /// `target[c, r] = source[r, c]`, a block of a few cache lines at a time.
@@ -27,6 +27,15 @@ pub unsafe fn transpose(
     }
 }
 
+/// The right factor of a sum over rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Right {
+    /// Row-major.
+    Rows(*const f32),
+    /// In panels of some columns.
+    Panels(Packed, Columns),
+}
+
 /// `out[m, n] = Σ_rows aᵀ·d`, for one share of the columns: the gradient of a weight.
 #[derive(Debug, Clone, Copy)]
 pub struct Outer {
@@ -37,7 +46,7 @@ pub struct Outer {
     /// Rows of a and d.
     pub rows: usize,
     /// `[rows, n]`
-    pub d: *const f32,
+    pub d: Right,
     /// Features of d.
     pub n: usize,
     /// `[m, n]`
@@ -62,12 +71,19 @@ impl Outer {
             row,
             column: 1,
         };
+        let (weights, columns) = match d {
+            Right::Rows(d) => {
+                let columns = Columns::plain(n, isa.lanes(), members);
+                (Weights::Native(view(d, n)), columns)
+            }
+            Right::Panels(packed, columns) => (Weights::Packed(packed), columns),
+        };
         let term = Term {
             a: view(a, rows),
             k: rows,
-            weights: Weights::Native(view(d, n)),
+            pieces: None,
+            weights,
         };
-        let columns = Columns::plain(n, isa.lanes(), members);
         let panels = columns.share(share, members);
         // SAFETY: by the contract of this function.
         unsafe {

@@ -318,10 +318,11 @@ impl Run<'_> {
         let forward = Forward {
             rows,
             units: 0..0,
-            d_hidden: d_adapt,
             tile: None,
-            preact: Rows::read(bias, 0),
-            gates: self.after(tracks.adapt_gates, step),
+            preact: Rows::read(bias, 0).gates(d_adapt, self.isa),
+            gates: self
+                .after(tracks.adapt_gates, step)
+                .gates(d_adapt, self.isa),
             cell: self.before(step, layer, StatePart::AdaptCell),
             cell_next: self.after(tracks.adapt_cells, step),
             raw: Rows::NONE,
@@ -423,13 +424,13 @@ impl Run<'_> {
             bias,
             preact: self.after(tracks.gates, step),
         };
+        let gates = self.after(tracks.gates, step).gates(d_hidden, self.isa);
         let forward = |units| Forward {
             rows,
             units,
-            d_hidden,
             tile: None,
-            preact: self.after(tracks.gates, step),
-            gates: self.after(tracks.gates, step),
+            preact: gates,
+            gates,
             cell: self.before(step, layer, StatePart::Cell),
             cell_next: self.after(tracks.cells, step),
             raw: Rows::NONE,

@@ -397,14 +397,15 @@ struct Matrix {
 
 impl Matrix {
     /// `a·` this matrix.
-    fn term(&self, a: View) -> Term<'_> {
+    fn term(&self, a: View) -> Term {
         let weights = match &self.panels {
-            Some(panels) => Weights::Packed(panels),
+            Some(panels) => panels.weights(),
             None => Weights::Native(self.view),
         };
         Term {
             a,
             k: self.k,
+            pieces: None,
             weights,
         }
     }

@@ -9,10 +9,8 @@ pub struct Backward {
     pub rows: usize,
     /// Units.
     pub units: Range<usize>,
-    /// H
-    pub d_hidden: usize,
-    /// Activated gates, packed.
-    pub gates: Rows,
+    /// Activated gates.
+    pub gates: GateRows,
     /// c
     pub cell: Rows,
     /// n, where the cell is normalised; none: n = c̃.
@@ -29,8 +27,8 @@ pub struct Backward {
     pub grad_normalized: Rows,
     /// ∂L/∂c̃'s direct part, between the halves.
     pub grad_raw: Rows,
-    /// ∂L/∂z, packed; written.
-    pub grad_preact: Rows,
+    /// ∂L/∂z; written.
+    pub grad_preact: GateRows,
     /// Masks.
     pub masks: MaskRows,
     /// Peepholes.
@@ -104,10 +102,10 @@ impl Backward {
                 grad_cell = times(one_minus(simd, update), carried);
                 carried = times(update, carried);
             }
-            let o = at.read_gate(simd, self.gates, output, self.d_hidden);
+            let o = at.read_gate(simd, self.gates, output);
             let squashed = tanh(simd, normalized);
             let grad_z = times(times(grad_hidden, squashed), sigmoid_slope(simd, o));
-            at.write_gate(simd, self.grad_preact, output, self.d_hidden, grad_z);
+            at.write_gate(simd, self.grad_preact, output, grad_z);
             let mut grad_raw = carried;
             if PEEPHOLE {
                 let v = at.weight(simd, self.peepholes.output_new);
@@ -133,7 +131,7 @@ impl Backward {
     ) -> ([S::f32s; 2], [S::f32s; 3]) {
         // SAFETY: by the contract of this function.
         unsafe {
-            let saved = |gate| at.read_gate(simd, self.gates, gate, self.d_hidden);
+            let saved = |gate| at.read_gate(simd, self.gates, gate);
             let shares = [saved(0), saved(C::SHARES - 1)];
             let g = saved(C::SHARES);
             let (input, forget) = C::weigh(simd, shares);
@@ -169,7 +167,7 @@ impl Backward {
         // SAFETY: by the contract of this function.
         unsafe {
             let write = |gate, value| {
-                at.write_gate(simd, self.grad_preact, gate, self.d_hidden, value);
+                at.write_gate(simd, self.grad_preact, gate, value);
             };
             let (input, forget) = C::weigh(simd, shares);
             let size = simd.abs_f32s(unbounded);

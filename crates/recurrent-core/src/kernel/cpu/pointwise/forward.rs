@@ -9,14 +9,12 @@ pub struct Forward {
     pub rows: usize,
     /// Units.
     pub units: Range<usize>,
-    /// H
-    pub d_hidden: usize,
     /// What is added to `preact`: a tile of the units' panel.
     pub tile: Option<Tile>,
-    /// Pre-activations, packed by gate.
-    pub preact: Rows,
+    /// Pre-activations.
+    pub preact: GateRows,
     /// Where activated gates go; may be `preact`.
-    pub gates: Rows,
+    pub gates: GateRows,
     /// c
     pub cell: Rows,
     /// c'; may be `cell`.
@@ -81,7 +79,7 @@ impl Forward {
     unsafe fn preact<S: Simd>(&self, simd: S, at: At<S>, gate: usize) -> S::f32s {
         // SAFETY: by the contract of this function; a tile is as wide as its panel.
         unsafe {
-            let z = at.read_gate(simd, self.preact, gate, self.d_hidden);
+            let z = at.read_gate(simd, self.preact, gate);
             match &self.tile {
                 Some(tile) => {
                     let offset =
@@ -108,7 +106,7 @@ impl Forward {
         // SAFETY: by the contract of this function.
         unsafe {
             let preact = |gate| self.preact(simd, at, gate);
-            let keep = |gate, value| at.write_gate(simd, self.gates, gate, self.d_hidden, value);
+            let keep = |gate, value| at.write_gate(simd, self.gates, gate, value);
             let mut z = [preact(0), preact(C::SHARES - 1)];
             let mut z_output = preact(C::SHARES + 1);
             if PEEPHOLE {
@@ -169,7 +167,7 @@ impl Forward {
                 z_output = fma(simd, v, raw, z_output);
             }
             let (o, squashed) = sigmoid_tanh(simd, z_output, normalized);
-            at.write_gate(simd, self.gates, output, self.d_hidden, o);
+            at.write_gate(simd, self.gates, output, o);
             let mut hidden = simd.mul_f32s(o, squashed);
             let mut next = carried;
             if MASKED {
@@ -226,7 +224,7 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
             unsafe {
                 let cell = at.read(simd, args.cell);
                 let (raw, z) = args.gates::<S, C, PEEPHOLE, MASKED>(simd, at, cell);
-                at.write_gate(simd, args.gates, C::SHARES + 1, args.d_hidden, z);
+                at.write_gate(simd, args.gates, C::SHARES + 1, z);
                 at.write(simd, args.raw, raw);
             }
         });

@@ -77,9 +77,71 @@ impl Rows {
         }
     }
 
+    /// The same as rows of gates, all units of a gate before the next.
+    pub fn gates(self, units: usize, isa: Isa) -> GateRows {
+        GateRows {
+            ptr: self.ptr,
+            row: self.stride,
+            gate: units,
+            panel: isa.lanes(),
+        }
+    }
+
     #[inline(always)]
     fn at(self, b: usize, unit: usize) -> *mut f32 {
         self.ptr.wrapping_add(b * self.stride + unit)
+    }
+}
+
+/// Rows of values of gates for the sequences of one step. Units lie together in vectors; a panel is the
+/// vectors of the same units of all gates, which need not lie together.
+#[derive(Debug, Clone, Copy)]
+pub struct GateRows {
+    /// The first unit of the first gate in row 0.
+    pub ptr: *mut f32,
+    /// Distance between rows; 0 where all rows are one.
+    pub row: usize,
+    /// Distance between gates.
+    pub gate: usize,
+    /// Distance between panels.
+    pub panel: usize,
+}
+
+impl GateRows {
+    /// No rows, for what is not read.
+    pub const NONE: Self = Self {
+        ptr: core::ptr::null_mut(),
+        row: 0,
+        gate: 0,
+        panel: 0,
+    };
+
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        self.ptr.is_null()
+    }
+
+    /// The rows from row `b` on.
+    pub fn from_row(self, b: usize) -> Self {
+        Self {
+            ptr: self.ptr.wrapping_add(b * self.row),
+            ..self
+        }
+    }
+
+    /// The same as rows, where a row is all of the first gate, then all of the next.
+    pub fn row_major(self) -> Rows {
+        Rows {
+            ptr: self.ptr,
+            stride: self.row,
+        }
+    }
+
+    /// Where the values of a vector of units are.
+    #[inline(always)]
+    pub fn at(self, b: usize, gate: usize, panel: usize) -> *mut f32 {
+        self.ptr
+            .wrapping_add(b * self.row + gate * self.gate + panel * self.panel)
     }
 }
 
@@ -229,6 +291,7 @@ macro_rules! each {
     ($S:ident, $simd:expr, $args:expr, |$at:ident| $body:block) => {
         for b in 0..$args.rows {
             let mut unit = $args.units.start;
+            debug_assert_eq!(unit % $S::F32_LANES, 0, "units begin at a panel");
             while unit < $args.units.end {
                 let lanes = Either::<$S>::new($simd, $args.units.end - unit);
                 let $at = At { b, unit, lanes };
@@ -259,12 +322,10 @@ impl<S: Simd> At<S> {
     /// # Safety
     /// The units of that gate are readable in the rows.
     #[inline(always)]
-    unsafe fn read_gate(self, simd: S, rows: Rows, gate: usize, d_hidden: usize) -> S::f32s {
+    unsafe fn read_gate(self, simd: S, rows: GateRows, gate: usize) -> S::f32s {
+        let panel = self.unit / S::F32_LANES;
         // SAFETY: by the contract of this function.
-        unsafe {
-            self.lanes
-                .load(simd, rows.at(self.b, gate * d_hidden + self.unit))
-        }
+        unsafe { self.lanes.load(simd, rows.at(self.b, gate, panel)) }
     }
 
     /// # Safety
@@ -278,12 +339,10 @@ impl<S: Simd> At<S> {
     /// # Safety
     /// The units of that gate are the caller's own in the rows.
     #[inline(always)]
-    unsafe fn write_gate(self, simd: S, rows: Rows, gate: usize, d_hidden: usize, value: S::f32s) {
+    unsafe fn write_gate(self, simd: S, rows: GateRows, gate: usize, value: S::f32s) {
+        let panel = self.unit / S::F32_LANES;
         // SAFETY: by the contract of this function.
-        unsafe {
-            self.lanes
-                .store(simd, rows.at(self.b, gate * d_hidden + self.unit), value)
-        }
+        unsafe { self.lanes.store(simd, rows.at(self.b, gate, panel), value) }
     }
 
     /// # Safety

@@ -16,6 +16,7 @@
 mod backward;
 mod forward;
 mod groups;
+mod layout;
 mod rounds;
 
 use alloc::vec::Vec;
@@ -25,6 +26,7 @@ pub use backward::backward;
 pub use forward::forward;
 pub use groups::worth_pairing;
 
+use layout::Layout;
 use rounds::RoundTape;
 
 use super::buffer::Buffer;
@@ -176,6 +178,10 @@ fn turn(share: usize, each: usize, step: usize) -> usize {
     }
 }
 
+/// Steps of a single sequence from which on its recurrent weights are packed for the backward. They are
+/// transposed on the way, which costs more than in the forward.
+const PACK_BACK_FROM: usize = 32;
+
 /// Operations of a share worth taking from another member: some 8 µs of work.
 const WORTH_TAKING: usize = 1_000_000;
 
@@ -194,6 +200,8 @@ const MASKS: [Part; 5] = [
 /// What the forward of a training step keeps for the backward.
 #[derive(Debug, Default)]
 pub struct Tape {
+    /// How the gates of all rows lie.
+    layout: Layout,
     /// Activated gates `[N, G·H]`.
     gates: Buffer,
     /// c' `[N, H]`

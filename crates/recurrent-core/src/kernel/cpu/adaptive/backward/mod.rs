@@ -336,8 +336,9 @@ impl Run<'_> {
         let backward = Backward {
             rows,
             units: units.clone(),
-            d_hidden,
-            gates: self.saved(&tape.gates, step, width),
+            gates: self
+                .saved(&tape.gates, step, width)
+                .gates(d_hidden, self.isa),
             cell: self.before(step, layer, StatePart::Cell),
             normalized: Rows::NONE,
             carry_normalized: false,
@@ -346,7 +347,7 @@ impl Run<'_> {
             grad_cell: self.grad_state(layer, StatePart::Cell),
             grad_normalized: Rows::NONE,
             grad_raw: Rows::NONE,
-            grad_preact,
+            grad_preact: grad_preact.gates(d_hidden, self.isa),
             masks: self.masks.inside(layer, offset, false),
             peepholes: NO_PEEPHOLES,
             clip: sizes.clip,
@@ -463,8 +464,9 @@ impl Run<'_> {
         let backward = Backward {
             rows,
             units: columns.units(&panels),
-            d_hidden: d_adapt,
-            gates: self.saved(&self.tape.layers[layer].adapt_gates, step, 4 * d_adapt),
+            gates: self
+                .saved(&self.tape.layers[layer].adapt_gates, step, 4 * d_adapt)
+                .gates(d_adapt, self.isa),
             cell: self.before(step, layer, StatePart::AdaptCell),
             normalized: Rows::NONE,
             carry_normalized: false,
@@ -473,7 +475,9 @@ impl Run<'_> {
             grad_cell: self.grad_state(layer, StatePart::AdaptCell),
             grad_normalized: Rows::NONE,
             grad_raw: Rows::NONE,
-            grad_preact: self.rows_of(grads.adapt, step, 4 * d_adapt),
+            grad_preact: self
+                .rows_of(grads.adapt, step, 4 * d_adapt)
+                .gates(d_adapt, self.isa),
             masks: self.masks.adapt(layer, self.offsets[step]),
             peepholes: NO_PEEPHOLES,
             clip: sizes.clip_adapt,

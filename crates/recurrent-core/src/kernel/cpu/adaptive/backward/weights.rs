@@ -8,7 +8,7 @@ use crate::kernel::cpu::buffer::Buffer;
 use crate::kernel::cpu::pointwise::Rows;
 use crate::kernel::cpu::product::part;
 use crate::kernel::cpu::rows::{By, SumRows};
-use crate::kernel::cpu::sums::{Outer, transpose};
+use crate::kernel::cpu::sums::{Outer, Right, transpose};
 
 /// A layer's gradients of all rows, and the transposed factors of its wanted weights.
 pub struct LayerGrads {
@@ -190,7 +190,7 @@ impl Run<'_> {
                     a: factor,
                     m: features(self.problem, index, *weight),
                     rows,
-                    d: grad,
+                    d: Right::Rows(grad),
                     n,
                     out,
                 };

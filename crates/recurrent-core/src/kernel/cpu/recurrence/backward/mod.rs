@@ -10,14 +10,16 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::groups::Group;
+use super::layout::Layout;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
-use super::{PerMember, Pointwise, Problem, Tape, scratch, turn};
+use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Onto, Panels, Scratch, Term, View, Weights, part, product, to_and_fro, write_tile,
+    Columns, Onto, Panels, Pieces, Scratch, Term, View, Weights, part, product, to_and_fro,
+    write_tile,
 };
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
@@ -25,10 +27,6 @@ use crate::kernel::cpu::sums::transpose;
 
 /// Rows of ∂x that are summed up at a time.
 const CHUNK_ROWS: usize = 256;
-
-/// Steps of a single sequence from which on its recurrent weights are packed. They are transposed on
-/// the way, which costs more than in the forward.
-const PACK_FROM: usize = 32;
 
 /// The gradients of a call.
 ///
@@ -52,7 +50,7 @@ pub fn backward(
     wanted: &Parts<()>,
 ) -> Parts<Vec<f32>> {
     let (rows, batch) = (problem.rows(), problem.batch_size());
-    let (units, width, d_output) = (problem.d_hidden, problem.width(), problem.d_output);
+    let (units, d_output) = (problem.d_hidden, problem.d_output);
     let projected = parts.has(Part::Projection);
     let normed_cell = problem.norm_cell.is_some();
     let normed_hidden = problem.norm_hidden.is_some();
@@ -74,8 +72,9 @@ pub fn backward(
     let mut grad_hidden = last_hidden.to_vec();
     let mut grad_cell = last_cell.to_vec();
     let room = |wanted: bool, size: usize| Buffer::new(if wanted { size } else { 0 });
-    let mut grad_preact = Buffer::new(rows * width);
-    let mut grad_product = room(normed_hidden, rows * width);
+    let layout = tape.layout;
+    let mut grad_preact = Buffer::new(layout.size);
+    let mut grad_product = room(normed_hidden, layout.size);
     let mut grad_projected = room(projected, rows * d_output);
     let mut grad_unprojected = room(projected, batch * units);
     let mut grad_normalized = room(normed_cell, rows * units);
@@ -83,21 +82,26 @@ pub fn backward(
     let mut grad_raw = room(normed_cell, batch * units);
 
     let lanes = isa.lanes();
+    let columns = Columns::gates(problem.coupling.gates(), units, lanes);
+    layout.clear_padding(&columns, &mut grad_preact);
+    if normed_hidden {
+        layout.clear_padding(&columns, &mut grad_product);
+    }
     let columns_hidden = Columns::plain(d_output, lanes, members);
     let columns_cell = Columns::plain(units, lanes, members);
-    let pack = batch > 1 || problem.counts.len() >= PACK_FROM;
+    let pack = batch > 1 || problem.counts.len() >= PACK_BACK_FROM;
     let panels =
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
-    let mut weight_hidden = panels(width, &columns_hidden, pack);
-    let mut peephole_full = panels(width, &columns_cell, pack && full);
+    let mut weight_hidden = panels(layout.columns, &columns_hidden, pack);
+    let mut peephole_full = panels(layout.columns, &columns_cell, pack && full);
     let mut projection = panels(d_output, &columns_cell, pack && projected);
 
     let mogrified = !problem.rounds.is_empty();
+    let used_again = rows > CHUNK_ROWS || layout.is_tiled();
     let mut weight_input = panels(
-        width,
+        layout.columns,
         &Columns::plain(problem.d_input, lanes, members),
-        pack && mogrified
-            || parts.has(Part::WeightInput) && rows > CHUNK_ROWS && wanted.has(Part::Input),
+        pack && mogrified || parts.has(Part::WeightInput) && used_again && wanted.has(Part::Input),
     );
     let mut factors = Factor::of_rounds(problem, isa, members, true, pack);
     let mut round_grads = RoundTape::for_rows(problem, rows);
@@ -148,6 +152,8 @@ pub fn backward(
         parts,
         tape,
         offsets: &offsets,
+        layout,
+        columns,
         columns_hidden,
         columns_cell,
         pack_into: [
@@ -315,6 +321,9 @@ struct Run<'a> {
     parts: &'a Parts<&'a [f32]>,
     tape: &'a Tape,
     offsets: &'a [usize],
+    /// Of the gates and their gradients.
+    layout: Layout,
+    columns: Columns,
     columns_hidden: Columns,
     columns_cell: Columns,
     /// Where Rᵀ, Vᵀ, Pᵀ and Wᵀ are packed.
@@ -415,6 +424,8 @@ impl Run<'_> {
             parts: &group.parts,
             tape: self.tape,
             offsets: &group.offsets,
+            layout: self.layout,
+            columns: self.columns,
             columns_hidden: self.columns_hidden,
             columns_cell: self.columns_cell,
             pack_into: [None; 4],
@@ -491,9 +502,17 @@ impl Run<'_> {
         for ((part, k, columns), target) in weights.into_iter().zip(self.pack_into) {
             let Some(target) = target else { continue };
             let panels = columns.share(share, self.shares);
+            let (isa, weights) = (self.isa, self.transposed(part));
             // SAFETY: the transposed weights have k rows and these columns, the panels were made
             // for them, and each share packs panels of its own.
-            unsafe { Panels::pack(self.isa, target, k, self.transposed(part), columns, panels) };
+            unsafe {
+                if part != Part::Projection && self.layout.is_tiled() {
+                    let gates = &self.columns;
+                    Panels::pack_by_tile(isa, target, gates, weights, columns, panels);
+                } else {
+                    Panels::pack(isa, target, k, weights, columns, panels);
+                }
+            }
         }
         for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
             for (factor, target) in factors.iter().zip(targets) {

@@ -25,7 +25,7 @@ impl Run<'_> {
                 packed,
                 view,
                 rows,
-                a,
+                (a, None),
                 columns,
                 out,
                 add,
@@ -71,12 +71,12 @@ impl Run<'_> {
     /// What the round after this one passes back (∂z after the last), then this round's gate.
     pub(super) unsafe fn unmix(&self, step: usize, round: usize, share: usize) {
         let problem = self.problem;
-        let (rows, width) = (problem.counts[step], problem.width());
+        let rows = problem.counts[step];
         let on_input = round.is_multiple_of(2);
         // SAFETY: phases before are complete; this share's own columns of ∂x and ∂h.
         unsafe {
             if round + 1 == problem.rounds.len() {
-                let grad = self.step_view(self.grad_preact, step, width);
+                let grad = self.layout.factor(self.grad_preact, self.offsets[step]);
                 let weights = [
                     (
                         Part::WeightInput,

@@ -14,7 +14,7 @@ impl Run<'_> {
         part: Part,
         packed: Option<&Panels>,
         rows: usize,
-        a: View,
+        a: (View, Option<Pieces>),
         columns: &Columns,
         out: *mut f32,
         add: bool,
@@ -22,9 +22,9 @@ impl Run<'_> {
     ) {
         let transposed = self.transposed(part);
         let (k, size) = match part {
-            Part::WeightHidden => (self.problem.width(), self.problem.d_output),
-            Part::PeepholeFull => (self.problem.width(), self.problem.d_hidden),
-            Part::WeightInput => (self.problem.width(), self.problem.d_input),
+            Part::WeightHidden => (self.layout.columns, self.problem.d_output),
+            Part::PeepholeFull => (self.layout.columns, self.problem.d_hidden),
+            Part::WeightInput => (self.layout.columns, self.problem.d_input),
             _ => (self.problem.d_output, self.problem.d_hidden),
         };
         // SAFETY: by the contract of this function.
@@ -59,7 +59,7 @@ impl Run<'_> {
         packed: Option<&Panels>,
         transposed: View,
         rows: usize,
-        a: View,
+        (a, pieces): (View, Option<Pieces>),
         columns: &Columns,
         out: *mut f32,
         add: bool,
@@ -71,6 +71,7 @@ impl Run<'_> {
         // SAFETY: by the contract of this function.
         unsafe {
             let Some(packed) = packed else {
+                debug_assert!(pieces.is_none());
                 for row in 0..rows {
                     let times = RowTimesTransposed {
                         n: k,
@@ -88,7 +89,8 @@ impl Run<'_> {
             let term = Term {
                 a,
                 k,
-                weights: Weights::Packed(packed),
+                pieces,
+                weights: packed.weights(),
             };
             let scratch = self.scratch.of(share);
             product(
@@ -108,12 +110,8 @@ impl Run<'_> {
     /// What a step passes to the one before it: ∂h, and ∂c through full peepholes.
     pub(super) unsafe fn pass_back(&self, step: usize, share: usize) {
         let problem = self.problem;
-        let (rows, width) = (problem.counts[step], problem.width());
-        let view = |buffer: *mut f32| View {
-            ptr: buffer.wrapping_add(self.offsets[step] * width),
-            row: width,
-            column: 1,
-        };
+        let rows = problem.counts[step];
+        let factor = |buffer: *mut f32| self.layout.factor(buffer, self.offsets[step]);
         let through = match problem.norm_hidden {
             Some(_) => self.grad_product,
             None => self.grad_preact,
@@ -133,7 +131,7 @@ impl Run<'_> {
                 Part::WeightHidden,
                 self.weight_hidden,
                 rows,
-                view(through),
+                factor(through),
                 &self.columns_hidden,
                 self.grad_hidden,
                 // Zoneout has left the direct part there.
@@ -146,7 +144,7 @@ impl Run<'_> {
                     Part::PeepholeFull,
                     self.peephole_full,
                     rows,
-                    view(self.grad_preact),
+                    factor(self.grad_preact),
                     &self.columns_cell,
                     self.grad_cell,
                     true,
@@ -159,7 +157,7 @@ impl Run<'_> {
     /// The pointwise part of a step.
     pub(super) fn pointwise(&self, step: usize, rows: usize, units: Range<usize>) -> Backward {
         let problem = self.problem;
-        let (d_hidden, d_output, width) = (problem.d_hidden, problem.d_output, problem.width());
+        let (d_hidden, d_output) = (problem.d_hidden, problem.d_output);
         let offset = self.offsets[step];
         let projected = self.parts.has(Part::Projection);
         let (grad_hidden, grad_output) = if projected {
@@ -184,8 +182,9 @@ impl Run<'_> {
         Backward {
             rows,
             units,
-            d_hidden,
-            gates: saved(&self.tape.gates, width),
+            gates: self
+                .layout
+                .rows(self.tape.gates.as_ptr().cast_mut(), offset),
             cell,
             normalized: saved(&self.tape.normalized, d_hidden),
             carry_normalized: problem.carry_normalized,
@@ -194,7 +193,7 @@ impl Run<'_> {
             grad_cell: self.rows_of(self.grad_cell, 0, d_hidden),
             grad_normalized: self.rows_of(self.grad_normalized, offset, d_hidden),
             grad_raw: self.rows_of(self.grad_raw, 0, d_hidden),
-            grad_preact: self.rows_of(self.grad_preact, offset, width),
+            grad_preact: self.layout.rows(self.grad_preact, offset),
             masks: self.pointwise.masks(problem, offset, projected),
             peepholes: self.pointwise.peepholes,
             clip: problem.clip,
@@ -264,7 +263,7 @@ impl Run<'_> {
                 Part::Projection,
                 self.projection,
                 rows,
-                a,
+                (a, None),
                 &self.columns_cell,
                 self.grad_unprojected,
                 false,
@@ -280,7 +279,7 @@ impl Run<'_> {
 
     pub(super) unsafe fn rows(&self, step: usize, share: usize) {
         let problem = self.problem;
-        let (d_hidden, width) = (problem.d_hidden, problem.width());
+        let d_hidden = problem.d_hidden;
         let rows = part(problem.counts[step], share, self.shares);
         if rows.is_empty() {
             return;
@@ -300,14 +299,16 @@ impl Run<'_> {
                     .clone()
                     .run(self.isa, self.pointwise.kind, Half::Hidden);
                 let through = self.rows_of(self.grad_through, 0, d_hidden);
+                let gates = |rows: Rows| rows.gates(d_hidden, self.isa);
                 let norm = NormBackward {
                     rows: rows.clone(),
-                    n: d_hidden,
-                    x: saved(&self.tape.raw, d_hidden),
+                    gates: 1,
+                    units: d_hidden,
+                    x: gates(saved(&self.tape.raw, d_hidden)),
                     stats: saved(&self.tape.stats_cell, STATS),
                     gain: weight(Part::NormCellGain),
-                    grad_y: whole.grad_normalized,
-                    grad_x: through,
+                    grad_y: gates(whole.grad_normalized),
+                    grad_x: gates(through),
                 };
                 norm.run(self.isa);
                 let gates = Backward {
@@ -321,12 +322,13 @@ impl Run<'_> {
             if problem.norm_hidden.is_some() {
                 let norm = NormBackward {
                     rows,
-                    n: width,
-                    x: saved(&self.tape.preact_hidden, width),
+                    gates: self.columns.vectors,
+                    units: d_hidden,
+                    x: (self.layout).rows(self.tape.preact_hidden.as_ptr().cast_mut(), offset),
                     stats: saved(&self.tape.stats_hidden, STATS),
                     gain: weight(Part::NormHiddenGain),
                     grad_y: whole.grad_preact,
-                    grad_x: self.rows_of(self.grad_product, offset, width),
+                    grad_x: self.layout.rows(self.grad_product, offset),
                 };
                 norm.run(self.isa);
             }

@@ -1,7 +1,7 @@
 //! The gradients that are sums over all rows, and that of the input.
 
 use super::*;
-use crate::kernel::cpu::sums::Outer;
+use crate::kernel::cpu::sums::{Outer, Right};
 
 impl Run<'_> {
     /// ∂x = ∂z·Wᵀ, for this share's rows.
@@ -12,21 +12,19 @@ impl Run<'_> {
         if !self.problem.rounds.is_empty() {
             return; // done step by step
         }
-        let (d_input, width) = (self.problem.d_input, self.problem.width());
+        let d_input = self.problem.d_input;
         let columns = self.columns_input;
         let own = part(self.problem.rows(), share, self.shares);
         let mut start = own.start;
         while start < own.end {
             let rows = CHUNK_ROWS.min(own.end - start);
+            let (a, pieces) = self.layout.factor(self.grad_preact, start);
             let term = Term {
-                a: View {
-                    ptr: self.grad_preact.wrapping_add(start * width),
-                    row: width,
-                    column: 1,
-                },
-                k: width,
+                a,
+                k: self.layout.columns,
+                pieces,
                 weights: match self.weight_input {
-                    Some(panels) => Weights::Packed(panels),
+                    Some(panels) => panels.weights(),
                     None => Weights::Native(self.transposed(Part::WeightInput)),
                 },
             };
@@ -104,7 +102,7 @@ impl Run<'_> {
     ///
     /// # Arguments
     /// * `d`, `n` - the gradient of the product, and its columns
-    pub(super) unsafe fn outer(&self, key: impl Into<Key>, d: *const f32, n: usize, share: usize) {
+    pub(super) unsafe fn outer(&self, key: impl Into<Key>, d: Right, n: usize, share: usize) {
         let key = key.into();
         let Some(&out) = self.targets.get(key) else {
             return;
@@ -141,25 +139,36 @@ impl Run<'_> {
         };
         // SAFETY: all rows are complete; each share has columns of its own.
         unsafe {
-            self.outer(Part::WeightInput, self.grad_preact, width, share);
-            self.outer(Part::WeightHidden, through, width, share);
-            self.outer(Part::PeepholeFull, self.grad_preact, width, share);
-            self.outer(Part::Projection, self.grad_projected, d_output, share);
+            let right = |buffer: *mut f32| match self.layout.is_tiled() {
+                true => Right::Panels(self.layout.packed(buffer), self.columns),
+                false => Right::Rows(buffer),
+            };
+            self.outer(Part::WeightInput, right(self.grad_preact), width, share);
+            self.outer(Part::WeightHidden, right(through), width, share);
+            self.outer(Part::PeepholeFull, right(self.grad_preact), width, share);
+            let projected = Right::Rows(self.grad_projected);
+            self.outer(Part::Projection, projected, d_output, share);
             for round in 0..problem.rounds.len() {
                 self.round_weights(round, share);
             }
 
-            let all = self.rows_of(self.grad_preact, 0, width);
-            let own = part(width, share, self.shares);
-            self.sum(Part::Bias, 0..rows, own.clone(), all, By::One);
-            self.sum(Part::NormHiddenShift, 0..rows, own.clone(), all, By::One);
-            let product = self.rows_of(self.grad_product, 0, width);
-            self.sum(Part::BiasHidden, 0..rows, own.clone(), product, By::One);
-            let normalized = By::Normalized {
-                x: Rows::read(self.tape.preact_hidden.as_ptr(), width),
-                stats: Rows::read(self.tape.stats_hidden.as_ptr(), STATS),
-            };
-            self.sum(Part::NormHiddenGain, 0..rows, own, all, normalized);
+            let stats = Rows::read(self.tape.stats_hidden.as_ptr(), STATS);
+            let x = self.tape.preact_hidden.as_ptr().cast_mut();
+            let gates = 0..self.columns.vectors;
+            for panel in self.columns.share(share, self.shares) {
+                for gate in gates.clone() {
+                    let columns = self.columns.of(panel, gate);
+                    let of = |buffer: *mut f32| self.column_rows(buffer, panel, gate);
+                    let sum = |part, buffer: *mut f32, by| {
+                        self.sum(part, 0..rows, columns.clone(), of(buffer), by);
+                    };
+                    sum(Part::Bias, self.grad_preact, By::One);
+                    sum(Part::NormHiddenShift, self.grad_preact, By::One);
+                    sum(Part::BiasHidden, self.grad_product, By::One);
+                    let normalized = By::Normalized { x: of(x), stats };
+                    sum(Part::NormHiddenGain, self.grad_preact, normalized);
+                }
+            }
 
             let own = part(d_hidden, share, self.shares);
             let all = self.rows_of(self.grad_normalized, 0, d_hidden);
@@ -170,7 +179,9 @@ impl Run<'_> {
             };
             self.sum(Part::NormCellGain, 0..rows, own.clone(), all, normalized);
             if self.pointwise.kind.peephole {
-                self.peepholes(own);
+                for panel in self.columns.share(share, self.shares) {
+                    self.peepholes(panel);
+                }
             }
         }
     }
@@ -195,10 +206,11 @@ impl Run<'_> {
         // SAFETY: all rows are complete; each share has columns of its own.
         unsafe {
             match self.problem.rounds[round] {
-                None => self.outer(matrix, grads.gate, to, share),
+                None => self.outer(matrix, Right::Rows(grads.gate), to, share),
                 Some(rank) => {
-                    self.outer(matrix, grads.inner, rank, share);
-                    self.outer(Key::Round(round, RoundPart::Right), grads.gate, to, share);
+                    self.outer(matrix, Right::Rows(grads.inner), rank, share);
+                    let key = Key::Round(round, RoundPart::Right);
+                    self.outer(key, Right::Rows(grads.gate), to, share);
                 }
             }
             let all = self.rows_of(grads.gate, 0, to);
@@ -213,10 +225,21 @@ impl Run<'_> {
         }
     }
 
-    /// The gradients of diagonal peepholes, for some units.
-    pub(super) unsafe fn peepholes(&self, units: Range<usize>) {
+    /// Rows of a buffer of gates for one vector of columns, found by the number of the column.
+    fn column_rows(&self, buffer: *mut f32, panel: usize, gate: usize) -> Rows {
+        let columns = self.columns.of(panel, gate);
+        let rows = self.layout.rows(buffer, 0);
+        Rows {
+            ptr: rows.at(0, gate, panel).wrapping_sub(columns.start),
+            stride: rows.row,
+        }
+    }
+
+    /// The gradients of diagonal peepholes, for the units of a panel.
+    pub(super) unsafe fn peepholes(&self, panel: usize) {
         let problem = self.problem;
-        let (d_hidden, width) = (problem.d_hidden, problem.width());
+        let d_hidden = problem.d_hidden;
+        let units = self.columns.units(&(panel..panel + 1));
         let shares = problem.coupling.shares();
         let gates = [
             (Part::PeepholeFirst, 0),
@@ -228,7 +251,12 @@ impl Run<'_> {
             false => &self.tape.raw,
         };
         for (part, gate) in gates {
-            let grads = self.rows_of(self.grad_preact.wrapping_add(gate * d_hidden), 0, width);
+            let grads = self.column_rows(self.grad_preact, panel, gate);
+            // Found by the number of the unit.
+            let grads = Rows {
+                ptr: grads.ptr.wrapping_add(gate * d_hidden),
+                ..grads
+            };
             let mut row = 0;
             if part == Part::PeepholeOutput && problem.output_sees_new {
                 let by = By::Values(Rows::read(raw.as_ptr(), d_hidden));

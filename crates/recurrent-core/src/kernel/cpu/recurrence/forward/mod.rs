@@ -7,16 +7,17 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::groups::Group;
+use super::layout::{Layout, row_of_tiles};
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers, shape};
-use super::{PerMember, Pointwise, Problem, Tape, scratch, turn};
+use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
-use crate::kernel::cpu::pointwise::{Forward, Half, Rows};
+use crate::kernel::cpu::pointwise::{Forward, GateRows, Half, Rows};
 use crate::kernel::cpu::product::{
-    Columns, Onto, Panels, Scratch, Term, View, Weights, fetch, part, product, to_and_fro,
-    write_tile,
+    Begin, Columns, Onto, Panels, Scratch, Sums, Term, View, Weights, fetch, part, product,
+    product_into, to_and_fro, write_tile,
 };
 use crate::kernel::cpu::rows::{NormForward, RowTimes, STATS};
 use crate::kernel::cpu::simd::Isa;
@@ -63,30 +64,6 @@ pub fn forward(
     let (output, last) = out.split_at_mut(rows * d_output);
     let (last_hidden, last_cell) = last.split_at_mut(batch * d_output);
 
-    // Kept for all rows, or for one step.
-    let kept = |wanted: bool, size: usize| {
-        Buffer::new(if wanted {
-            size * if keep { rows } else { batch }
-        } else {
-            0
-        })
-    };
-    let mut tape = Tape {
-        gates: Buffer::new(if keep { rows * width } else { 0 }),
-        cells: Buffer::new(match (keep, full) {
-            (true, _) => rows * units,
-            (false, true) => 2 * batch * units,
-            (false, false) => 0,
-        }),
-        preact_hidden: kept(problem.norm_hidden.is_some(), width),
-        stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
-        raw: kept(normed || kind.peephole && kind.masked, units),
-        normalized: kept(normed, units),
-        stats_cell: kept(normed, STATS),
-        unprojected: kept(projected, units),
-        rounds: Vec::new(),
-    };
-
     let single = batch == 1;
     let steps = problem.counts.len();
     let mogrified = !problem.rounds.is_empty();
@@ -120,11 +97,50 @@ pub fn forward(
         _ => members,
     };
 
-    let mut ring = Buffer::new(ring * width);
-    let mut dropped = Buffer::new(if keep { 0 } else { shares * width });
-
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
     let pack = steps > 1 && !by_rows_of_w;
+    // What the backward of a single sequence does not pack, it reads row by row.
+    let packed_back = !single || steps >= PACK_BACK_FROM;
+    let tiled = parts.has(Part::WeightInput) && !by_rows_of_w && (packed_back || !keep);
+    let layout = |rows: usize| match tiled {
+        true => Layout::tiles(&columns, rows),
+        false => Layout::row_major(&columns, units, rows),
+    };
+    // Of the gates of all rows or of the ring, and of h·R where it is normalised.
+    let gates = layout(if keep { rows } else { ring });
+    let products = layout(if keep { rows } else { batch });
+
+    // Kept for all rows, or for one step.
+    let kept = |wanted: bool, size: usize| {
+        Buffer::new(if wanted {
+            size * if keep { rows } else { batch }
+        } else {
+            0
+        })
+    };
+    let mut tape = Tape {
+        layout: gates,
+        gates: Buffer::new(if keep { gates.size } else { 0 }),
+        cells: Buffer::new(match (keep, full) {
+            (true, _) => rows * units,
+            (false, true) => 2 * batch * units,
+            (false, false) => 0,
+        }),
+        preact_hidden: Buffer::new(match problem.norm_hidden {
+            Some(_) => products.size,
+            None => 0,
+        }),
+        stats_hidden: kept(problem.norm_hidden.is_some(), STATS),
+        raw: kept(normed || kind.peephole && kind.masked, units),
+        normalized: kept(normed, units),
+        stats_cell: kept(normed, STATS),
+        unprojected: kept(projected, units),
+        rounds: Vec::new(),
+    };
+
+    let mut ring = Buffer::new(if keep { 0 } else { gates.size });
+    let mut dropped = Buffer::new(if keep { 0 } else { shares * width });
+
     let panels =
         |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
     let columns_out = Columns::plain(d_output, isa.lanes(), members);
@@ -136,6 +152,11 @@ pub fn forward(
     let mut weight_input = panels(problem.d_input, &columns, reused);
     let mut factors = Factor::of_rounds(problem, isa, members, false, pack);
     let mut rounds = RoundTape::for_rows(problem, if keep { rows } else { batch });
+    let in_tiles = |part| match tiled {
+        true => row_of_tiles(&columns, parts.get(part).copied()),
+        false => Vec::new(),
+    };
+    let (bias_tiles, bias_hidden_tiles) = (in_tiles(Part::Bias), in_tiles(Part::BiasHidden));
     let bias_row = parts.get(Part::Bias).map_or_else(
         || zeros(if in_step { width } else { 0 }),
         |bias| bias.to_vec(),
@@ -169,6 +190,10 @@ pub fn forward(
         factors: &factors,
         rounds: rounds.iter_mut().map(RoundRows::new).collect(),
         bias_row: &bias_row,
+        bias_tiles: bias_tiles.as_ptr(),
+        bias_hidden_tiles: bias_hidden_tiles.as_ptr(),
+        layout: gates,
+        products,
         weight_input: weight_input.as_ref(),
         weight_hidden: weight_hidden.as_ref(),
         peephole_full: peephole_full.as_ref(),
@@ -304,8 +329,15 @@ struct Run<'a> {
     pack_factors: Vec<Vec<Option<*mut f32>>>,
     factors: &'a [Vec<Factor>],
     rounds: Vec<RoundRows>,
-    /// b, or zeros, with rounds.
+    /// b, or zeros, where `x·W` is part of each step.
     bias_row: &'a [f32],
+    /// b and b_h, or zeros, as tiles have them.
+    bias_tiles: *const f32,
+    bias_hidden_tiles: *const f32,
+    /// Of the gates, or of the ring.
+    layout: Layout,
+    /// Of h·R, with LN_h.
+    products: Layout,
     weight_input: Option<&'a Panels>,
     weight_hidden: Option<&'a Panels>,
     peephole_full: Option<&'a Panels>,
@@ -429,6 +461,10 @@ impl Run<'_> {
             factors: self.factors,
             rounds: rounds.collect(),
             bias_row: self.bias_row,
+            bias_tiles: self.bias_tiles,
+            bias_hidden_tiles: self.bias_hidden_tiles,
+            layout: self.layout,
+            products: self.products,
             weight_input: self.weight_input,
             weight_hidden: self.weight_hidden,
             peephole_full: self.peephole_full,
@@ -437,10 +473,10 @@ impl Run<'_> {
             scratch: scratch(1, group.problem.batch_size(), self.isa),
             output: self.output,
             last_cell: self.last_cell.wrapping_add(group.first * units),
-            ring: own(self.ring, width),
+            ring: own(self.ring, self.layout.row),
             gates: self.gates,
             cells: self.cells,
-            preact_hidden: own(self.preact_hidden, width),
+            preact_hidden: own(self.preact_hidden, self.products.row),
             stats_hidden: own(self.stats_hidden, STATS),
             raw: own(self.raw, units),
             normalized: own(self.normalized, units),
@@ -521,42 +557,41 @@ impl Run<'_> {
     }
 
     /// Pre-activations from the input at a step.
-    fn preact(&self, chunk: usize, step: usize) -> Rows {
+    fn preact(&self, chunk: usize, step: usize) -> GateRows {
         let width = self.problem.width();
         let offset = self.offsets[step];
+        let row_major = |ptr: *const f32, stride: usize| {
+            Rows::read(ptr, stride).gates(self.problem.d_hidden, self.isa)
+        };
         if self.in_step {
-            return Rows::read(self.bias_row.as_ptr(), 0);
+            return row_major(self.bias_row.as_ptr(), 0);
         }
-        let ptr = match (self.parts.has(Part::WeightInput), self.keep) {
-            (false, _) => self
-                .parts
-                .of(Part::Input)
-                .as_ptr()
-                .cast_mut()
-                .wrapping_add(offset * width),
-            (true, true) => self.gates.wrapping_add(offset * width),
+        match (self.parts.has(Part::WeightInput), self.keep) {
+            (false, _) => {
+                let input = self.parts.of(Part::Input).as_ptr();
+                row_major(input.wrapping_add(offset * width), width)
+            }
+            (true, true) => self.layout.rows(self.gates, offset),
             (true, false) => {
                 let first = self.offsets[self.chunks[chunk].start];
-                self.ring.wrapping_add((offset - first) * width)
+                self.layout.rows(self.ring, offset - first)
             }
-        };
-        Rows { ptr, stride: width }
+        }
     }
 
     /// Room for the pre-activations of a step.
-    fn own_preact(&self, chunk: usize, step: usize) -> Rows {
-        let width = self.problem.width();
+    fn own_preact(&self, chunk: usize, step: usize) -> GateRows {
         match (self.hoisted(), self.keep) {
             (true, _) => self.preact(chunk, step),
-            (false, true) => Rows {
-                ptr: self.gates.wrapping_add(self.offsets[step] * width),
-                stride: width,
-            },
-            (false, false) => Rows {
-                ptr: self.ring,
-                stride: width,
-            },
+            (false, true) => self.layout.rows(self.gates, self.offsets[step]),
+            (false, false) => self.layout.rows(self.ring, 0),
         }
+    }
+
+    /// Rows of h·R of a step, with LN_h.
+    fn product_rows(&self, step: usize) -> GateRows {
+        let row = if self.keep { self.offsets[step] } else { 0 };
+        self.products.rows(self.preact_hidden, row)
     }
 
     /// h before a step.
@@ -601,12 +636,13 @@ impl Run<'_> {
     }
 
     /// Where gates go that nobody reads: one row, again and again.
-    fn dropped(&self, share: usize) -> Rows {
+    fn dropped(&self, share: usize) -> GateRows {
         let width = self.problem.width();
-        Rows {
+        let row = Rows {
             ptr: self.dropped.wrapping_add(share * width),
             stride: 0,
-        }
+        };
+        row.gates(self.problem.d_hidden, self.isa)
     }
 
     /// Rows of a buffer that is kept for all steps or lives for one.
@@ -642,10 +678,9 @@ impl Run<'_> {
         Forward {
             rows,
             units,
-            d_hidden,
             tile: None,
-            preact: Rows::NONE,
-            gates: Rows::NONE,
+            preact: GateRows::NONE,
+            gates: GateRows::NONE,
             cell,
             cell_next,
             raw: self.kept(self.raw, step, d_hidden),
@@ -660,7 +695,7 @@ impl Run<'_> {
     }
 
     /// A product with recurrent weights, packed where they are.
-    fn term(&self, part: Part, a: View) -> Term<'_> {
+    fn term(&self, part: Part, a: View) -> Term {
         let (packed, k, width) = match part {
             Part::WeightHidden => (
                 self.weight_hidden,
@@ -684,9 +719,14 @@ impl Run<'_> {
             ),
         };
         let weights = match packed {
-            Some(panels) => Weights::Packed(panels),
+            Some(panels) => panels.weights(),
             None => Weights::Native(View::rows(self.parts.of(part), width)),
         };
-        Term { a, k, weights }
+        Term {
+            a,
+            k,
+            pieces: None,
+            weights,
+        }
     }
 }

@@ -29,14 +29,15 @@ impl Run<'_> {
     }
 
     /// A product with a factor of a round.
-    pub(super) fn factor_term<'a>(&'a self, factor: &'a Factor, a: View) -> Term<'a> {
+    pub(super) fn factor_term(&self, factor: &Factor, a: View) -> Term {
         let weights = match &factor.panels {
-            Some(panels) => Weights::Packed(panels),
+            Some(panels) => panels.weights(),
             None => Weights::Native(factor.view(self.parts, false)),
         };
         Term {
             a,
             k: factor.size.0,
+            pieces: None,
             weights,
         }
     }

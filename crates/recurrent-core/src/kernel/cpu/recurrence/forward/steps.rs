@@ -14,6 +14,15 @@ impl Run<'_> {
         let bias = self.parts.get(Part::Bias);
         let target = self.preact(chunk, steps.start);
         let panels = self.columns.share(share, self.shares);
+        if self.layout.is_tiled() {
+            // SAFETY: the scratch and the panels of this share; x and w have these sizes.
+            unsafe {
+                let terms = [self.term(Part::WeightInput, x)];
+                let begin = Begin::Row(self.bias_tiles);
+                self.sum_up(share, rows, &terms, target, begin, panels, |_| ());
+            }
+            return;
+        }
         let fill = |columns: Range<usize>| {
             // SAFETY: this share's own columns of the only row.
             let target = unsafe {
@@ -58,6 +67,41 @@ impl Run<'_> {
                         self.isa, tile, columns, panel, rows, target.ptr, width, onto,
                     );
                 },
+            );
+        }
+    }
+
+    /// Products into tiles of gates.
+    ///
+    /// # Safety
+    /// The panels are the share's own, `target` is in tiles, and what the terms read is complete.
+    #[allow(clippy::too_many_arguments)] // a product and where it goes
+    unsafe fn sum_up(
+        &self,
+        share: usize,
+        rows: usize,
+        terms: &[Term],
+        target: GateRows,
+        begin: Begin,
+        panels: impl IntoIterator<Item = usize>,
+        mut finish: impl FnMut(usize),
+    ) {
+        let sums = Sums {
+            ptr: target.ptr,
+            panel: target.panel,
+            begin,
+        };
+        // SAFETY: by the contract of this function.
+        unsafe {
+            product_into(
+                self.isa,
+                self.scratch.of(share),
+                rows,
+                terms,
+                &self.columns,
+                panels,
+                sums,
+                |panel, _| finish(panel),
             );
         }
     }
@@ -114,10 +158,15 @@ impl Run<'_> {
 
         // With LN_h, h·R goes to rows of its own; the other terms are not normalised.
         let separate = problem.norm_hidden.is_some();
-        let separate_rows = self.kept(self.preact_hidden, step, width);
+        let separate_rows = self.product_rows(step);
         let (separate_terms, terms) = terms.split_at(usize::from(separate));
         if let Some(halves) = self.halves {
             self.step_in_halves(halves, chunk, step, share);
+            return;
+        }
+        if self.layout.is_tiled() {
+            // SAFETY: this share's own panels.
+            unsafe { self.step_in_tiles(chunk, step, share, panels, separate_terms, terms) };
             return;
         }
         if self.by_rows_of_w {
@@ -248,10 +297,72 @@ impl Run<'_> {
         }
     }
 
+    /// A step whose gates are in tiles.
+    ///
+    /// # Arguments
+    /// * `separate`, `terms` - the product that LN_h normalises, and those that are not normalised
+    ///
+    /// # Safety
+    /// As [`work`](Run::work); the panels are the share's own.
+    unsafe fn step_in_tiles(
+        &self,
+        chunk: usize,
+        step: usize,
+        share: usize,
+        panels: Range<usize>,
+        separate: &[Term],
+        terms: &[Term],
+    ) {
+        let problem = self.problem;
+        let rows = problem.counts[step];
+        let own = self.own_preact(chunk, step);
+        // The gates of one sequence's panel are one chain of operations; those of all its panels
+        // overlap.
+        let at_once = rows == 1 && !problem.by_row();
+        let apply = |units: Range<usize>| {
+            let forward = Forward {
+                preact: own,
+                gates: if self.keep { own } else { self.dropped(share) },
+                ..self.pointwise(step, rows, units)
+            };
+            // SAFETY: this share's own units, whose pre-activations are complete.
+            unsafe { forward.run(self.isa, self.pointwise.kind, Half::Both) };
+        };
+        if rows == 1 {
+            // Other members have written most of it: their lines come all at the same time.
+            fetch(self.hidden(step).ptr, problem.d_output);
+        }
+        // SAFETY: this share's own panels; h, c and the weights are complete.
+        unsafe {
+            if !separate.is_empty() {
+                let target = self.product_rows(step);
+                let begin = Begin::Row(self.bias_hidden_tiles);
+                let panels = panels.clone();
+                self.sum_up(share, rows, separate, target, begin, panels, |_| ());
+            }
+            if terms.is_empty() {
+                return;
+            }
+            let units = self.columns.units(&panels);
+            let begin = match self.in_step {
+                true => Begin::Row(self.bias_tiles),
+                false => Begin::There,
+            };
+            let panels = to_and_fro(panels, step);
+            self.sum_up(share, rows, terms, own, begin, panels, |panel| {
+                if !problem.by_row() && !at_once {
+                    apply(self.columns.units(&(panel..panel + 1)));
+                }
+            });
+            if at_once {
+                apply(units);
+            }
+        }
+    }
+
     /// A step of one sequence with R in bf16.
     pub(super) fn step_in_halves(&self, halves: &Halves, chunk: usize, step: usize, share: usize) {
         let problem = self.problem;
-        let width = problem.width();
         let pairs = part(halves.pairs(), share, self.shares);
         let units = halves.units_of(&pairs);
         if units.is_empty() {
@@ -261,7 +372,7 @@ impl Run<'_> {
         let own = self.own_preact(chunk, step);
         let separate = problem.norm_hidden.is_some();
         let target = if separate {
-            self.kept(self.preact_hidden, step, width).ptr
+            self.product_rows(step).ptr
         } else {
             own.ptr
         };
@@ -310,8 +421,10 @@ impl Run<'_> {
         let own = self.own_preact(chunk, step);
         let mut preact = own;
         if let Some(form) = problem.norm_hidden {
-            let x = self.kept(self.preact_hidden, step, width);
-            if let Some(bias) = self.parts.get(Part::BiasHidden) {
+            let x = self.product_rows(step);
+            // Sums in tiles have begun with it.
+            let bias = self.parts.get(Part::BiasHidden);
+            if let Some(bias) = bias.filter(|_| !self.products.is_tiled()) {
                 for row in rows.clone() {
                     // SAFETY: this share's own rows.
                     let x = unsafe { core::slice::from_raw_parts_mut(x.from_row(row).ptr, width) };
@@ -329,7 +442,8 @@ impl Run<'_> {
             };
             let norm = NormForward {
                 rows: rows.clone(),
-                n: width,
+                gates: self.columns.vectors,
+                units: d_hidden,
                 form,
                 x,
                 base,
@@ -359,13 +473,14 @@ impl Run<'_> {
                 .run(self.isa, self.pointwise.kind, Half::Gates);
             let norm = NormForward {
                 rows,
-                n: d_hidden,
+                gates: 1,
+                units: d_hidden,
                 form,
-                x: whole.raw,
-                base: Rows::NONE,
+                x: whole.raw.gates(d_hidden, self.isa),
+                base: GateRows::NONE,
                 gain: weight(Part::NormCellGain),
                 shift: weight(Part::NormCellShift),
-                y: whole.normalized,
+                y: whole.normalized.gates(d_hidden, self.isa),
                 stats: self.kept(self.stats_cell, step, STATS),
             };
             norm.run(self.isa);
