@@ -95,7 +95,7 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         [Some(adapt_bias(layer)), bias].into_iter().flatten()
     });
     let mut tensors = vec![
-        call.rows.into_dispatch(),
+        call.rows.in_running_order().into_dispatch(),
         Tensor::cat(call.state.into_tensors(), 1).into_dispatch(),
         Tensor::cat(biases.collect(), 0).into_dispatch(),
     ];

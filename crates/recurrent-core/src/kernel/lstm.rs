@@ -91,8 +91,13 @@ pub fn run(
         None => (None, preact.hidden.bias.clone()),
     };
     let outer_bias = sum(outer_bias, extra_bias);
+    // What reads the input but x·W needs its rows in running order.
+    let (rows, order) = match preact.norm_input.is_some() || !rounds.is_empty() {
+        true => (call.rows.in_running_order(), None),
+        false => (call.rows.rows, call.rows.order),
+    };
     if preact.norm_input.is_some() {
-        let projected = project(preact, call.rows);
+        let projected = project(preact, rows);
         let projected = match outer_bias {
             Some(bias) => projected + bias.unsqueeze(),
             None => projected,
@@ -103,7 +108,7 @@ pub fn run(
             sum(preact.bias.clone(), preact.input.bias.clone()),
             outer_bias,
         );
-        set(&mut parts, Part::Input, Some(call.rows));
+        set(&mut parts, Part::Input, Some(rows));
         set(
             &mut parts,
             Part::WeightInput,
@@ -169,6 +174,7 @@ pub fn run(
         d_output,
         coupling,
         counts: call.counts.to_vec(),
+        order,
         clip: transition.clip.map_or(f32::INFINITY, |clip| clip as f32),
         norm_hidden: norm_hidden.map(|norm| norm.normalizer),
         norm_cell: norm_cell.map(|norm| norm.normalizer),

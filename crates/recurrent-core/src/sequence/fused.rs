@@ -1,6 +1,9 @@
 //! A run handed to a fused kernel.
 
-use burn::tensor::{DType, Device, Tensor};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 #[cfg(feature = "kernel")]
 use super::plan::Plan;
@@ -36,12 +39,42 @@ pub struct FusedMasks {
     pub adapt: Option<FusedMask>,
 }
 
+/// The rows of the input of a run, as they lie in memory.
+#[derive(Debug, Clone)]
+pub struct FusedRows {
+    /// `[N, d_input]`
+    pub rows: Tensor<2>,
+    /// Which of them each row in running order is; none: they are in running order. There is one only
+    /// in inference on a CPU, where it saves a copy of the input.
+    pub order: Option<Arc<[usize]>>,
+}
+
+impl FusedRows {
+    /// The rows in running order.
+    pub fn in_running_order(self) -> Tensor<2> {
+        let Some(order) = self.order else {
+            return self.rows;
+        };
+        let indices: Vec<i64> = order.iter().map(|&row| row as i64).collect();
+        let indices = TensorData::new(indices, [order.len()]);
+        let device = self.rows.device();
+        let indices: Tensor<1, Int> = Tensor::from_data(indices, &device);
+        self.rows.select(0, indices)
+    }
+}
+
+impl From<Tensor<2>> for FusedRows {
+    fn from(rows: Tensor<2>) -> Self {
+        Self { rows, order: None }
+    }
+}
+
 /// All steps of a run. Rows are in running order: step t has `counts[t]` of them, never more than the
 /// step before, and row b of a step continues row b of the step before.
 #[derive(Debug, Clone)]
 pub struct FusedRun<'a, S> {
-    /// `[N, d_input]`
-    pub rows: Tensor<2>,
+    /// The input.
+    pub rows: FusedRows,
     /// The initial state, in running order.
     pub state: S,
     /// Rows of each step.
@@ -91,7 +124,7 @@ pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfuse
 #[cfg(feature = "kernel")]
 pub(super) fn run_fused<C: Step>(
     cell: &C,
-    rows: Tensor<2>,
+    rows: FusedRows,
     state: C::State,
     masks: &Masks,
     plan: &Plan,
@@ -140,7 +173,7 @@ pub fn step<C: Step>(
         })
     };
     cell.run_fused(FusedRun {
-        rows: input,
+        rows: input.into(),
         state,
         counts: &[batch_size],
         masks: FusedMasks {

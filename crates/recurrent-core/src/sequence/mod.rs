@@ -15,7 +15,7 @@ mod scan;
 
 use burn::tensor::{DType, Device, Tensor};
 
-pub use fused::{FusedMask, FusedMasks, FusedRun, reason, step};
+pub use fused::{FusedMask, FusedMasks, FusedRows, FusedRun, reason, step};
 pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
 pub use packed::{PackedOutput, Packing, run_packed};
@@ -107,10 +107,14 @@ fn run_padded<C: Step>(
     let no_masks = Masks::none();
     let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
     let plan = Plan::new(&dims, options.direction, options.lengths, &device);
-    let rows = plan.pack(input);
     let (rows, state) = match observe {
-        Some(observe) => scan::scan(cell, rows, state, masks, &plan, observe),
-        None => run_rows(cell, rows, state, masks, &plan, options),
+        Some(observe) => scan::scan(cell, plan.pack(input), state, masks, &plan, observe),
+        #[cfg(feature = "kernel")]
+        None if fused::is_fused(cell, options.strategy, &device, dtype) => {
+            let rows = plan.pack_as_it_lies(input);
+            fused::run_fused(cell, rows, state, masks, &plan, options.precision)
+        }
+        None => run_rows(cell, plan.pack(input), state, masks, &plan, options),
     };
     let output = plan.unpack(rows);
     (SequenceOutput { output, state }, plan)
@@ -129,7 +133,7 @@ fn run_rows<C: Step>(
     let fused = fused::is_fused(cell, options.strategy, &rows.device(), rows.dtype());
     #[cfg(feature = "kernel")]
     if fused {
-        return fused::run_fused(cell, rows, state, masks, plan, options.precision);
+        return fused::run_fused(cell, rows.into(), state, masks, plan, options.precision);
     }
     debug_assert!(!fused, "without kernels nothing is fused");
     scan::scan(cell, rows, state, masks, plan, &mut |_| {})

@@ -25,6 +25,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::{Direction, Lengths};
 use crate::dims::Dims;
 use crate::equations::dropout::{Mask, Masks, StepMasks};
+#[cfg(feature = "kernel")]
+use crate::kernel::Lies;
 use crate::state::State;
 
 /// The layout of one run.
@@ -89,6 +91,42 @@ impl Plan {
         match &self.ragged {
             Some(ragged) => rows.select(0, ragged.gather.clone()),
             None => rows,
+        }
+    }
+
+    /// [`pack`](Self::pack) without a copy, where a kernel finds its rows itself: on a CPU, in
+    /// inference, without lengths.
+    #[cfg(feature = "kernel")]
+    pub fn pack_as_it_lies(&self, input: Tensor<3>) -> super::fused::FusedRows {
+        let [seq_length, batch_size, features] = input.dims();
+        let lies = match &self.ragged {
+            Some(_) => None,
+            None => crate::kernel::lies(&input),
+        };
+        let batch_first = match (lies, self.direction) {
+            (None, _) | (Some(Lies::TimeFirst), Direction::Forward) => {
+                return self.pack(input).into();
+            }
+            (Some(lies), _) => lies == Lies::BatchFirst,
+        };
+        let rows = match batch_first {
+            true => input.swap_dims(0, 1),
+            false => input,
+        };
+        let mut order = Vec::with_capacity(seq_length * batch_size);
+        for step in 0..seq_length {
+            let time = match self.direction {
+                Direction::Forward => step,
+                Direction::Backward => seq_length - 1 - step,
+            };
+            order.extend((0..batch_size).map(|sequence| match batch_first {
+                true => sequence * seq_length + time,
+                false => time * batch_size + sequence,
+            }));
+        }
+        super::fused::FusedRows {
+            rows: rows.reshape([seq_length * batch_size, features]),
+            order: Some(order.into()),
         }
     }
 

@@ -185,6 +185,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         d_output,
         coupling: has.coupling,
         counts,
+        order: None,
         clip: if has.masks { 0.7 } else { f32::INFINITY },
         norm_hidden: norm,
         norm_cell: norm,

@@ -405,8 +405,23 @@ pub struct Term {
     pub k: usize,
     /// How the columns of a lie; `None`: one after the other.
     pub pieces: Option<Pieces>,
+    /// Which row of a each row is; null: they follow each other.
+    pub order: *const usize,
     /// `[k, n]`
     pub weights: Weights,
+}
+
+impl Term {
+    /// A product of plain matrices.
+    pub fn new(a: View, k: usize, weights: Weights) -> Self {
+        Self {
+            a,
+            k,
+            pieces: None,
+            order: core::ptr::null(),
+            weights,
+        }
+    }
 }
 
 /// Columns of a matrix that lie in pieces: `len` of them together, then those from `distance` on.
@@ -468,7 +483,7 @@ pub enum Begin {
 /// * `finish` - called with a panel and its tile, in order of the panels
 ///
 /// # Safety
-/// For each term, `a` is readable as `[rows, k]`, the weights as `[k, n]` with the columns of
+/// For each term, `a` is readable as `[rows, k]`, in its order, the weights as `[k, n]` with the columns of
 /// `columns`. `scratch` was made for as many rows.
 pub unsafe fn product(
     isa: Isa,
@@ -521,7 +536,11 @@ pub unsafe fn product_into(
             if let (1, Weights::Packed(packed)) = (rows, term.weights) {
                 let row = OneRow {
                     k: term.k,
-                    a: term.a,
+                    // SAFETY: an order has an entry per row.
+                    a: match unsafe { term.order.as_ref() } {
+                        Some(&row) => term.a.from_row(row),
+                        None => term.a,
+                    },
                     piece,
                     jump,
                     w: packed.ptr.wrapping_add(panel * packed.panel),
@@ -567,7 +586,9 @@ pub unsafe fn product_into(
                     let micro = Micro {
                         tiles: count,
                         k: block.len(),
-                        a: Pieces::column(term.pieces, term.a.from_row(row), block.start),
+                        a: Pieces::column(term.pieces, term.a, block.start),
+                        order: term.order,
+                        row,
                         piece,
                         jump,
                         w,
@@ -683,6 +704,10 @@ struct Micro {
     tiles: usize,
     k: usize,
     a: View,
+    /// As in [`Term`].
+    order: *const usize,
+    /// The first row.
+    row: usize,
     /// Columns of a that lie together, and what leads from their end to the next.
     piece: usize,
     jump: usize,
@@ -728,7 +753,7 @@ pub fn prefetch(ptr: *const f32) {
 
 impl Micro {
     /// # Safety
-    /// `a` is readable as `[tiles·rows, k]`, `w` as `[k, vectors·lanes]`, `from` as the sum, and `sum`
+    /// `a` is readable at the `tiles·rows` rows, `w` as `[k, vectors·lanes]`, `from` as the sum, and `sum`
     /// is the caller's own `[tiles·rows, vectors·lanes]`.
     unsafe fn run(self, isa: Isa, vectors: usize, rows: usize) {
         macro_rules! sized {
@@ -765,6 +790,8 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
             tiles,
             k,
             a,
+            order,
+            row,
             piece,
             jump,
             w,
@@ -774,7 +801,6 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
             mut ahead,
         } = self.0;
         let lanes = S::F32_LANES;
-        let (step, stride) = (a.column, a.row);
         for tile in 0..tiles {
             let mut acc = [[simd.splat_f32s(0.0); V]; R];
             // One block ahead, no further.
@@ -790,7 +816,15 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
                         }
                     }
                 }
-                let mut a = a.ptr.wrapping_add(tile * R * stride);
+                let first = row + tile * R;
+                let rows: [*const f32; R] = core::array::from_fn(|r| {
+                    let row = match order.is_null() {
+                        true => first + r,
+                        false => *order.add(first + r),
+                    };
+                    a.from_row(row).ptr
+                });
+                let mut column = 0;
                 let mut w = w;
                 let mut left = k;
                 while left > 0 {
@@ -803,15 +837,15 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
                             *value = load::<S>(w.add(v * lanes));
                         }
                         for (r, row) in acc.iter_mut().enumerate() {
-                            let x = simd.splat_f32s(*a.add(r * stride));
+                            let x = simd.splat_f32s(*rows[r].add(column));
                             for (value, &b) in row.iter_mut().zip(&b) {
                                 *value = fma(simd, x, b, *value);
                             }
                         }
-                        a = a.wrapping_add(step);
+                        column += a.column;
                         w = w.wrapping_add(V * lanes);
                     }
-                    a = a.wrapping_add(jump);
+                    column += jump;
                     left -= together;
                 }
                 for (r, row) in acc.iter().enumerate() {

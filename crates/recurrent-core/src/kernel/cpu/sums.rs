@@ -78,12 +78,7 @@ impl Outer {
             }
             Right::Panels(packed, columns) => (Weights::Packed(packed), columns),
         };
-        let term = Term {
-            a: view(a, rows),
-            k: rows,
-            pieces: None,
-            weights,
-        };
+        let term = Term::new(view(a, rows), rows, weights);
         let panels = columns.share(share, members);
         // SAFETY: by the contract of this function.
         unsafe {

@@ -402,12 +402,7 @@ impl Matrix {
             Some(panels) => panels.weights(),
             None => Weights::Native(self.view),
         };
-        Term {
-            a,
-            k: self.k,
-            pieces: None,
-            weights,
-        }
+        Term::new(a, self.k, weights)
     }
 }
 

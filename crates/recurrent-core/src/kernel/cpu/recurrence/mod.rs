@@ -19,6 +19,7 @@ mod groups;
 mod layout;
 mod rounds;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 
@@ -50,6 +51,9 @@ pub struct Problem {
     pub coupling: Coupling,
     /// Rows of each step, never rising.
     pub counts: Vec<usize>,
+    /// Which row of the input each row is, where it lies in another order; not with rounds, and not
+    /// for a backward.
+    pub order: Option<Arc<[usize]>>,
     /// Bound of |c̃|; infinite for none.
     pub clip: f32,
     /// LN_h
@@ -83,6 +87,12 @@ impl Problem {
     /// B: sequences.
     pub fn batch_size(&self) -> usize {
         self.counts[0]
+    }
+
+    /// The order of the input from a row on; null: rows follow each other.
+    fn order(&self, row: usize) -> *const usize {
+        let start = |order: &Arc<[usize]>| order[row..].as_ptr();
+        self.order.as_ref().map_or(core::ptr::null(), start)
     }
 
     /// The first row of each step, and the number of rows.

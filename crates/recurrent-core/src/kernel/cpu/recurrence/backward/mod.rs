@@ -49,6 +49,10 @@ pub fn backward(
     grad: &[f32],
     wanted: &Parts<()>,
 ) -> Parts<Vec<f32>> {
+    debug_assert!(
+        problem.order.is_none(),
+        "the input of a backward lies in running order"
+    );
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (units, d_output) = (problem.d_hidden, problem.d_output);
     let projected = parts.has(Part::Projection);

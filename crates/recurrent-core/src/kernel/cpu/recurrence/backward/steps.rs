@@ -87,10 +87,8 @@ impl Run<'_> {
                 return;
             };
             let term = Term {
-                a,
-                k,
                 pieces,
-                weights: packed.weights(),
+                ..Term::new(a, k, packed.weights())
             };
             let scratch = self.scratch.of(share);
             product(

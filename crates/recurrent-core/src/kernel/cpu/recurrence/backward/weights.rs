@@ -19,14 +19,13 @@ impl Run<'_> {
         while start < own.end {
             let rows = CHUNK_ROWS.min(own.end - start);
             let (a, pieces) = self.layout.factor(self.grad_preact, start);
+            let weights = match self.weight_input {
+                Some(panels) => panels.weights(),
+                None => Weights::Native(self.transposed(Part::WeightInput)),
+            };
             let term = Term {
-                a,
-                k: self.layout.columns,
                 pieces,
-                weights: match self.weight_input {
-                    Some(panels) => panels.weights(),
-                    None => Weights::Native(self.transposed(Part::WeightInput)),
-                },
+                ..Term::new(a, self.layout.columns, weights)
             };
             // SAFETY: the scratch and the rows of this share.
             unsafe {

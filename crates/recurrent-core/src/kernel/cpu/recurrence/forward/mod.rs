@@ -99,9 +99,10 @@ pub fn forward(
 
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
     let pack = steps > 1 && !by_rows_of_w;
-    // What the backward of a single sequence does not pack, it reads row by row.
+    // What the backward of a single sequence does not pack, it reads row by row. The same without a
+    // backward: tiles are summed up in another order.
     let packed_back = !single || steps >= PACK_BACK_FROM;
-    let tiled = parts.has(Part::WeightInput) && !by_rows_of_w && (packed_back || !keep);
+    let tiled = parts.has(Part::WeightInput) && !by_rows_of_w && packed_back;
     let layout = |rows: usize| match tiled {
         true => Layout::tiles(&columns, rows),
         false => Layout::row_major(&columns, units, rows),
@@ -694,7 +695,18 @@ impl Run<'_> {
         }
     }
 
-    /// A product with recurrent weights, packed where they are.
+    /// The product of some rows of the input, from a row on, with W.
+    fn input_term(&self, row: usize) -> Term {
+        let x = View::rows(self.parts.of(Part::Input), self.problem.d_input);
+        let order = self.problem.order(row);
+        let first = if order.is_null() { row } else { 0 };
+        Term {
+            order,
+            ..self.term(Part::WeightInput, x.from_row(first))
+        }
+    }
+
+    /// A product with weights, packed where they are.
     fn term(&self, part: Part, a: View) -> Term {
         let (packed, k, width) = match part {
             Part::WeightHidden => (
@@ -722,11 +734,6 @@ impl Run<'_> {
             Some(panels) => panels.weights(),
             None => Weights::Native(View::rows(self.parts.of(part), width)),
         };
-        Term {
-            a,
-            k,
-            pieces: None,
-            weights,
-        }
+        Term::new(a, k, weights)
     }
 }

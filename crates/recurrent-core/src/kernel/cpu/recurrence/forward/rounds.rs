@@ -34,12 +34,7 @@ impl Run<'_> {
             Some(panels) => panels.weights(),
             None => Weights::Native(factor.view(self.parts, false)),
         };
-        Term {
-            a,
-            k: factor.size.0,
-            pieces: None,
-            weights,
-        }
+        Term::new(a, factor.size.0, weights)
     }
 
     pub(super) unsafe fn inner(&self, step: usize, round: usize, share: usize) {

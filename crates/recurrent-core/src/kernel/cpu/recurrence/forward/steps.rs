@@ -9,7 +9,7 @@ impl Run<'_> {
         let first = self.offsets[steps.start];
         let rows = self.offsets[steps.end] - first;
         let (d_input, width) = (problem.d_input, problem.width());
-        let x = View::rows(self.parts.of(Part::Input), d_input).from_row(first);
+        let term = self.input_term(first);
         let w = View::rows(self.parts.of(Part::WeightInput), width);
         let bias = self.parts.get(Part::Bias);
         let target = self.preact(chunk, steps.start);
@@ -17,9 +17,8 @@ impl Run<'_> {
         if self.layout.is_tiled() {
             // SAFETY: the scratch and the panels of this share; x and w have these sizes.
             unsafe {
-                let terms = [self.term(Part::WeightInput, x)];
                 let begin = Begin::Row(self.bias_tiles);
-                self.sum_up(share, rows, &terms, target, begin, panels, |_| ());
+                self.sum_up(share, rows, &[term], target, begin, panels, |_| ());
             }
             return;
         }
@@ -34,6 +33,9 @@ impl Run<'_> {
             }
         };
         if self.by_rows_of_w && rows == 1 {
+            // SAFETY: an order has an entry per row.
+            let row = unsafe { term.order.as_ref() }.copied().unwrap_or(0);
+            let x = term.a.from_row(row);
             for columns in self.gate_columns(panels) {
                 fill(columns.clone());
                 let times = RowTimes {
@@ -52,7 +54,6 @@ impl Run<'_> {
         // SAFETY: the scratch of this share; x has these rows, w and target these columns.
         unsafe {
             let scratch = self.scratch.of(share);
-            let term = self.term(Part::WeightInput, x);
             let columns = &self.columns;
             let onto = bias.map_or(Onto::Fresh, |bias| Onto::Row(bias.as_ptr()));
             product(
@@ -140,8 +141,10 @@ impl Run<'_> {
         let mut terms = [self.term(Part::WeightHidden, hidden); 3];
         let mut count = 1;
         if self.in_step {
-            let input = self.before_round(step, rounds, true);
-            terms[count] = self.term(Part::WeightInput, input);
+            terms[count] = match rounds {
+                0 => self.input_term(self.offsets[step]),
+                _ => self.term(Part::WeightInput, self.before_round(step, rounds, true)),
+            };
             count += 1;
         }
         if self.parts.has(Part::PeepholeFull) {
