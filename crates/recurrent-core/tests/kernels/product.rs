@@ -1,7 +1,8 @@
 //! Products in panels.
 
 use recurrent_core::kernel::cpu::product::{
-    Columns, Onto, Panels, Scratch, Term, View, Weights, product, write_tile,
+    Begin, Columns, Onto, Panels, Pieces, Scratch, Sums, Term, View, Weights, product,
+    product_into, write_tile,
 };
 use recurrent_core::kernel::cpu::simd::Isa;
 
@@ -47,7 +48,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn run(&self, terms: &[Term<'_>]) -> Vec<f32> {
+    fn run(&self, terms: &[Term]) -> Vec<f32> {
         let &Call { rows, n, .. } = self;
         let mut out = vec![BEFORE; rows * n];
         let mut scratch = Scratch::new(rows, self.isa.lanes());
@@ -112,8 +113,8 @@ fn check(isa: Isa, n: usize, columns: &Columns, name: &str) {
             let weights = [
                 Weights::Native(native),
                 Weights::Native(turned),
-                Weights::Packed(&panels[0]),
-                Weights::Packed(&panels[1]),
+                panels[0].weights(),
+                panels[1].weights(),
             ];
             for (index, weights) in weights.into_iter().enumerate() {
                 let call = Call {
@@ -125,7 +126,7 @@ fn check(isa: Isa, n: usize, columns: &Columns, name: &str) {
                     add: index == 3,
                 };
                 let a = views[index % 2];
-                let got = call.run(&[Term { a, k, weights }]);
+                let got = call.run(&[Term::new(a, k, weights)]);
                 let before = if call.add { f64::from(BEFORE) } else { 0.0 };
                 let expected: Vec<f64> = all.values[..rows * n]
                     .iter()
@@ -186,13 +187,12 @@ fn terms() {
         }
         let panels = packed(isa, View::rows(&matrices[2].2, n), 40, &columns);
         let terms: Vec<Term> = (matrices.iter().enumerate())
-            .map(|(index, (k, a, w))| Term {
-                a: View::rows(a, *k),
-                k: *k,
-                weights: match index {
-                    2 => Weights::Packed(&panels),
+            .map(|(index, (k, a, w))| {
+                let weights = match index {
+                    2 => panels.weights(),
                     _ => Weights::Native(View::rows(w, n)),
-                },
+                };
+                Term::new(View::rows(a, *k), *k, weights)
             })
             .collect();
         let call = Call {
@@ -206,6 +206,160 @@ fn terms() {
         let got = call.run(&terms);
         assert_within("terms", &got, &expected, |at| 2.5e-7 * magnitudes[at]);
     }
+}
+
+/// The left factor in another order of its rows, packed weights or not, one row or some.
+#[test]
+fn rows_in_another_order() {
+    let (k, n, lying) = (70, 33, 12);
+    for isa in Isa::all() {
+        let columns = Columns::plain(n, isa.lanes(), 1);
+        let random = &mut Random::new(6);
+        let (a, w) = (draw(random, lying * k), draw(random, k * n));
+        let native = View::rows(&w, n);
+        let panels = packed(isa, native, k, &columns);
+        for order in [vec![11], vec![3, 0, 7, 7, 2, 11, 5, 1, 10]] {
+            let rows = order.len();
+            let sorted: Vec<f32> = (order.iter())
+                .flat_map(|&row| a[row * k..][..k].to_vec())
+                .collect();
+            let expected = naive(&sorted, &w, rows, k, n);
+            for weights in [Weights::Native(native), panels.weights()] {
+                let call = Call {
+                    isa,
+                    rows,
+                    n,
+                    columns: &columns,
+                    shares: 1,
+                    add: false,
+                };
+                let got = call.run(&[Term {
+                    order: order.as_ptr(),
+                    ..Term::new(View::rows(&a, k), k, weights)
+                }]);
+                let what = format!("{isa:?}, {rows} rows, {weights:?}");
+                assert_within(&what, &got, &expected.values, |at| {
+                    2.5e-7 * expected.magnitudes[at]
+                });
+            }
+        }
+    }
+}
+
+/// Gates in tiles, `[panel][row][gate][lane]`, from a product with a bias, on top of another product,
+/// and as the left factor of the next.
+#[test]
+fn tiles() {
+    let k = 9;
+    for isa in Isa::all() {
+        for (gates, units) in [(4, 1), (4, 16), (3, 17), (4, 33), (3, 50)] {
+            for rows in [1, 2, 7, 13] {
+                let n = gates * units;
+                let what = format!("{isa:?}, {gates} gates of {units}, {rows} rows");
+                let columns = Columns::gates(gates, units, isa.lanes());
+                let random = &mut Random::new(n as u64);
+                let (a, w, bias) = (draw(random, rows * k), draw(random, k * n), draw(random, n));
+                // More rows than are used, and something else in what fills up the last panel.
+                let panel = (rows + 2) * columns.width();
+                let mut values = vec![0.0; columns.panels() * panel];
+                let mut begin = vec![0.0; columns.padded()];
+                for index in 0..columns.panels() {
+                    for gate in 0..gates {
+                        let of = columns.of(index, gate);
+                        let start = (index * gates + gate) * columns.lanes;
+                        begin[start..start + of.len()].copy_from_slice(&bias[of]);
+                    }
+                }
+                let mut scratch = Scratch::new(rows, isa.lanes());
+                let panels = packed(isa, View::rows(&w, n), k, &columns);
+                let terms = [Term::new(View::rows(&a, k), k, panels.weights())];
+                for begin in [Begin::Row(begin.as_ptr()), Begin::There] {
+                    let sums = Sums {
+                        ptr: values.as_mut_ptr(),
+                        panel,
+                        begin,
+                    };
+                    let all = 0..columns.panels();
+                    // SAFETY: `values` has these panels with room for the rows.
+                    unsafe {
+                        product_into(
+                            isa,
+                            &mut scratch,
+                            rows,
+                            &terms,
+                            &columns,
+                            all,
+                            sums,
+                            |_, _| (),
+                        );
+                    }
+                }
+                // bias + 2·a·w
+                let once = naive(&a, &w, rows, k, n);
+                let mut plain = vec![0.0; rows * n];
+                let mut expected = vec![0.0; rows * n];
+                for row in 0..rows {
+                    for column in 0..n {
+                        let (gate, unit) = (column / units, column % units);
+                        let (index, lane) = (unit / columns.lanes, unit % columns.lanes);
+                        let at = index * panel + (row * gates + gate) * columns.lanes + lane;
+                        plain[row * n + column] = values[at];
+                        expected[row * n + column] =
+                            f64::from(bias[column]) + 2.0 * once.values[row * n + column];
+                    }
+                }
+                assert_within(&what, &plain, &expected, |at| {
+                    5e-7 * (once.magnitudes[at] + 1.0)
+                });
+
+                // Times the transposed w, whose rows are packed in the same order.
+                let back = Columns::plain(k, isa.lanes(), 1);
+                let mut panels = Panels::new(columns.padded(), &back);
+                panels_of_rubbish(&mut panels, columns.padded() * back.padded());
+                let turned = View::rows(&w, n).transposed();
+                let all = 0..back.panels();
+                // SAFETY: w has these rows and columns, the panels were made for them.
+                unsafe {
+                    let target = panels.as_mut_ptr();
+                    Panels::pack_by_tile(isa, target, &columns, turned, &back, all);
+                }
+                let call = Call {
+                    isa,
+                    rows,
+                    n: k,
+                    columns: &back,
+                    shares: 1,
+                    add: false,
+                };
+                let got = call.run(&[Term {
+                    pieces: Some(Pieces {
+                        len: columns.width(),
+                        distance: panel,
+                    }),
+                    ..Term::new(
+                        View {
+                            ptr: values.as_ptr(),
+                            row: columns.width(),
+                            column: 1,
+                        },
+                        columns.padded(),
+                        panels.weights(),
+                    )
+                }]);
+                let turned = transpose(&w, k, n);
+                let expected = naive(&plain, &turned, rows, n, k);
+                assert_within(&what, &got, &expected.values, |at| {
+                    5e-7 * expected.magnitudes[at]
+                });
+            }
+        }
+    }
+}
+
+/// What memory that was used before may hold.
+fn panels_of_rubbish(panels: &mut Panels, len: usize) {
+    // SAFETY: the panels have this many values.
+    unsafe { core::slice::from_raw_parts_mut(panels.as_mut_ptr(), len) }.fill(f32::NAN);
 }
 
 /// Panels hold each column once, in the shares' order.

@@ -1,7 +1,7 @@
 //! Operations on whole rows, against f64.
 
 use recurrent_core::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
-use recurrent_core::kernel::cpu::pointwise::Rows;
+use recurrent_core::kernel::cpu::pointwise::{GateRows, Rows};
 use recurrent_core::kernel::cpu::product::View;
 use recurrent_core::kernel::cpu::rows::{
     By, NormBackward, NormForward, RowTimes, RowTimesTransposed, STATS, SumRows,
@@ -73,19 +73,24 @@ fn normalisation() {
                         true => list.as_ptr(),
                         false => core::ptr::null(),
                     };
+                    // All gates of a row together.
+                    let gates = if n % 3 == 0 { 3 } else { 1 };
+                    let units = n / gates;
+                    let gate_rows = |list: &mut [f32]| rows_of(list, n).gates(units, isa);
                     let forward = NormForward {
                         rows: OWN,
-                        n,
+                        gates,
+                        units,
                         form,
-                        x: rows_of(&mut x, n),
+                        x: gate_rows(&mut x),
                         base: if with_base {
-                            rows_of(&mut base, n)
+                            gate_rows(&mut base)
                         } else {
-                            Rows::NONE
+                            GateRows::NONE
                         },
                         gain: pointer(with_gain, &gain),
                         shift: pointer(with_shift, &shift),
-                        y: rows_of(&mut y, n),
+                        y: gate_rows(&mut y),
                         stats: rows_of(&mut stats, STATS),
                     };
                     // SAFETY: all buffers have four rows.
@@ -103,12 +108,13 @@ fn normalisation() {
                     let mut grad_x = vec![7.5; 4 * n];
                     let backward = NormBackward {
                         rows: OWN,
-                        n,
-                        x: rows_of(&mut x, n),
+                        gates,
+                        units,
+                        x: gate_rows(&mut x),
                         stats: rows_of(&mut stats, STATS),
                         gain: pointer(with_gain, &gain),
-                        grad_y: rows_of(&mut grad_y, n),
-                        grad_x: rows_of(&mut grad_x, n),
+                        grad_y: gate_rows(&mut grad_y),
+                        grad_x: gate_rows(&mut grad_x),
                     };
                     // SAFETY: all buffers have four rows.
                     unsafe { backward.run(isa) };
@@ -163,24 +169,26 @@ fn normalisation_of_a_constant_row() {
             let null = core::ptr::null();
             let forward = NormForward {
                 rows: 0..1,
-                n,
+                gates: 1,
+                units: n,
                 form,
-                x: rows_of(&mut x, n),
-                base: Rows::NONE,
+                x: rows_of(&mut x, n).gates(n, isa),
+                base: GateRows::NONE,
                 gain: null,
                 shift: null,
-                y: rows_of(&mut y, n),
+                y: rows_of(&mut y, n).gates(n, isa),
                 stats: rows_of(&mut stats, STATS),
             };
             let mut grad = draw(&mut Random::new(1), n);
             let backward = NormBackward {
                 rows: 0..1,
-                n,
-                x: rows_of(&mut x, n),
+                gates: 1,
+                units: n,
+                x: rows_of(&mut x, n).gates(n, isa),
                 stats: rows_of(&mut stats, STATS),
                 gain: null,
-                grad_y: rows_of(&mut grad, n),
-                grad_x: rows_of(&mut grad, n),
+                grad_y: rows_of(&mut grad, n).gates(n, isa),
+                grad_x: rows_of(&mut grad, n).gates(n, isa),
             };
             // SAFETY: all buffers have one row.
             unsafe {

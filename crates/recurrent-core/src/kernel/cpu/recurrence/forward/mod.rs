@@ -93,6 +93,8 @@ pub fn forward(
         problem.groups(members, extra)
     };
     let shares = match sequences.len() {
+        // Rows of w in pieces that are as long as can be.
+        0 | 1 if by_rows_of_w => members,
         0 | 1 => members * problem.shares_each(members),
         _ => members,
     };
