@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The kernels and modules on wgpu, on a machine without a GPU: software Vulkan (Mesa's llvmpipe).
-# Installs the driver where it may (Debian, Ubuntu, as root); otherwise says what to install.
-# Takes names of the tests to run instead of all: `.ci/gpu-software.sh golden`.
+# The kernels, modules and an example on wgpu, on a machine without a GPU: software Vulkan (Mesa's
+# llvmpipe). Installs the driver where it may (Debian, Ubuntu, as root); otherwise says what to install.
+# Takes names of the stages to run instead of all: `.ci/gpu-software.sh golden`.
+# RECURRENT_GPU_FEATURES adds features of the crates, such as `fusion` or `fusion,autotune`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Of its own: the features differ, and the folder of the other tests stays as it is.
@@ -28,17 +29,54 @@ VK_ICD_FILENAMES=$(driver) || {
 # The plain `wgpu` feature, without `autotune`: docs/gpu.md says why.
 export VK_ICD_FILENAMES BURN_DEVICE=wgpu
 
-run() { # crate, test, names within it
-  local crate=$1 test=$2
-  shift 2
-  if test "${#wanted[@]}" -gt 0 && [[ " ${wanted[*]} " != *" $test "* ]]; then return; fi
-  printf '\n== %s, %s (%d s so far)\n' "$crate" "$test" "$((SECONDS - started))"
-  cargo test --profile gpu --locked -p "$crate" --features wgpu --test "$test" -- --nocapture "$@"
+# All crates in every call, so that what they ask of their dependencies is the same and is built once.
+options=(--profile gpu --locked -p recurrent-core -p recurrent-modules -p recurrent-bench
+  --features "wgpu${RECURRENT_GPU_FEATURES:+,$RECURRENT_GPU_FEATURES}")
+wanted=("$@")
+stage() { # name
+  if test "${#wanted[@]}" -gt 0 && [[ " ${wanted[*]} " != *" $1 "* ]]; then return 1; fi
+  printf '\n== %s (%d s so far)\n' "$1" "$((SECONDS - started))"
+}
+run() { # test, names within it
+  local test=$1
+  shift
+  stage "$test" || return 0
+  cargo test "${options[@]}" --test "$test" -- --nocapture "$@"
 }
 
-wanted=("$@")
-run recurrent-core launches
-run recurrent-core fused every_size long packed_rows swapped_gates graph
-run recurrent-modules golden chosen_device
-run recurrent-modules containers
+printf '\n== build\n'
+# From an empty folder it may take long: what is done by then is kept, and the next run goes on from there.
+bound=${RECURRENT_GPU_BUILD_SECONDS:-2400}
+status=0
+timeout "$bound" cargo test "${options[@]}" --no-run --test launches --test fused --test golden --test containers \
+  || status=$?
+if test "$status" = 124; then
+  echo "not built within $bound s (RECURRENT_GPU_BUILD_SECONDS)" >&2
+  exit 78
+elif test "$status" != 0; then
+  exit "$status"
+fi
+run launches
+run fused every_size long packed_rows swapped_gates graph
+run golden chosen_device
+run containers
+
+if stage example; then
+  examples=(capacity custom_model speed)
+  for example in "${examples[@]}"; do
+    cargo build "${options[@]}" --example "$example"
+  done
+  binaries=$CARGO_TARGET_DIR/gpu/examples
+  results=$(mktemp -d)
+  trap 'rm -rf "$results"' EXIT
+  "$binaries/capacity" --device wgpu --seeds 1 --epochs 1 --readout-epochs 1 --models lstm --out "$results"
+  grep -q llvmpipe "$results/capacity.json" || { echo "capacity.json does not name the device" >&2; exit 1; }
+  printf '\n== a machine without the device (%d s so far)\n' "$((SECONDS - started))"
+  for example in "${examples[@]}"; do
+    # Without Vulkan wgpu would take OpenGL.
+    VK_ICD_FILENAMES=/nonexistent __EGL_VENDOR_LIBRARY_FILENAMES=/nonexistent \
+      timeout 60 .ci/refused.sh 'looked for a GPU with a Vulkan' \
+      "$binaries/$example" --device wgpu --out "$results"
+  done
+fi
 printf '\n== done on software Vulkan (%d s)\n' "$((SECONDS - started))"

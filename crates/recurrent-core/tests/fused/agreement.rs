@@ -2,7 +2,8 @@
 
 use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
-use recurrent_core::{Dims, Strategy};
+use recurrent_core::kernel::target;
+use recurrent_core::{Dims, Strategy, Target};
 use rstest::rstest;
 
 use crate::case::{Case, check_all, dims};
@@ -164,7 +165,13 @@ fn packed_rows(#[values(0, 5, 6, 10, 15)] kind: usize) {
             for (device_name, device) in devices(DType::F32) {
                 let leaves = case.leaves(&device, DType::F32);
                 let got = case.results_on(&leaves, Strategy::Fused, true);
-                let differences = case.differences(&got, &expected);
+                // With all norms, software Vulkan's composed scan in f32 is 7.5e-6 off in one of these,
+                // the kernel 1.6e-5.
+                let factor = match target(&device) {
+                    Some(Target::Cube) => 4.0,
+                    _ => 1.0,
+                };
+                let differences = case.differences_within(&got, &expected, factor);
                 assert!(
                     differences.is_empty(),
                     "{device_name}; {}: {differences:?}",

@@ -242,11 +242,22 @@ impl Case {
 
     /// What differs.
     pub fn differences(&self, got: &Results, expected: &Results) -> Vec<String> {
+        self.differences_within(got, expected, 1.0)
+    }
+
+    /// What differs by more than `factor` times the tolerance.
+    pub fn differences_within(
+        &self,
+        got: &Results,
+        expected: &Results,
+        factor: f64,
+    ) -> Vec<String> {
+        let within = |tolerance: Tolerance| Tolerance(factor * tolerance.0);
         let steps = self.dims.seq_length;
         let mut failures = vec![];
         for ((name, got), (other, expected)) in got.values.iter().zip(&expected.values) {
             assert_eq!(name, other);
-            let tolerance = Tolerance::values(DType::F32, steps);
+            let tolerance = within(Tolerance::values(DType::F32, steps));
             failures.extend(close(name, got, expected, tolerance).err());
         }
         assert_eq!(got.gradients.len(), expected.gradients.len());
@@ -255,7 +266,7 @@ impl Case {
             let name = format!("gradient of {name}");
             match (got, expected) {
                 (Some(got), Some(expected)) => {
-                    let tolerance = Tolerance::gradients(DType::F32, steps);
+                    let tolerance = within(Tolerance::gradients(DType::F32, steps));
                     failures.extend(close(&name, got, expected, tolerance).err());
                 }
                 (None, None) => {}

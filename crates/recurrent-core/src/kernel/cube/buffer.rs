@@ -60,8 +60,25 @@ pub fn len(tensor: &CubeTensor) -> usize {
     tensor.meta.num_elements()
 }
 
+/// Kernels count in 32 bits.
+const MOST: usize = u32::MAX as usize;
+
+/// # Panics
+/// If kernels cannot count that many values.
+fn check_count(values: usize) {
+    assert!(
+        values <= MOST,
+        "a buffer of {values} values: kernels on devices of CubeCL count up to {MOST}; expected smaller \
+         batches, shorter sequences, or Strategy::Composed"
+    );
+}
+
 /// A buffer as an argument, in vectors.
+///
+/// # Panics
+/// If it has more values than kernels can count.
 pub fn arg(tensor: &CubeTensor, vector: usize) -> BufferArg {
+    check_count(len(tensor));
     // SAFETY: the tensor has that many values; where it is read in vectors, its pieces are multiples
     // of one.
     unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), len(tensor) / vector) }
@@ -165,4 +182,25 @@ pub fn piece(tensor: &CubeTensor, start: usize, count: usize) -> CubeTensor {
     let part = empty(tensor, [1, count]);
     copy(tensor, start, &part, 0, count);
     flat(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_kernels_count() {
+        check_count(0);
+        check_count(MOST);
+    }
+
+    #[test]
+    #[should_panic(
+        expected = "a buffer of 4294967296 values: kernels on devices of CubeCL count up to \
+                               4294967295; expected smaller batches, shorter sequences, or \
+                               Strategy::Composed"
+    )]
+    fn more_than_kernels_count() {
+        check_count(MOST + 1);
+    }
 }

@@ -7,10 +7,11 @@
 //!            ∂R, ∂W, ∂x, ∂V, ∂P                      one product each over all rows
 //!            gradients of vectors                    sums over all rows
 //! ```
-//! Small layers run all steps in one launch each way instead (`persistent`). Otherwise that is a product and a kernel per step, both ways. A projection adds one of each, full peepholes a
-//! product. Kept for the backward are the tape, h before each row, with a projection what it
-//! projected, with full peepholes c before each row, and what the rounds of a Mogrifier gave; nothing
-//! kept is overwritten.
+//! Small layers run all steps in one launch each way instead (`persistent`). Otherwise that is a product
+//! and a kernel per step, both ways. A projection adds one of each, full peepholes a product.
+//!
+//! Kept for the backward are the tape, h before each row, with a projection what it projected, with full
+//! peepholes c before each row, and what the rounds of a Mogrifier gave; nothing kept is overwritten.
 
 mod backward;
 mod forward;

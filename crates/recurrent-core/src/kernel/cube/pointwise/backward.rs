@@ -37,22 +37,7 @@ pub fn step_back<N: Size>(
     #[comptime] kind: Kind,
 ) {
     let units = at.units as usize;
-    let by_row = comptime![kind.by_row()];
-    let b = if by_row {
-        CUBE_POS
-    } else {
-        ABSOLUTE_POS / units
-    };
-    let start = if by_row {
-        UNIT_POS as usize
-    } else {
-        ABSOLUTE_POS % units
-    };
-    let stride = if by_row {
-        comptime![kind.threads].runtime()
-    } else {
-        units
-    };
+    let (b, start, stride) = own(units, kind.threads);
     if b >= at.rows as usize {
         terminate!();
     }
@@ -64,7 +49,7 @@ pub fn step_back<N: Size>(
     let product_at = on_tape + comptime![kind.product_at()] * units;
     let on_products = row * comptime![kind.products()];
     let values = (units * N::value()) as f32;
-    let mut shared = Shared::<[f32]>::new_slice(comptime![if by_row { kind.threads } else { 1 }]);
+    let mut shared = Shared::<[f32]>::new_slice(comptime![kind.threads.max(1)]);
 
     // The statistics of LN_c once more.
     let mut mean = 0.0f32;
@@ -506,8 +491,7 @@ pub fn project_back<N: Size>(
     #[comptime] masked: MaskKinds,
 ) {
     let units = at.units as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
+    let (b, unit, _) = own(units, 0usize);
     if b >= at.rows as usize {
         terminate!();
     }

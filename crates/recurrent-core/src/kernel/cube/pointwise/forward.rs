@@ -31,22 +31,7 @@ pub fn step<N: Size>(
     #[comptime] kind: Kind,
 ) {
     let units = at.units as usize;
-    let by_row = comptime![kind.by_row()];
-    let b = if by_row {
-        CUBE_POS
-    } else {
-        ABSOLUTE_POS / units
-    };
-    let start = if by_row {
-        UNIT_POS as usize
-    } else {
-        ABSOLUTE_POS % units
-    };
-    let stride = if by_row {
-        comptime![kind.threads].runtime()
-    } else {
-        units
-    };
+    let (b, start, stride) = own(units, kind.threads);
     if b >= at.rows as usize {
         terminate!();
     }
@@ -57,7 +42,7 @@ pub fn step<N: Size>(
     // LN_h of h·R + b_h.
     let mut mean = 0.0f32;
     let mut inverse = 1.0f32;
-    let mut shared = Shared::<[f32]>::new_slice(comptime![if by_row { kind.threads } else { 1 }]);
+    let mut shared = Shared::<[f32]>::new_slice(comptime![kind.threads.max(1)]);
     if comptime![kind.norm_hidden.is_some()] {
         let mut sum = 0.0f32;
         let mut unit = start;
@@ -335,8 +320,7 @@ pub fn project<N: Size>(
     #[comptime] keep: bool,
 ) {
     let units = at.units as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
+    let (b, unit, _) = own(units, 0usize);
     if b >= at.rows as usize {
         terminate!();
     }

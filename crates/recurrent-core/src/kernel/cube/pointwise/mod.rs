@@ -222,6 +222,21 @@ pub struct At {
     pub share_cell: f32,
 }
 
+/// Which row a unit of the device works on, the first of the row's vectors that is its own, and how far
+/// apart those are.
+///
+/// # Arguments
+/// * `units` - vectors of a row
+/// * `threads` - units that share a row; 0 where each has one vector
+#[cube]
+fn own(units: usize, #[comptime] threads: usize) -> (usize, usize, usize) {
+    if comptime![threads == 0] {
+        (ABSOLUTE_POS / units, ABSOLUTE_POS % units, units)
+    } else {
+        (CUBE_POS, UNIT_POS as usize, threads.runtime())
+    }
+}
+
 #[cube]
 fn sigmoid<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
     let one = Vector::new(1.0f32);

@@ -25,8 +25,7 @@ pub fn round<N: Size>(
     #[comptime] keep: bool,
 ) {
     let units = units as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
+    let (b, unit, _) = own(units, 0usize);
     if b >= rows as usize {
         terminate!();
     }
@@ -70,8 +69,7 @@ pub fn round_back<N: Size>(
     #[comptime] first: bool,
 ) {
     let units = units as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
+    let (b, unit, _) = own(units, 0usize);
     if b >= rows as usize {
         terminate!();
     }

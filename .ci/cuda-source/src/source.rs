@@ -1,0 +1,257 @@
+//! The kernels as CUDA C++: what CubeCL hands to NVRTC with its `cuda-cpp` feature.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use burn_cubecl::cubecl::Compiler;
+use burn_cubecl::cubecl::ir::features::Features;
+use burn_cubecl::cubecl::ir::{DeviceIdentity, HardwareProperties, MemoryDeviceProperties};
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::cubecl::profile::TimingMethod;
+use cubecl_cpp::register_supported_types;
+use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
+use cubecl_cpp::target::Cuda;
+
+use crate::pointwise::{
+    AtCompilationArg, Coupling, Kind, MaskKinds, NormKind, accumulate, project, project_back,
+    round, round_back, step, step_back, steps, steps_back,
+};
+
+/// What is assumed of a device: the least that CUDA devices have had for years.
+fn properties() -> Arc<DeviceProperties> {
+    let mut properties = DeviceProperties::new(
+        Features::default(),
+        MemoryDeviceProperties::new(1 << 32, 256),
+        HardwareProperties {
+            load_width: 128,
+            vector_register_count: None,
+            plane_size_min: 32,
+            plane_size_max: 32,
+            max_bindings: 32,
+            max_shared_memory_size: 48 << 10,
+            max_cube_count: (i32::MAX as u32, u16::MAX as u32, u16::MAX as u32),
+            max_units_per_cube: 1024,
+            max_cube_dim: (1024, 1024, 64),
+            num_streaming_multiprocessors: None,
+            num_tensor_cores: None,
+            min_tensor_cores_dim: None,
+            num_cpu_cores: None,
+            last_level_cache_size: None,
+            max_vector_size: VectorSize::MAX,
+            cube_mma_reserved_shared_memory: 0,
+        },
+        TimingMethod::Device,
+        DeviceIdentity::default(),
+    );
+    register_supported_types(&mut properties);
+    Arc::new(properties)
+}
+
+fn settings(threads: usize) -> KernelSettings {
+    let units = if threads == 0 { 256 } else { threads };
+    let dim = CubeDim::new_1d(units as u32).into();
+    KernelSettings::new(dim, ExecutionMode::Checked, AddressType::U32)
+}
+
+fn source(kernel: &impl CubeKernel) -> String {
+    let options = CompilationOptions {
+        // As the CUDA runtime sets it for every device.
+        supports_features: CppSupportedFeatures {
+            fast_math: true,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let compiled = CppCompiler::<Cuda>::default().compile(kernel.define(), &options);
+    compiled
+        .unwrap_or_else(|error| panic!("a kernel that CUDA can run: {error:?}"))
+        .source
+}
+
+fn buffer() -> BufferCompilationArg {
+    BufferCompilationArg { inplace: None }
+}
+
+fn at() -> AtCompilationArg {
+    AtCompilationArg {
+        units: (),
+        rows: (),
+        row: (),
+        projected_row: (),
+        tape_row: (),
+        other_row: (),
+        next_rows: (),
+        first: (),
+        mask_candidate: (),
+        mask_cell: (),
+        mask_hidden: (),
+        update_cell: (),
+        update_hidden: (),
+        clip: (),
+        epsilon_hidden: (),
+        share_hidden: (),
+        epsilon_cell: (),
+        share_cell: (),
+    }
+}
+
+/// The source of a kernel: its type and units of a cube; a word per buffer; what follows them, and then
+/// what it is compiled for.
+macro_rules! source {
+    ($kernel:ty, $threads:expr; $($buffer:ident)*; $($rest:expr),*) => {
+        source(&<$kernel>::new(
+            settings($threads),
+            properties(),
+            Arc::new(TargetProperties::default()),
+            $({ let $buffer = buffer(); $buffer },)*
+            $($rest),*
+        ))
+    };
+}
+
+const ALL_MASKS: MaskKinds = MaskKinds {
+    candidate: true,
+    cell: true,
+    hidden: true,
+    update_cell: true,
+    update_hidden: true,
+};
+
+/// Kinds that between them take every branch of the kernels.
+fn kinds() -> Vec<(String, Kind)> {
+    let norm = |outside| NormKind {
+        outside,
+        gain: true,
+        shift: true,
+    };
+    let mut kinds = Vec::new();
+    for coupling in [
+        Coupling::Independent,
+        Coupling::InputFromForget,
+        Coupling::ForgetFromInput,
+        Coupling::CappedInput,
+        Coupling::Refined,
+    ] {
+        let plain = Kind {
+            coupling,
+            bias: true,
+            peepholes: false,
+            output_sees_new: false,
+            full: false,
+            masks: MaskKinds::default(),
+            clip: false,
+            keep: true,
+            projected: false,
+            bias_hidden: false,
+            norm_hidden: None,
+            norm_cell: None,
+            carry_normalized: false,
+            threads: 0,
+        };
+        let inference = Kind {
+            keep: false,
+            ..plain
+        };
+        let projected = Kind {
+            projected: true,
+            ..plain
+        };
+        let masked = Kind {
+            peepholes: true,
+            masks: ALL_MASKS,
+            clip: true,
+            ..plain
+        };
+        let full = Kind {
+            full: true,
+            output_sees_new: true,
+            ..masked
+        };
+        let normed = Kind {
+            bias_hidden: true,
+            norm_hidden: Some(norm(true)),
+            norm_cell: Some(norm(false)),
+            carry_normalized: true,
+            threads: 128,
+            ..full
+        };
+        for (name, kind) in [
+            ("plain", plain),
+            ("inference", inference),
+            ("projected", projected),
+            ("masked", masked),
+            ("full", full),
+            ("normed", normed),
+        ] {
+            kinds.push((format!("{coupling:?}_{name}"), kind));
+        }
+    }
+    kinds
+}
+
+/// Hidden units of the kernels that run all steps: R and one row take 44 KiB.
+const SMALL: usize = 52;
+
+/// Every kernel as (name, CUDA C++), for vectors of 1 and 4 values.
+///
+/// # Panics
+/// If CubeCL cannot translate one.
+pub fn cuda() -> Vec<(String, String)> {
+    let mut sources = Vec::new();
+    let mut add = |name: String, source: String| sources.push((name, source));
+    for (name, kind) in kinds() {
+        for lanes in [1, 4] {
+            add(
+                format!("step_{name}_{lanes}"),
+                source!(step::Step, kind.threads; x x x x x x x x x x x; at(), lanes, kind),
+            );
+            if kind.keep {
+                add(
+                    format!("step_back_{name}_{lanes}"),
+                    source!(step_back::StepBack, kind.threads; x x x x x x x x x x x x x x; at(), lanes, kind),
+                );
+            }
+        }
+        if !kind.by_row() && !kind.full && !kind.projected {
+            add(
+                format!("steps_{name}"),
+                source!(steps::Steps, 64; x x x x x x x x x x; at(), (), 1, kind, kind.masks, SMALL),
+            );
+            if kind.keep {
+                add(
+                    format!("steps_back_{name}"),
+                    source!(steps_back::StepsBack, 64; x x x x x x x x x x x x x; at(), (), 1, kind, kind.masks, SMALL),
+                );
+            }
+        }
+    }
+    for lanes in [1, 4] {
+        for yes in [false, true] {
+            let masks = if yes { ALL_MASKS } else { MaskKinds::default() };
+            let name = format!("{lanes}_{yes}");
+            add(
+                format!("project_{name}"),
+                source!(project::Project, 0; x x x x x; at(), lanes, masks, yes),
+            );
+            add(
+                format!("project_back_{name}"),
+                source!(project_back::ProjectBack, 0; x x x x x x; at(), lanes, masks),
+            );
+            add(
+                format!("round_{name}"),
+                source!(round::Round, 0; x x x x x x; (), (), (), (), lanes, yes, yes),
+            );
+            add(
+                format!("round_back_{name}"),
+                source!(round_back::RoundBack, 0; x x x x x x x; (), (), (), (), lanes, yes, yes),
+            );
+        }
+        add(
+            format!("accumulate_{lanes}"),
+            source!(accumulate::Accumulate, 0; x x; (), lanes),
+        );
+    }
+    sources
+}
