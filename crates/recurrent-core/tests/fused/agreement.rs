@@ -250,13 +250,13 @@ fn swapped_gates_are_noticed(#[values(0, 1, 4, 5, 6, 10, 13, 15)] kind: usize) {
     }
 }
 
-/// The same of the aLSTM: each of its products has a weight with two gates swapped in turn.
+/// The same of the aLSTM, whose weights have two gates swapped in turn.
 #[test]
 fn swapped_gates_of_the_adaptive_are_noticed() {
     let (_, device) = devices(DType::F32).swap_remove(0);
-    let case = Case::new(KINDS[23], "everything without norms", dims(3, 5, 7, 11)).ragged(5);
+    let case = Case::new(KINDS[22], "plain", dims(3, 5, 7, 11)).ragged(5);
     let expected = case.reference();
-    for layer in 0..3 {
+    for layer in 0..2 {
         for part in ["adapt", "cell"] {
             for weight in ["weight_input", "weight_hidden"] {
                 let altered = format!("layer_{layer}.{part}.{weight}");
