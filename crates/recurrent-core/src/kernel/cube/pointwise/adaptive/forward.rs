@@ -161,12 +161,12 @@ pub fn scale<N: Size>(
     let on_states = b * at.states as usize;
     let zero = Vector::new(0.0f32);
     if unit < inputs {
-        let mut value = if comptime![kind.first] {
+        let x = if comptime![kind.first] {
             input[row * inputs + unit]
         } else {
             states[on_states + at.state_below as usize + unit]
         };
-        value *= p;
+        let value = x * p;
         left[b * pair + unit] = value;
         // Rows of zeros of R are multiplied with something, which must be a number.
         if unit >= hiddens {
