@@ -12,32 +12,38 @@ use crate::kernel::cube::buffer::{
 };
 use crate::kernel::cube::pointwise::adaptive::{adapt_back, advance_back, scale_back};
 
-/// Gradients of a layer: of one step where the batch is their number of rows, of all rows `[N, ·]`
-/// otherwise.
+/// Gradients of a layer on the way back, of a step unless they are said to be of all rows; and its
+/// weights, transposed.
 struct Grads {
-    /// ∂a and ∂b of a step, times Wᵀ and Rᵀ.
+    /// ∂a and ∂b.
     from: CubeTensor,
+    /// ∂(x ⊙ p_x) and ∂(h ⊙ p_h).
     scaled: CubeTensor,
-    /// ∂p_i, ∂p_g and ∂p_b of a step.
+    /// ∂p_i, ∂p_g and ∂p_b.
     parts: CubeTensor,
-    /// ∂(z'·P) of a step, times Pᵀ.
+    /// ∂(z'·P)
     unsquashed: CubeTensor,
+    /// ∂z' through P.
     through: CubeTensor,
-    /// ∂q of a step, times W_aᵀ and R_aᵀ.
+    /// ∂q
     preact: CubeTensor,
+    /// ∂ of what the adaptation cell saw.
     seen: CubeTensor,
-    /// ∂a and ∂b of all rows.
+    /// ∂a of all rows.
     from_input: CubeTensor,
+    /// ∂b of all rows.
     from_hidden: CubeTensor,
-    /// Whose sum is ∂b.
+    /// Of all rows; its sum is the gradient of the bias.
     bias: CubeTensor,
     /// ∂(z'·P) of all rows.
     policy: CubeTensor,
     /// ∂q of all rows.
     adapt: CubeTensor,
-    /// Transposed: W and R, P, W_a and R_a.
+    /// W and R.
     pair_back: CubeTensor,
+    /// P
     policy_back: CubeTensor,
+    /// W_a without the rows of x, and R_a.
     seen_back: CubeTensor,
 }
 

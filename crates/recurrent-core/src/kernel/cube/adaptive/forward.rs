@@ -16,15 +16,19 @@ use crate::kernel::cube::pointwise::adaptive::{adapt, advance, scale};
 struct Buffers {
     /// x·W_a of all rows, in the first layer.
     projected: CubeTensor,
-    /// What the adaptation cell sees, times W_a and R_a.
+    /// What the adaptation cell sees.
     seen: CubeTensor,
+    /// The same times W_a and R_a.
     preact: CubeTensor,
-    /// z', times P.
+    /// z'
     z: CubeTensor,
+    /// z'·P
     unsquashed: CubeTensor,
+    /// p, where it is not kept.
     policy: CubeTensor,
-    /// x ⊙ p_x and h ⊙ p_h, times W and R.
+    /// x ⊙ p_x and h ⊙ p_h.
     scaled: CubeTensor,
+    /// a and b.
     from: CubeTensor,
 }
 

@@ -13,9 +13,9 @@
 //!            ∂W_a, ∂R_a, ∂P, ∂W, ∂R, ∂x            one product each over all rows
 //!            gradients of biases                   sums over all rows
 //! ```
-//! That is three products and three kernels per step and layer, both ways; (x ⊙ p_x)·W and (h ⊙ p_h)·R are one
-//! product of two matrices each side. In a layer above the first, x is the h' of the layer below and
-//! stands among what the adaptation cell sees. Nothing kept is overwritten.
+//! That is three products and three kernels per step and layer, both ways: (x ⊙ p_x)·W and (h ⊙ p_h)·R
+//! are one product of two matrices each side. In a layer above the first, x is the h' of the layer below
+//! and stands among what the adaptation cell sees. Nothing kept is overwritten.
 
 mod backward;
 mod forward;
@@ -33,14 +33,14 @@ use crate::kernel::cpu::adaptive::{
     BIASES, INPUT, Layer, Mask, Problem, STATES, StatePart, Weight, weight_index,
 };
 
-/// What the forward of a training step keeps of a layer, each for all rows; in the order of
-/// [`shapes`](Self::shapes).
+/// What the forward of a training step keeps of a layer, each for all rows.
 struct Kept<'a>(&'a [CubeTensor]);
 
 /// Tensors of [`Kept`].
 const KEPT: usize = 7;
 
 impl<'a> Kept<'a> {
+    /// In this order, as everywhere below.
     fn shapes(problem: &Problem, index: usize) -> [[usize; 2]; KEPT] {
         let layer = &problem.layers[index];
         let features = [
@@ -65,10 +65,12 @@ impl<'a> Kept<'a> {
         &self.0[0]
     }
 
+    /// Of the cell.
     fn tape(&self) -> &'a CubeTensor {
         &self.0[1]
     }
 
+    /// What the adaptation cell has seen.
     fn seen(&self) -> &'a CubeTensor {
         &self.0[2]
     }
@@ -78,6 +80,7 @@ impl<'a> Kept<'a> {
         &self.0[3]
     }
 
+    /// p
     fn policy(&self) -> &'a CubeTensor {
         &self.0[4]
     }
@@ -92,12 +95,17 @@ impl<'a> Kept<'a> {
 /// first.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
+    /// h
     hidden: usize,
+    /// z_below
     below: usize,
+    /// z
     z: usize,
+    /// All features.
     size: usize,
 }
 
+/// What a layer sees.
 fn seen(problem: &Problem, index: usize) -> Seen {
     let layer = &problem.layers[index];
     let hidden = if index == 0 { 0 } else { layer.d_input };

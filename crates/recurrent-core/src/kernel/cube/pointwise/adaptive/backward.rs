@@ -62,15 +62,15 @@ fn cell_back<N: Size>(
 ///
 /// # Arguments
 /// * `grad_out` - ∂y of all rows, in the top layer
-/// * `grad_seen`, `grad_above` - ∂ of what this layer saw at the step after, of what the layer above saw
-///   at this one `[B, ·]`
+/// * `grad_seen`, `grad_above` - ∂ of what this layer saw at the step after, of what the layer above
+///   saw at this one `[B, ·]`
 /// * `tape`, `policy`, `biases`, `masks` - of the forward
 /// * `first_states` - those before the first step
 /// * `grad_states` - ∂ of the states of all layers `[B, ·]`
 /// * `left` - ∂a and ∂b, for the product of pairs `[2, B, 4H]`
 /// * `grad_input`, `grad_hidden` - the same of all rows `[N, 4H]`
 /// * `grad_parts` - ∂p_i, ∂p_g, ∂p_b `[B, 4H]` each, side by side
-/// * `grad_bias` - whose sum over rows is ∂b `[N, 4H]`
+/// * `grad_bias` - whose sum over rows is the gradient of the bias `[N, 4H]`
 #[cube(launch)]
 pub fn advance_back<N: Size>(
     grad_out: &[Vector<f32, N>],

@@ -15,8 +15,8 @@
 //! above at this one, from the top layer in the first at the next one. The product reads a buffer of one
 //! step; the rows of all steps are kept beside it, for the gradients of W_a and R_a.
 //!
-//! **Pairs.** (x ⊙ p_x)·W and (h ⊙ p_h)·R are one product of two matrices of K = max(I, H) rows, the
-//! smaller of them filled up with zeros.
+//! **Pairs.** (x ⊙ p_x)·W and (h ⊙ p_h)·R are one product of two matrices of K = max(I, H) rows, the smaller
+//! of them filled up with zeros: a launch less, for |I − H|·4H values more to read.
 //!
 //! **The tapes** hold for each row, in pieces of A values the activated gates (4) and m'; in pieces of H
 //! values the activated gates (4), c', a (4) and b (4).
