@@ -260,7 +260,7 @@ fn swapped_gates_of_the_adaptive_are_noticed() {
         for part in ["adapt", "cell"] {
             for weight in ["weight_input", "weight_hidden"] {
                 let altered = format!("layer_{layer}.{part}.{weight}");
-                let units = 4 * layer + if part == "cell" { 11 } else { 6 };
+                let units = 4 * layer + if part == "cell" { 11 } else { 10 };
                 let swap = |name: &str, values: &mut Vec<f64>| {
                     if name == altered {
                         for row in values.chunks_mut(4 * units) {

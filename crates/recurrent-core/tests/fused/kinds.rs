@@ -371,11 +371,12 @@ impl Make<'_> {
         }
     }
 
-    /// One layer of several; each has 4 units more than that below.
+    /// One layer of several; each has 4 units more than that below. With few units in the adaptation
+    /// cell p is small, and the states with it: see docs/gpu.md about tanh of small numbers.
     fn adaptive(&self, layer: usize, layers: usize, layout: PolicyLayout) -> AdaptiveLayer {
         let options = self.options;
         let units = |layer: usize| self.dims.d_hidden + 4 * layer;
-        let adapt_units = |layer: usize| self.dims.d_hidden.div_ceil(2) + 4 * layer;
+        let adapt_units = |layer: usize| self.dims.d_hidden.div_ceil(2) + 4 * (layer + 1);
         let d_input = match layer {
             0 => self.dims.d_input,
             _ => units(layer - 1),
