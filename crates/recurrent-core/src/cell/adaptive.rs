@@ -343,8 +343,8 @@ impl Step for AdaptiveLayers {
     }
 
     #[cfg(feature = "kernel")]
-    fn kernel(&self, target: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
-        crate::kernel::adaptive::check(self, target)
+    fn kernel(&self, _: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
+        crate::kernel::adaptive::check(self)
     }
 
     #[cfg(feature = "kernel")]

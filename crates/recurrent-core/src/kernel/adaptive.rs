@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 
 use burn::tensor::Tensor;
 
+use super::Unfused;
 use super::contract::{self, Kept, SequenceKernel};
 use super::cpu::adaptive::{Layer, Problem, Tape, Tensors, backward, forward};
 use super::cpu::simd::Isa;
-use super::{Target, Unfused};
 use crate::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveState};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::adaptive::PolicyLayout;
@@ -24,10 +24,7 @@ const MAX_LAYERS: usize = 7;
 ///
 /// # Errors
 /// The first option that it does not know.
-pub fn check(cell: &AdaptiveLayers, target: Target) -> Result<(), Unfused> {
-    if target == Target::Cube {
-        return Err(Unfused::Cell("an adaptive LSTM on a device of CubeCL"));
-    }
+pub fn check(cell: &AdaptiveLayers) -> Result<(), Unfused> {
     if cell.residual {
         return Err(Unfused::Cell(
             "an adaptive LSTM with residual connections between its layers",
@@ -154,8 +151,8 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
 
 /// A call of the adaptive LSTM.
 #[derive(Debug)]
-struct AdaptiveKernel {
-    problem: Problem,
+pub(super) struct AdaptiveKernel {
+    pub(super) problem: Problem,
 }
 
 impl SequenceKernel for AdaptiveKernel {
@@ -190,5 +187,10 @@ impl SequenceKernel for AdaptiveKernel {
             grad,
             wanted,
         )
+    }
+
+    #[cfg(feature = "cube")]
+    fn cube(&self) -> Option<&dyn super::cube::CubeSequence> {
+        Some(self)
     }
 }

@@ -119,10 +119,16 @@ impl Case {
 
     /// The initial state.
     pub fn state(&self, cell: &dyn AnyCell, leaves: &Leaves<'_>) -> Vec<Tensor<2>> {
-        let parts = cell.parts().into_iter();
-        parts
-            .map(|(name, size)| leaves.leaf(name, [self.dims.batch_size, size], 0.0, 1.0))
-            .collect()
+        let parts = cell.parts().into_iter().enumerate();
+        // Layers have parts of the same name.
+        let part = |(index, (name, size)): (usize, (&str, usize))| {
+            let name = match index {
+                0 | 1 => name.to_string(),
+                _ => format!("{name} {index}"),
+            };
+            leaves.leaf(&name, [self.dims.batch_size, size], 0.0, 1.0)
+        };
+        parts.map(part).collect()
     }
 
     pub fn masks(&self, cell: &dyn AnyCell, leaves: &Leaves<'_>) -> Masks {
@@ -153,6 +159,15 @@ impl Case {
             candidate: mask(options.candidate, "mask.candidate", sizes.cell, 1.0 / 0.6),
             update_hidden: mask(options.update_hidden, "mask.v", sizes.hidden, 1.0),
             update_cell: mask(options.update_cell, "mask.u", sizes.cell, 1.0),
+            adapt: match sizes.adapt {
+                0 => None,
+                // Anew at each step where those on h' are not, and the other way round.
+                features => match options.hidden {
+                    Drop::None => None,
+                    Drop::PerSequence => mask(Drop::PerStep, "mask.adapt", features, 1.0 / 0.6),
+                    _ => mask(Drop::PerSequence, "mask.adapt", features, 1.0 / 0.6),
+                },
+            },
             ..Masks::none()
         }
     }

@@ -24,6 +24,7 @@ fn full_cases() -> Vec<Case> {
         Case::new(KINDS[6], "everything with norms", odd),
         Case::new(KINDS[10], "everything without norms", odd),
         Case::new(KINDS[15], "everything with norms", odd).backward(),
+        Case::new(KINDS[22], "everything without norms", odd).ragged(4),
     ]
 }
 
@@ -163,7 +164,7 @@ fn no_state_is_zeros() {
 
 /// Inference does not keep what training keeps; the numbers are the same to the bit.
 #[rstest]
-fn inference_is_training(#[values(0, 1, 5, 6, 10, 13, 15)] kind: usize) {
+fn inference_is_training(#[values(0, 1, 5, 6, 10, 13, 15, 22)] kind: usize) {
     let kind = KINDS[kind];
     let inference: Vec<Device> = devices(DType::F32)
         .into_iter()

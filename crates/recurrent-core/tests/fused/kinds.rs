@@ -1,6 +1,7 @@
 //! The cells, each from the leaves and the option set.
 
 use burn::tensor::{DType, Device, Tensor};
+use recurrent_core::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveLstmCell};
 use recurrent_core::cell::cifg::CifgLstmCell;
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::mogrifier::{MogrifierLstmCell, Round, RoundMatrix};
@@ -8,6 +9,7 @@ use recurrent_core::cell::peephole::PeepholeLstmCell;
 use recurrent_core::cell::slow::{GateMaps, SlowLstmCell};
 use recurrent_core::cell::ur::{GateMechanism, UrLstmCell};
 use recurrent_core::cell::{Affine, Preactivation, Transition};
+use recurrent_core::equations::adaptive::PolicyLayout;
 use recurrent_core::equations::cifg::Coupling;
 use recurrent_core::equations::dropout::{MaskSizes, StepMasks};
 use recurrent_core::equations::layer_norm::{Norm, Normalizer};
@@ -42,6 +44,11 @@ pub enum Kind {
         rank: Option<usize>,
         biases: bool,
     },
+    /// Without projections, whatever the options say.
+    Adaptive {
+        layers: usize,
+        layout: PolicyLayout,
+    },
 }
 
 const fn peephole(coupling: Coupling, looks_at: OutputPeephole, full: bool, input: bool) -> Kind {
@@ -65,11 +72,16 @@ const fn mogrifier(rounds: usize, rank: Option<usize>, biases: bool) -> Kind {
     }
 }
 
+const fn adaptive(layers: usize, layout: PolicyLayout) -> Kind {
+    Kind::Adaptive { layers, layout }
+}
+
 use Coupling::{CappedInput, ForgetFromInput, Independent, InputFromForget};
 use OutputPeephole::{NewCell, PreviousCell};
+use PolicyLayout::{Cumulative, Overlapping};
 
 /// Every cell with a kernel.
-pub const KINDS: [Kind; 20] = [
+pub const KINDS: [Kind; 24] = [
     Kind::Lstm,
     Kind::Slow,
     Kind::Cifg(Independent),
@@ -90,6 +102,10 @@ pub const KINDS: [Kind; 20] = [
     mogrifier(2, Some(3), false),
     mogrifier(4, Some(2), true),
     mogrifier(5, None, true),
+    adaptive(1, Cumulative),
+    adaptive(1, Overlapping),
+    adaptive(2, Overlapping),
+    adaptive(3, Cumulative),
 ];
 
 /// Cells without one, and what is said about them.
@@ -110,6 +126,8 @@ impl Kind {
             Kind::Mogrifier { .. } => {
                 options.form.is_none() || !options.norms[0] && !options.norms[1]
             }
+            // Nor that of the aLSTM any, nor biases inside of the policy's products.
+            Kind::Adaptive { .. } => options.form.is_none() && !options.inner_biases,
             _ => true,
         }
     }
@@ -117,7 +135,7 @@ impl Kind {
     /// Blocks of packed weights.
     pub fn gates(self) -> usize {
         match self {
-            Kind::Lstm | Kind::Slow | Kind::Mogrifier { .. } => 4,
+            Kind::Lstm | Kind::Slow | Kind::Mogrifier { .. } | Kind::Adaptive { .. } => 4,
             Kind::Cifg(coupling) | Kind::Peephole { coupling, .. } => coupling.layout().len(),
             Kind::Ur { mechanism, .. } => mechanism.layout().len(),
         }
@@ -250,6 +268,12 @@ pub fn cell(kind: Kind, options: &Options, dims: &Dims, leaves: &Leaves<'_>) -> 
             coupling: if biases { CappedInput } else { Independent },
             transition: make.transition(),
         }),
+        Kind::Adaptive { layers, layout } => Box::new(AdaptiveLayers {
+            layers: (0..layers)
+                .map(|layer| make.adaptive(layer, layers, layout))
+                .collect(),
+            residual: false,
+        }),
         Kind::Ur { mechanism, tied } => Box::new(UrLstmCell {
             preact: make.preact(),
             mechanism,
@@ -344,6 +368,51 @@ impl Make<'_> {
                 ),
             },
             bias: bias.then(|| self.leaves.leaf(&name("bias"), [to], 0.0, 0.5)),
+        }
+    }
+
+    /// One layer of several; each has 4 units more than that below. With few units in the adaptation
+    /// cell p is small, and the states with it: see docs/gpu.md about tanh of small numbers.
+    fn adaptive(&self, layer: usize, layers: usize, layout: PolicyLayout) -> AdaptiveLayer {
+        let options = self.options;
+        let units = |layer: usize| self.dims.d_hidden + 4 * layer;
+        let adapt_units = |layer: usize| self.dims.d_hidden.div_ceil(2) + 4 * (layer + 1);
+        let d_input = match layer {
+            0 => self.dims.d_input,
+            _ => units(layer - 1),
+        };
+        let (d_hidden, d_adapt) = (units(layer), adapt_units(layer));
+        let d_below = match layers {
+            1 => 0,
+            _ => adapt_units(layer.checked_sub(1).unwrap_or(layers - 1)),
+        };
+        let name = |part: &str| format!("layer_{layer}.{part}");
+        let bias = |part: &str, size: usize| self.leaves.leaf(&name(part), [4 * size], 0.0, 0.5);
+        let cell = |part: &str, from: usize, to: usize, biased: bool| {
+            let part = |weight: &str| format!("{part}.{weight}");
+            let preact = Preactivation::plain(
+                self.weight(&name(&part("weight_input")), from, 4 * to),
+                self.weight(&name(&part("weight_hidden")), to, 4 * to),
+                biased.then(|| bias(&part("bias"), to)),
+            );
+            let transition = Transition {
+                clip: options.clip,
+                ..Transition::default()
+            };
+            (preact, transition)
+        };
+        let (preact, transition) = cell("adapt", d_input + d_hidden + d_below, d_adapt, true);
+        let adapt = LstmCell { preact, transition };
+        let (preact, transition) = cell("cell", d_input, d_hidden, options.bias);
+        let policy = PolicyLayout::size(d_input, d_hidden, d_hidden, options.bias);
+        AdaptiveLayer {
+            adapt,
+            policy_projection: self.weight(&name("policy"), d_adapt, policy),
+            cell: AdaptiveLstmCell {
+                preact,
+                transition,
+                policy_layout: layout,
+            },
         }
     }
 

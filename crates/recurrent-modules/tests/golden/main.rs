@@ -65,14 +65,8 @@ const UNFUSED: [&str; 6] = [
     "urlstm_cell",
 ];
 
-/// Variants whose kernels run on a CPU alone.
-const ON_CPU: [&str; 1] = ["alstm"];
-
 /// Whether a kernel should run a file.
-fn expects_kernel(golden: &Golden, device: &Device) -> bool {
-    if target(device) == Some(Target::Cube) && ON_CPU.contains(&golden.variant.as_str()) {
-        return false;
-    }
+fn expects_kernel(golden: &Golden) -> bool {
     let full_on_new_cell =
         golden.variant == "peephole_full" && golden.option("output_peephole") == "c_t";
     !UNFUSED.contains(&golden.variant.as_str()) && !full_on_new_cell
@@ -97,7 +91,7 @@ fn check(path: &Path, device: &Device, strategy: Strategy) -> Result<(String, bo
     let outputs = run(&golden).map_err(|error| vec![error])?;
     let seq_length = golden.usize("seq").unwrap_or(1);
     let mut errors = Vec::new();
-    if golden.has_kernel() != expects_kernel(&golden, device) {
+    if golden.has_kernel() != expects_kernel(&golden) {
         errors.push(format!("has a kernel: {}", golden.has_kernel()));
     }
 
@@ -216,11 +210,7 @@ fn check_all(name: &str, device: Device) {
     );
     if std::env::var_os("RECURRENT_GOLDEN_DIR").is_none() {
         let counts = [total(|counts| counts.0), total(|counts| counts.1)];
-        let fused = match target(&device) {
-            Some(Target::Cpu) => 142,
-            Some(Target::Cube) => 129,
-            None => 0,
-        };
+        let fused = target(&device).map_or(0, |_| 142);
         assert_eq!(counts, [163, fused], "files, and those by a kernel");
     }
 }

@@ -41,9 +41,9 @@ pub fn nothing(like: &CubeTensor) -> CubeTensor {
 ///
 /// # Panics
 /// If the tensor is smaller.
-pub fn reshaped(tensor: CubeTensor, shape: [usize; 2]) -> CubeTensor {
+pub fn reshaped<const D: usize>(tensor: CubeTensor, shape: [usize; D]) -> CubeTensor {
     assert!(
-        tensor.meta.num_elements() >= shape[0] * shape[1],
+        tensor.meta.num_elements() >= shape.iter().product(),
         "a view is larger than its tensor"
     );
     CubeTensor::new_contiguous(
@@ -105,7 +105,7 @@ pub fn by_rows(rows: usize, threads: usize) -> (CubeCount, CubeDim) {
     (count, CubeDim::new_1d(threads as u32))
 }
 
-/// `a·b` into a dense tensor.
+/// `a·b` into a dense tensor; of each matrix where they have three axes.
 ///
 /// # Panics
 /// If the backend has no product for these sizes, which would be an error of the backend.
@@ -182,6 +182,62 @@ pub fn piece(tensor: &CubeTensor, start: usize, count: usize) -> CubeTensor {
     let part = empty(tensor, [1, count]);
     copy(tensor, start, &part, 0, count);
     flat(part)
+}
+
+/// Copies columns of a matrix into those of another, or adds them to what is there.
+#[cube(launch)]
+fn copy_columns_values(
+    from: &[f32],
+    to: &mut [f32],
+    from_size: u32,
+    from_at: u32,
+    to_size: u32,
+    to_at: u32,
+    rows: u32,
+    columns: u32,
+    #[comptime] add: bool,
+) {
+    let columns = columns as usize;
+    let row = ABSOLUTE_POS / columns;
+    let column = ABSOLUTE_POS % columns;
+    if row < rows as usize {
+        let value = from[row * from_size as usize + from_at as usize + column];
+        let index = row * to_size as usize + to_at as usize + column;
+        if comptime![add] {
+            to[index] += value;
+        } else {
+            to[index] = value;
+        }
+    }
+}
+
+/// Some columns of a dense matrix.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    /// The matrix.
+    pub matrix: &'a CubeTensor,
+    /// The first of the columns.
+    pub start: usize,
+}
+
+/// Copies `columns` columns of the first `rows` rows, or adds them to what is there if `add`.
+pub fn copy_columns(from: Columns<'_>, to: Columns<'_>, rows: usize, columns: usize, add: bool) {
+    let like = to.matrix;
+    let (cubes, units) = elementwise(like, rows * columns);
+    copy_columns_values::launch(
+        &like.client,
+        cubes,
+        units,
+        arg(from.matrix, 1),
+        arg(like, 1),
+        from.matrix.meta.shape()[1] as u32,
+        from.start as u32,
+        like.meta.shape()[1] as u32,
+        to.start as u32,
+        rows as u32,
+        columns as u32,
+        add,
+    );
 }
 
 #[cfg(test)]

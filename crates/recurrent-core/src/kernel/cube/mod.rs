@@ -3,12 +3,14 @@
 //! ```text
 //! lstm/        what runs when: one matrix product and one kernel per step, forward and backward;
 //!              all that does not depend on the state is one product over all steps
+//! adaptive/    the same for the adaptive LSTM: three of each per step and layer
 //! pointwise/   the kernels: from pre-activations to the next state, and the derivative
 //! fusion       the same behind Burn's fusion: one entry in its queue per call
 //! ```
 //! Values are f32. Kernels are compiled at run time for what a call has (which masks, peepholes,
 //! normalisations), so that nothing absent costs a branch or a read.
 
+pub(super) mod adaptive;
 mod buffer;
 mod fusion;
 pub(super) mod lstm;

@@ -75,7 +75,7 @@ impl Layer {
     }
 
     /// Where the parts begin in the policy.
-    fn starts(&self) -> [usize; 5] {
+    pub fn starts(&self) -> [usize; 5] {
         let sizes = self.sizes();
         match self.overlapping {
             false => self.side_by_side(),
@@ -154,7 +154,7 @@ impl Weight {
 
 /// A part of a layer's state.
 #[derive(Debug, Clone, Copy)]
-enum StatePart {
+pub enum StatePart {
     /// c
     Cell,
     /// h
@@ -222,7 +222,7 @@ impl Problem {
     }
 
     /// Where a part of a layer's state begins in the states.
-    fn state_part(&self, layer: usize, part: StatePart) -> usize {
+    pub fn state_part(&self, layer: usize, part: StatePart) -> usize {
         let Layer {
             d_hidden, d_adapt, ..
         } = self.layers[layer];
@@ -236,12 +236,12 @@ impl Problem {
     }
 
     /// Where a layer's b_a begins in the biases; b follows.
-    fn bias_start(&self, layer: usize) -> usize {
+    pub fn bias_start(&self, layer: usize) -> usize {
         self.layers[..layer].iter().map(Layer::biases).sum()
     }
 
     /// Features of a layer's z_below; 0 where there is none.
-    fn d_below(&self, layer: usize) -> usize {
+    pub fn d_below(&self, layer: usize) -> usize {
         match self.layers.len() {
             1 => 0,
             _ => self.layers[self.below(layer)].d_adapt,
@@ -249,7 +249,7 @@ impl Problem {
     }
 
     /// The layer whose z a layer reads.
-    fn below(&self, layer: usize) -> usize {
+    pub fn below(&self, layer: usize) -> usize {
         layer.checked_sub(1).unwrap_or(self.layers.len() - 1)
     }
 
@@ -261,12 +261,13 @@ impl Problem {
         d_input + d_hidden + self.d_below(layer)
     }
 
-    fn has(&self, mask: Mask) -> bool {
+    /// Whether there is a mask.
+    pub fn has(&self, mask: Mask) -> bool {
         self.masks[mask as usize].is_some()
     }
 
     /// Features of a layer's part of a mask.
-    fn mask_size(layer: &Layer, mask: Mask) -> usize {
+    pub fn mask_size(layer: &Layer, mask: Mask) -> usize {
         match mask {
             Mask::Adapt => layer.d_adapt,
             _ => layer.d_hidden,
@@ -274,7 +275,7 @@ impl Problem {
     }
 
     /// The first row of each step, and the number of rows.
-    fn offsets(&self) -> Vec<usize> {
+    pub fn offsets(&self) -> Vec<usize> {
         let mut offset = 0;
         let mut offsets = Vec::with_capacity(self.counts.len() + 1);
         offsets.push(0);

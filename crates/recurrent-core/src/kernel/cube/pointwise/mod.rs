@@ -11,7 +11,9 @@
 //! **The tape** holds for each row, in pieces of H values: the activated gates (G pieces), c', with LN_c
 //! also c̃, with LN_h also h·R + b_h (G pieces).
 #![allow(clippy::too_many_arguments)] // a kernel has as many as it has buffers
+#![allow(clippy::collapsible_if)] // what is decided at compile time stands apart
 
+pub mod adaptive;
 mod backward;
 mod forward;
 mod persistent;
