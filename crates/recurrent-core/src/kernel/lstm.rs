@@ -16,7 +16,7 @@ use crate::cell::mogrifier::{Round, RoundMatrix};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::cifg;
 use crate::equations::layer_norm::Norm;
-use crate::kernel::Precision;
+use crate::kernel::{Precision, Target, target};
 use crate::sequence::FusedRun;
 
 impl From<cifg::Coupling> for Coupling {
@@ -91,12 +91,16 @@ pub fn run(
         None => (None, preact.hidden.bias.clone()),
     };
     let outer_bias = sum(outer_bias, extra_bias);
+    // LN_x is part of the kernel on a CPU, and comes before it elsewhere.
+    let norm_input = preact.norm_input.as_ref();
+    let on_cpu = target(&call.rows.rows.device()) == Some(Target::Cpu);
+    let apart = norm_input.is_some() && (!on_cpu || !rounds.is_empty());
     // What reads the input but x·W needs its rows in running order.
-    let (rows, order) = match preact.norm_input.is_some() || !rounds.is_empty() {
+    let (rows, order) = match apart || !rounds.is_empty() {
         true => (call.rows.in_running_order(), None),
         false => (call.rows.rows, call.rows.order),
     };
-    if preact.norm_input.is_some() {
+    if apart {
         let projected = project(preact, rows);
         let projected = match outer_bias {
             Some(bias) => projected + bias.unsqueeze(),
@@ -104,10 +108,11 @@ pub fn run(
         };
         set(&mut parts, Part::Input, Some(projected));
     } else {
-        let bias = sum(
-            sum(preact.bias.clone(), preact.input.bias.clone()),
-            outer_bias,
-        );
+        let (inner, outer) = match norm_input {
+            Some(_) => (preact.input.bias.clone(), None),
+            None => (None, preact.input.bias.clone()),
+        };
+        let bias = sum(sum(preact.bias.clone(), outer), outer_bias);
         set(&mut parts, Part::Input, Some(rows));
         set(
             &mut parts,
@@ -115,6 +120,7 @@ pub fn run(
             Some(preact.input.weight.clone()),
         );
         set(&mut parts, Part::Bias, bias);
+        set(&mut parts, Part::BiasInput, inner);
     }
     set(
         &mut parts,
@@ -145,6 +151,10 @@ pub fn run(
     let weights = |norm: Option<&Norm>| {
         norm.map_or((None, None), |norm| (norm.gain.clone(), norm.shift.clone()))
     };
+    if let Some(norm) = norm_input.filter(|_| !apart) {
+        set(&mut parts, Part::NormInputGain, norm.gain.clone());
+        set(&mut parts, Part::NormInputShift, norm.shift.clone());
+    }
     let (gain, shift) = weights(norm_hidden);
     set(&mut parts, Part::NormHiddenGain, gain);
     set(&mut parts, Part::NormHiddenShift, shift);
@@ -176,6 +186,7 @@ pub fn run(
         counts: call.counts.to_vec(),
         order,
         clip: transition.clip.map_or(f32::INFINITY, |clip| clip as f32),
+        norm_input: norm_input.filter(|_| !apart).map(|norm| norm.normalizer),
         norm_hidden: norm_hidden.map(|norm| norm.normalizer),
         norm_cell: norm_cell.map(|norm| norm.normalizer),
         carry_normalized: transition.carry_normalized,

@@ -112,6 +112,7 @@ impl SequenceKernel for NormKernel {
                 units: n,
                 form: self.form,
                 x: x.rows(n).gates(n, isa),
+                bias: core::ptr::null(),
                 base: GateRows::NONE,
                 gain: gain.0,
                 shift: shift.0,

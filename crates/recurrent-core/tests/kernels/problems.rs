@@ -187,6 +187,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         counts,
         order: None,
         clip: if has.masks { 0.7 } else { f32::INFINITY },
+        norm_input: None,
         norm_hidden: norm,
         norm_cell: norm,
         carry_normalized: false,

@@ -65,6 +65,8 @@ fn normalisation() {
                     let mut x = draw(&mut random, 4 * n);
                     // Away from zero: the mean must be taken off.
                     x.iter_mut().for_each(|v| *v += 0.6);
+                    let with_bias = bits == 7;
+                    let (bias, before) = (draw(&mut random, n), x.clone());
                     let (gain, shift) = (draw(&mut random, n), draw(&mut random, n));
                     let mut base = draw(&mut random, 4 * n);
                     let mut y = vec![7.5; 4 * n];
@@ -83,6 +85,7 @@ fn normalisation() {
                         units,
                         form,
                         x: gate_rows(&mut x),
+                        bias: pointer(with_bias, &bias),
                         base: if with_base {
                             gate_rows(&mut base)
                         } else {
@@ -96,6 +99,11 @@ fn normalisation() {
                     // SAFETY: all buffers have four rows.
                     unsafe { forward.run(isa) };
                     let what = format!("{isa:?} {form:?} n {n} {bits:03b}");
+                    for (index, (&x, &before)) in x.iter().zip(&before).enumerate() {
+                        let added = with_bias && OWN.contains(&(index / n));
+                        let bias = if added { bias[index % n] } else { 0.0 };
+                        assert_eq!(x, before + bias, "{what}");
+                    }
                     assert!(
                         y[..n].iter().chain(&y[3 * n..]).all(|&v| v == 7.5),
                         "{what}"
@@ -173,6 +181,7 @@ fn normalisation_of_a_constant_row() {
                 units: n,
                 form,
                 x: rows_of(&mut x, n).gates(n, isa),
+                bias: core::ptr::null(),
                 base: GateRows::NONE,
                 gain: null,
                 shift: null,

@@ -12,6 +12,12 @@ pub enum Part {
     WeightInput,
     /// b `[G·H]`, only with `WeightInput`
     Bias,
+    /// b_x `[G·H]`, inside LN_x
+    BiasInput,
+    /// LN_x's gain `[G·H]`
+    NormInputGain,
+    /// LN_x's shift `[G·H]`
+    NormInputShift,
     /// R `[d_output, G·H]`
     WeightHidden,
     /// b_h `[G·H]`, inside LN_h
@@ -59,6 +65,9 @@ impl Part {
         Self::Input,
         Self::WeightInput,
         Self::Bias,
+        Self::BiasInput,
+        Self::NormInputGain,
+        Self::NormInputShift,
         Self::WeightHidden,
         Self::BiasHidden,
         Self::Cell,

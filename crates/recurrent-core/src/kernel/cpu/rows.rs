@@ -47,7 +47,7 @@ macro_rules! each_gate_vector {
     };
 }
 
-/// `y = base + gain ⊙ (x − μ)/d + shift`, row by row.
+/// `x ← x + bias`, `y = base + gain ⊙ (x − μ)/d + shift`, row by row.
 #[derive(Debug, Clone)]
 pub struct NormForward {
     /// Which rows.
@@ -60,6 +60,9 @@ pub struct NormForward {
     pub form: Normalizer,
     /// x
     pub x: GateRows,
+    /// `[n]`, added to x; null: nothing. Last: sums that have begun with it are less exact, and a small
+    /// d magnifies that.
+    pub bias: *const f32,
     /// Added to the result; none: nothing.
     pub base: GateRows,
     /// `[n]`; null: 1
@@ -91,8 +94,13 @@ impl WithSimd for NormForward {
             unsafe {
                 let x = |gate, panel| self.x.at(b, gate, panel);
                 let mut sum = simd.splat_f32s(0.0);
-                each_gate_vector!(S, simd, self, |gate, panel, _unit, lanes| {
-                    sum = simd.add_f32s(sum, lanes.load(simd, x(gate, panel)));
+                each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
+                    let mut value = lanes.load(simd, x(gate, panel));
+                    if !self.bias.is_null() {
+                        value = simd.add_f32s(value, lanes.load(simd, self.bias.add(unit)));
+                        lanes.store(simd, x(gate, panel), value);
+                    }
+                    sum = simd.add_f32s(sum, value);
                 });
                 let mean = simd.reduce_sum_f32s(sum) / n as f32;
                 let mu = simd.splat_f32s(mean);

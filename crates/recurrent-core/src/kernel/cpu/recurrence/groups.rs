@@ -69,7 +69,9 @@ impl Problem {
     pub fn projects_in_step(&self) -> bool {
         let weight_input = self.width() * self.d_input * size_of::<f32>();
         !self.rounds.is_empty()
-            || self.counts[0] >= FEWEST && self.step_weights() + weight_input <= CACHED_BELOW
+            || self.norm_input.is_none()
+                && self.counts[0] >= FEWEST
+                && self.step_weights() + weight_input <= CACHED_BELOW
     }
 
     /// The sequences of each group: one group where members had better share the units.

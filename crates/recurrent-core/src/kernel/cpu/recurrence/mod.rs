@@ -56,6 +56,8 @@ pub struct Problem {
     pub order: Option<Arc<[usize]>>,
     /// Bound of |c̃|; infinite for none.
     pub clip: f32,
+    /// LN_x, only with `WeightInput` and without rounds.
+    pub norm_input: Option<Normalizer>,
     /// LN_h
     pub norm_hidden: Option<Normalizer>,
     /// LN_c
@@ -216,6 +218,10 @@ pub struct Tape {
     gates: Buffer,
     /// c' `[N, H]`
     cells: Buffer,
+    /// x·W + b_x `[N, G·H]`, with LN_x.
+    preact_input: Buffer,
+    /// Statistics of its rows.
+    stats_input: Buffer,
     /// h·R + b_h `[N, G·H]`, with LN_h.
     preact_hidden: Buffer,
     /// Statistics of its rows.

@@ -79,6 +79,8 @@ pub fn backward(
     let layout = tape.layout;
     let mut grad_preact = Buffer::new(layout.size);
     let mut grad_product = room(normed_hidden, layout.size);
+    let normed_input = problem.norm_input.is_some();
+    let mut grad_input = room(normed_input, layout.size);
     let mut grad_projected = room(projected, rows * d_output);
     let mut grad_unprojected = room(projected, batch * units);
     let mut grad_normalized = room(normed_cell, rows * units);
@@ -88,8 +90,13 @@ pub fn backward(
     let lanes = isa.lanes();
     let columns = Columns::gates(problem.coupling.gates(), units, lanes);
     layout.clear_padding(&columns, &mut grad_preact);
-    if normed_hidden {
-        layout.clear_padding(&columns, &mut grad_product);
+    for (normed, buffer) in [
+        (normed_hidden, &mut grad_product),
+        (normed_input, &mut grad_input),
+    ] {
+        if normed {
+            layout.clear_padding(&columns, buffer);
+        }
     }
     let columns_hidden = Columns::plain(d_output, lanes, members);
     let columns_cell = Columns::plain(units, lanes, members);
@@ -191,6 +198,10 @@ pub fn backward(
         grad_cell: grad_cell.as_mut_ptr(),
         grad_preact: grad_preact.as_mut_ptr(),
         grad_product: grad_product.as_mut_ptr(),
+        grad_input: match normed_input {
+            true => grad_input.as_mut_ptr(),
+            false => grad_preact.as_mut_ptr(),
+        },
         grad_projected: grad_projected.as_mut_ptr(),
         grad_unprojected: grad_unprojected.as_mut_ptr(),
         grad_normalized: grad_normalized.as_mut_ptr(),
@@ -235,9 +246,12 @@ pub fn backward(
 }
 
 /// The parts whose gradients are sums over all rows.
-const WEIGHTS: [Part; 13] = [
+const WEIGHTS: [Part; 16] = [
     Part::WeightInput,
     Part::Bias,
+    Part::BiasInput,
+    Part::NormInputGain,
+    Part::NormInputShift,
     Part::WeightHidden,
     Part::BiasHidden,
     Part::PeepholeFirst,
@@ -310,6 +324,8 @@ enum Phase {
     Initial,
     /// All steps, each member for sequences of its own.
     Group,
+    /// Back through LN_x.
+    NormInput,
     /// What the weights are multiplied with, transposed: a product reads it along the rows.
     Transpose,
     /// ∂x, and all sums over rows.
@@ -361,6 +377,8 @@ struct Run<'a> {
     grad_preact: *mut f32,
     /// `[N, G·H]`: ∂(h·R + b_h), with LN_h.
     grad_product: *mut f32,
+    /// `[N, G·H]`: ∂(x·W + b_x), which is ∂z without LN_x.
+    grad_input: *mut f32,
     /// `[N, d_output]`: ∂(h̃·P), with a projection.
     grad_projected: *mut f32,
     /// `[B, H]`: ∂h̃, with a projection.
@@ -389,6 +407,9 @@ impl Run<'_> {
             phases.push(Phase::Group);
         } else {
             phases.extend(self.steps());
+        }
+        if self.problem.norm_input.is_some() {
+            phases.push(Phase::NormInput);
         }
         phases.push(Phase::Transpose);
         phases.push(Phase::Sums);
@@ -455,6 +476,7 @@ impl Run<'_> {
             grad_cell: own(self.grad_cell, problem.d_hidden),
             grad_preact: self.grad_preact,
             grad_product: self.grad_product,
+            grad_input: self.grad_input,
             grad_projected: self.grad_projected,
             grad_unprojected: own(self.grad_unprojected, problem.d_hidden),
             grad_normalized: self.grad_normalized,
@@ -477,6 +499,7 @@ impl Run<'_> {
                 Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
                 Phase::Initial => self.pass_back(0, share),
                 Phase::Group => unreachable!("groups are run phase by phase"),
+                Phase::NormInput => self.norm_input(share),
                 Phase::Transpose => self.transpose(share),
                 Phase::Sums => {
                     self.input(share);

@@ -18,7 +18,7 @@ impl Run<'_> {
         let mut start = own.start;
         while start < own.end {
             let rows = CHUNK_ROWS.min(own.end - start);
-            let (a, pieces) = self.layout.factor(self.grad_preact, start);
+            let (a, pieces) = self.layout.factor(self.grad_input, start);
             let weights = match self.weight_input {
                 Some(panels) => panels.weights(),
                 None => Weights::Native(self.transposed(Part::WeightInput)),
@@ -55,6 +55,23 @@ impl Run<'_> {
             }
             start += rows;
         }
+    }
+
+    /// Back through LN_x, for this share's rows.
+    pub(super) unsafe fn norm_input(&self, share: usize) {
+        let gain = self.parts.get(Part::NormInputGain);
+        let norm = NormBackward {
+            rows: part(self.problem.rows(), share, self.shares),
+            gates: self.columns.vectors,
+            units: self.problem.d_hidden,
+            x: (self.layout).rows(self.tape.preact_input.as_ptr().cast_mut(), 0),
+            stats: Rows::read(self.tape.stats_input.as_ptr(), STATS),
+            gain: gain.map_or(core::ptr::null(), |gain| gain.as_ptr()),
+            grad_y: self.layout.rows(self.grad_preact, 0),
+            grad_x: self.layout.rows(self.grad_input, 0),
+        };
+        // SAFETY: ∂z is complete; this share's own rows.
+        unsafe { norm.run(self.isa) };
     }
 
     /// The matrices that weights are multiplied with, whose gradients are asked for.
@@ -142,7 +159,7 @@ impl Run<'_> {
                 true => Right::Panels(self.layout.packed(buffer), self.columns),
                 false => Right::Rows(buffer),
             };
-            self.outer(Part::WeightInput, right(self.grad_preact), width, share);
+            self.outer(Part::WeightInput, right(self.grad_input), width, share);
             self.outer(Part::WeightHidden, right(through), width, share);
             self.outer(Part::PeepholeFull, right(self.grad_preact), width, share);
             let projected = Right::Rows(self.grad_projected);
@@ -153,6 +170,8 @@ impl Run<'_> {
 
             let stats = Rows::read(self.tape.stats_hidden.as_ptr(), STATS);
             let x = self.tape.preact_hidden.as_ptr().cast_mut();
+            let stats_input = Rows::read(self.tape.stats_input.as_ptr(), STATS);
+            let x_input = self.tape.preact_input.as_ptr().cast_mut();
             let gates = 0..self.columns.vectors;
             for panel in self.columns.share(share, self.shares) {
                 for gate in gates.clone() {
@@ -166,6 +185,13 @@ impl Run<'_> {
                     sum(Part::BiasHidden, self.grad_product, By::One);
                     let normalized = By::Normalized { x: of(x), stats };
                     sum(Part::NormHiddenGain, self.grad_preact, normalized);
+                    sum(Part::BiasInput, self.grad_input, By::One);
+                    sum(Part::NormInputShift, self.grad_preact, By::One);
+                    let normalized = By::Normalized {
+                        x: of(x_input),
+                        stats: stats_input,
+                    };
+                    sum(Part::NormInputGain, self.grad_preact, normalized);
                 }
             }
 

@@ -129,6 +129,15 @@ pub fn forward(
             (false, true) => 2 * batch * units,
             (false, false) => 0,
         }),
+        preact_input: Buffer::new(match problem.norm_input {
+            Some(_) => gates.size,
+            None => 0,
+        }),
+        stats_input: Buffer::new(match problem.norm_input {
+            Some(_) if keep => rows * STATS,
+            Some(_) => most * STATS,
+            None => 0,
+        }),
         preact_hidden: Buffer::new(match problem.norm_hidden {
             Some(_) => products.size,
             None => 0,
@@ -155,11 +164,18 @@ pub fn forward(
     let mut weight_input = panels(problem.d_input, &columns, reused);
     let mut factors = Factor::of_rounds(problem, isa, members, false, pack);
     let mut rounds = RoundTape::for_rows(problem, if keep { rows } else { batch });
-    let in_tiles = |part| match tiled {
-        true => row_of_tiles(&columns, parts.get(part).copied()),
-        false => Vec::new(),
+    // What is added after LN_x, in one row.
+    let shift_input = problem.norm_input.and_then(|_| {
+        let both = [Part::NormInputShift, Part::Bias].map(|part| parts.get(part).copied());
+        match both {
+            [Some(shift), Some(bias)] => Some(shift.iter().zip(bias).map(|(a, b)| a + b).collect()),
+            [one, other] => one.or(other).map(<[f32]>::to_vec),
+        }
+    });
+    let bias_tiles = match (tiled, problem.norm_input) {
+        (true, None) => row_of_tiles(&columns, parts.get(Part::Bias).copied()),
+        _ => Vec::new(),
     };
-    let (bias_tiles, bias_hidden_tiles) = (in_tiles(Part::Bias), in_tiles(Part::BiasHidden));
     let bias_row = parts.get(Part::Bias).map_or_else(
         || zeros(if in_step { width } else { 0 }),
         |bias| bias.to_vec(),
@@ -193,8 +209,10 @@ pub fn forward(
         factors: &factors,
         rounds: rounds.iter_mut().map(RoundRows::new).collect(),
         bias_row: &bias_row,
+        shift_input: shift_input.as_deref(),
+        preact_input: tape.preact_input.as_mut_ptr(),
+        stats_input: tape.stats_input.as_mut_ptr(),
         bias_tiles: bias_tiles.as_ptr(),
-        bias_hidden_tiles: bias_hidden_tiles.as_ptr(),
         layout: gates,
         products,
         weight_input: weight_input.as_ref(),
@@ -294,6 +312,8 @@ enum Phase {
     Pack,
     /// `x·W + b` of a chunk.
     Project(usize),
+    /// LN_x of it.
+    NormInput(usize),
     /// The first product of a round of low rank, at a step.
     Inner(usize, usize),
     /// A round at a step.
@@ -334,9 +354,13 @@ struct Run<'a> {
     rounds: Vec<RoundRows>,
     /// b, or zeros, where `x·W` is part of each step.
     bias_row: &'a [f32],
-    /// b and b_h, or zeros, as tiles have them.
+    /// LN_x's shift and b together.
+    shift_input: Option<&'a [f32]>,
+    /// x·W, then x·W + b_x, in rows like those of the gates.
+    preact_input: *mut f32,
+    stats_input: *mut f32,
+    /// b, or zeros, as tiles have it.
     bias_tiles: *const f32,
-    bias_hidden_tiles: *const f32,
     /// Of the gates, or of the ring.
     layout: Layout,
     /// Of h·R, with LN_h.
@@ -378,12 +402,18 @@ impl Run<'_> {
             phases.push(Phase::Pack);
         }
         for index in 0..self.chunks.len() {
-            if self.hoisted() {
-                phases.push(Phase::Project(index));
-            }
+            phases.extend(self.projection(index));
             phases.extend(self.steps(Some(index)));
         }
         phases
+    }
+
+    /// The phases of a chunk before its steps.
+    fn projection(&self, chunk: usize) -> impl Iterator<Item = Phase> {
+        let hoisted = self.hoisted();
+        let normed = hoisted && self.problem.norm_input.is_some();
+        let project = hoisted.then_some(Phase::Project(chunk)).into_iter();
+        project.chain(normed.then_some(Phase::NormInput(chunk)))
     }
 
     /// The phases where each member has sequences of its own.
@@ -394,7 +424,7 @@ impl Run<'_> {
         }
         if self.hoisted() {
             for index in 0..self.chunks.len() {
-                phases.push(Phase::Project(index));
+                phases.extend(self.projection(index));
                 phases.push(Phase::Group(Some(index)));
             }
         } else {
@@ -464,8 +494,10 @@ impl Run<'_> {
             factors: self.factors,
             rounds: rounds.collect(),
             bias_row: self.bias_row,
+            shift_input: self.shift_input,
+            preact_input: self.preact_input,
+            stats_input: self.stats_input,
             bias_tiles: self.bias_tiles,
-            bias_hidden_tiles: self.bias_hidden_tiles,
             layout: self.layout,
             products: self.products,
             weight_input: self.weight_input,
@@ -497,6 +529,7 @@ impl Run<'_> {
             match phase {
                 Phase::Pack => self.pack(share),
                 Phase::Project(chunk) => self.project(chunk, share),
+                Phase::NormInput(chunk) => self.norm_input(chunk, share),
                 Phase::Inner(step, round) => self.inner(step, round, share),
                 Phase::Round(step, round) => self.round(step, round, share),
                 Phase::Step(chunk, step) => self.step(chunk, step, share),
@@ -580,6 +613,20 @@ impl Run<'_> {
                 self.layout.rows(self.ring, offset - first)
             }
         }
+    }
+
+    /// x·W + b_x from a step of a chunk on, with LN_x, and the statistics of its rows.
+    fn raw_input(&self, chunk: usize, step: usize) -> (GateRows, Rows) {
+        let first = match self.keep {
+            true => 0,
+            false => self.offsets[self.chunks[chunk].start],
+        };
+        let row = self.offsets[step] - first;
+        let stats = Rows {
+            ptr: self.stats_input.wrapping_add(row * STATS),
+            stride: STATS,
+        };
+        (self.layout.rows(self.preact_input, row), stats)
     }
 
     /// Room for the pre-activations of a step.

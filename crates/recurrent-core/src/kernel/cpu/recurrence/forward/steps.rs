@@ -11,13 +11,18 @@ impl Run<'_> {
         let (d_input, width) = (problem.d_input, problem.width());
         let term = self.input_term(first);
         let w = View::rows(self.parts.of(Part::WeightInput), width);
-        let bias = self.parts.get(Part::Bias);
-        let target = self.preact(chunk, steps.start);
+        let (bias, target) = match problem.norm_input {
+            Some(_) => (None, self.raw_input(chunk, steps.start).0),
+            None => (self.parts.get(Part::Bias), self.preact(chunk, steps.start)),
+        };
         let panels = self.columns.share(share, self.shares);
         if self.layout.is_tiled() {
             // SAFETY: the scratch and the panels of this share; x and w have these sizes.
             unsafe {
-                let begin = Begin::Row(self.bias_tiles);
+                let begin = match problem.norm_input {
+                    Some(_) => Begin::Zero,
+                    None => Begin::Row(self.bias_tiles),
+                };
                 self.sum_up(share, rows, &[term], target, begin, panels, |_| ());
             }
             return;
@@ -70,6 +75,34 @@ impl Run<'_> {
                 },
             );
         }
+    }
+
+    /// LN_x of a chunk, for this share's rows.
+    pub(super) unsafe fn norm_input(&self, chunk: usize, share: usize) {
+        let problem = self.problem;
+        let Some(form) = problem.norm_input else {
+            return;
+        };
+        let steps = &self.chunks[chunk];
+        let rows = self.offsets[steps.end] - self.offsets[steps.start];
+        let null = core::ptr::null();
+        let (x, stats) = self.raw_input(chunk, steps.start);
+        let weight = |part| self.parts.get(part).map_or(null, |v| v.as_ptr());
+        let norm = NormForward {
+            rows: part(rows, share, self.shares),
+            gates: self.columns.vectors,
+            units: problem.d_hidden,
+            form,
+            x,
+            bias: weight(Part::BiasInput),
+            base: GateRows::NONE,
+            gain: weight(Part::NormInputGain),
+            shift: self.shift_input.map_or(null, <[f32]>::as_ptr),
+            y: self.preact(chunk, steps.start),
+            stats,
+        };
+        // SAFETY: this share's own rows.
+        unsafe { norm.run(self.isa) };
     }
 
     /// Products into tiles of gates.
@@ -339,9 +372,8 @@ impl Run<'_> {
         unsafe {
             if !separate.is_empty() {
                 let target = self.product_rows(step);
-                let begin = Begin::Row(self.bias_hidden_tiles);
                 let panels = panels.clone();
-                self.sum_up(share, rows, separate, target, begin, panels, |_| ());
+                self.sum_up(share, rows, separate, target, Begin::Zero, panels, |_| ());
             }
             if terms.is_empty() {
                 return;
@@ -414,7 +446,7 @@ impl Run<'_> {
 
     pub(super) unsafe fn rows(&self, chunk: usize, step: usize, share: usize) {
         let problem = self.problem;
-        let (d_hidden, width) = (problem.d_hidden, problem.width());
+        let d_hidden = problem.d_hidden;
         let rows = part(problem.counts[step], share, self.shares);
         if rows.is_empty() {
             return;
@@ -425,17 +457,6 @@ impl Run<'_> {
         let mut preact = own;
         if let Some(form) = problem.norm_hidden {
             let x = self.product_rows(step);
-            // Sums in tiles have begun with it.
-            let bias = self.parts.get(Part::BiasHidden);
-            if let Some(bias) = bias.filter(|_| !self.products.is_tiled()) {
-                for row in rows.clone() {
-                    // SAFETY: this share's own rows.
-                    let x = unsafe { core::slice::from_raw_parts_mut(x.from_row(row).ptr, width) };
-                    for (x, bias) in x.iter_mut().zip(*bias) {
-                        *x += bias;
-                    }
-                }
-            }
             // In inference the product is not needed any more.
             preact = if self.keep { own } else { x };
             // Products that are not normalised have been added there.
@@ -449,6 +470,7 @@ impl Run<'_> {
                 units: d_hidden,
                 form,
                 x,
+                bias: weight(Part::BiasHidden),
                 base,
                 gain: weight(Part::NormHiddenGain),
                 shift: weight(Part::NormHiddenShift),
@@ -480,6 +502,7 @@ impl Run<'_> {
                 units: d_hidden,
                 form,
                 x: whole.raw.gates(d_hidden, self.isa),
+                bias: null,
                 base: GateRows::NONE,
                 gain: weight(Part::NormCellGain),
                 shift: weight(Part::NormCellShift),
