@@ -11,7 +11,7 @@
 //!            afterwards:          ∂R, ∂W, ∂x, ∂b as one product each over all steps
 //! ```
 //! The forward of a training step keeps the activated gates and the cells; nothing that is kept is
-//! ever overwritten.
+//! ever overwritten. Gates and their gradients lie in tiles (`layout.rs`).
 
 mod backward;
 mod forward;
