@@ -14,6 +14,9 @@ use cubecl_cpp::register_supported_types;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::Cuda;
 
+use crate::pointwise::adaptive::{
+    LayerAtCompilationArg, LayerKind, adapt, adapt_back, advance, advance_back, scale, scale_back,
+};
 use crate::pointwise::{
     AtCompilationArg, Coupling, Kind, MaskKinds, NormKind, accumulate, project, project_back,
     round, round_back, step, step_back, steps, steps_back,
@@ -95,6 +98,83 @@ fn at() -> AtCompilationArg {
         epsilon_cell: (),
         share_cell: (),
     }
+}
+
+fn layer_at() -> LayerAtCompilationArg {
+    LayerAtCompilationArg {
+        input: (),
+        hidden: (),
+        adapt: (),
+        policy: (),
+        pair: (),
+        states: (),
+        state: (),
+        state_below: (),
+        biases: (),
+        preact_input: (),
+        preact_hidden: (),
+        preact_bias: (),
+        seen: (),
+        seen_hidden: (),
+        above: (),
+        above_below: (),
+        rows: (),
+        row: (),
+        kept_row: (),
+        other_row: (),
+        next_rows: (),
+        first: (),
+        mask_size: (),
+        mask_adapt_size: (),
+        mask_candidate: (),
+        mask_cell: (),
+        mask_hidden: (),
+        update_cell: (),
+        update_hidden: (),
+        mask_adapt: (),
+        clip: (),
+        clip_adapt: (),
+    }
+}
+
+/// Kinds that between them take every branch of the aLSTM's kernels.
+fn layer_kinds() -> [(&'static str, LayerKind); 4] {
+    let plain = LayerKind {
+        first: true,
+        top: true,
+        stacked: false,
+        bias: true,
+        clip: false,
+        clip_adapt: false,
+        masks: MaskKinds::default(),
+        mask_adapt: false,
+        keep: true,
+    };
+    let masked = LayerKind {
+        bias: false,
+        clip: true,
+        clip_adapt: true,
+        masks: ALL_MASKS,
+        mask_adapt: true,
+        ..plain
+    };
+    let lowest = LayerKind {
+        top: false,
+        stacked: true,
+        ..masked
+    };
+    let inference = LayerKind {
+        first: false,
+        stacked: true,
+        keep: false,
+        ..plain
+    };
+    [
+        ("plain", plain),
+        ("masked", masked),
+        ("lowest", lowest),
+        ("inference", inference),
+    ]
 }
 
 /// The source of a kernel: its type and units of a cube; a word per buffer; what follows them, and then
@@ -246,6 +326,36 @@ pub fn cuda() -> Vec<(String, String)> {
             add(
                 format!("round_back_{name}"),
                 source!(round_back::RoundBack, 0; x x x x x x x; (), (), (), (), lanes, yes, yes),
+            );
+        }
+        for (name, kind) in layer_kinds() {
+            let mut add = |kernel: &str, source| add(format!("{kernel}_{name}_{lanes}"), source);
+            add(
+                "adapt",
+                source!(adapt::Adapt, 0; x x x x x x x x x x x x; layer_at(), lanes, kind),
+            );
+            add(
+                "scale",
+                source!(scale::Scale, 0; x x x x x x x; layer_at(), lanes, kind),
+            );
+            add(
+                "advance",
+                source!(advance::Advance, 0; x x x x x x x x x x x; layer_at(), lanes, kind),
+            );
+            if !kind.keep {
+                continue;
+            }
+            add(
+                "adapt_back",
+                source!(adapt_back::AdaptBack, 0; x x x x x x x x x; layer_at(), lanes, kind),
+            );
+            add(
+                "scale_back",
+                source!(scale_back::ScaleBack, 0; x x x x x x x x x; layer_at(), lanes, kind),
+            );
+            add(
+                "advance_back",
+                source!(advance_back::AdvanceBack, 0; x x x x x x x x x x x x x x; layer_at(), lanes, kind),
             );
         }
         add(
