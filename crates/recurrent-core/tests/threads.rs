@@ -85,6 +85,75 @@ fn check_shares(members: usize, shares: usize, phases: usize) {
     assert!(once, "{members} members, {shares} shares, {phases} phases");
 }
 
+/// Each link of each chain once, after the one before it, and a member is one thread.
+fn check_chains(members: usize, chains: usize, links: usize) {
+    let done: Vec<AtomicUsize> = (0..chains).map(|_| AtomicUsize::new(0)).collect();
+    let at_work: Vec<AtomicUsize> = (0..members.max(1)).map(|_| AtomicUsize::new(0)).collect();
+    gang::run_chains(members, chains, links, &|link, chain, member| {
+        assert_eq!(
+            at_work[member].fetch_add(1, Ordering::AcqRel),
+            0,
+            "{member}"
+        );
+        if (link + chain).is_multiple_of(13) {
+            thread::yield_now();
+        }
+        let before = done[chain].fetch_add(1, Ordering::AcqRel);
+        assert_eq!(before, link, "chain {chain}");
+        at_work[member].fetch_sub(1, Ordering::AcqRel);
+    });
+    for chain in done {
+        assert_eq!(
+            chain.into_inner(),
+            links,
+            "{members} members, {chains} chains"
+        );
+    }
+}
+
+#[test]
+fn chains_in_order() {
+    guarded("chains_in_order", || {
+        for members in MEMBERS {
+            for chains in [0, 1, 2, 3, 9, 40] {
+                for links in [0, 1, 30] {
+                    check_chains(members, chains, links);
+                }
+            }
+        }
+        for threads in [1, 2, 8] {
+            pool(threads).install(|| {
+                rayon::join(
+                    || check_chains(3, 4, 50),
+                    || rayon::join(|| check_chains(2, 3, 50), || check_chains(8, 9, 50)),
+                );
+                (0..24)
+                    .into_par_iter()
+                    .for_each(|k| check_chains(1 + k % 5, 2 + k % 7, 30));
+            });
+        }
+    });
+}
+
+/// A member that is slow leaves its links to the others; one that never comes holds nobody up.
+#[test]
+fn slow_links() {
+    guarded("slow_links", || {
+        let count = AtomicUsize::new(0);
+        for threads in [1, 2] {
+            pool(threads).install(|| {
+                gang::run_chains(3, 4, 20, &|_, _, member| {
+                    if member == 1 {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+        }
+        assert_eq!(count.into_inner(), 160);
+    });
+}
+
 #[test]
 fn every_share_once_and_in_order() {
     guarded("every_share_once_and_in_order", || {
@@ -197,6 +266,13 @@ fn a_panic_reaches_the_caller() {
                         };
                         let result = pool.install(|| catch_unwind(AssertUnwindSafe(run)));
                         assert!(result.is_err(), "{threads} {members} {bad} {bad_phase}");
+                        let run = || {
+                            gang::run_chains(members, members, 20, &|link, chain, _| {
+                                assert!(link != bad_phase || chain != bad, "on purpose");
+                            });
+                        };
+                        let result = pool.install(|| catch_unwind(AssertUnwindSafe(run)));
+                        assert!(result.is_err(), "{threads} {members} {bad} {bad_phase}");
                     }
                 }
                 pool.install(|| check_gang(members, 20));
@@ -206,7 +282,14 @@ fn a_panic_reaches_the_caller() {
 }
 
 /// Batch, steps, input, hidden.
-const SIZES: [[usize; 4]; 4] = [[5, 6, 7, 33], [1, 5, 3, 65], [13, 3, 17, 16], [2, 4, 5, 1]];
+const SIZES: [[usize; 4]; 5] = [
+    [5, 6, 7, 33],
+    [1, 5, 3, 65],
+    [13, 3, 17, 16],
+    [2, 4, 5, 1],
+    // More groups of sequences than members.
+    [17, 4, 9, 33],
+];
 
 /// Values and gradients do not depend on the number of members, to the bit; nor do the parts of one
 /// phase touch each other's results.
@@ -237,7 +320,7 @@ fn members_do_not_change_bits() {
 #[test]
 fn members_do_not_change_bits_of_large_calls() {
     guarded("members_do_not_change_bits_of_large_calls", || {
-        for sizes in [[1, 2, 9, 640], [10, 60, 5, 33]] {
+        for sizes in [[1, 2, 9, 640], [10, 60, 5, 33], [18, 40, 5, 65]] {
             for call in calls(sizes, true) {
                 let expected = call.both(Isa::best(), 1);
                 let (inference, _) = call.forward(Isa::best(), 1, false);

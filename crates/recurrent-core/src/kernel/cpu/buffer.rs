@@ -68,21 +68,36 @@ pub fn release() {
     pool::clear();
 }
 
-/// Zeros. Large ones are put on huge pages where the system lends them: 32 MiB cost 8192 page faults
-/// otherwise, and a matrix that is read column by column a page walk per row.
+/// Zeros.
 pub fn zeros(len: usize) -> Vec<f32> {
     // Fresh memory, not yet touched, when it is large.
     let buffer = alloc::vec![0.0; len];
+    advise(buffer.as_ptr(), len);
+    buffer
+}
+
+/// Room for `len` values, whose length is to be set when they are. Clearing what is written anyway costs
+/// more than the time of one thread: its cache then holds the lines that others are about to write.
+pub fn room(len: usize) -> Vec<f32> {
+    let buffer = Vec::with_capacity(len);
+    advise(buffer.as_ptr(), len);
+    buffer
+}
+
+/// Asks for huge pages where it is worth it: 32 MiB cost 8192 page faults otherwise, and a matrix that is
+/// read column by column a page walk per row.
+fn advise(values: *const f32, len: usize) {
     #[cfg(target_os = "linux")]
     if len * size_of::<f32>() >= WORTH_HUGE_PAGES {
         const PAGE: usize = 4096;
-        let start = (buffer.as_ptr() as usize).next_multiple_of(PAGE);
-        let end = (buffer.as_ptr() as usize + len * size_of::<f32>()) / PAGE * PAGE;
-        // SAFETY: whole pages inside the buffer; the advice changes no contents, and a refusal
+        let start = (values as usize).next_multiple_of(PAGE);
+        let end = (values as usize + len * size_of::<f32>()) / PAGE * PAGE;
+        // SAFETY: whole pages inside the allocation; the advice changes no contents, and a refusal
         // changes nothing.
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
     }
-    buffer
+    #[cfg(not(target_os = "linux"))]
+    let _ = (values, len);
 }
 
 mod pool {

@@ -6,6 +6,9 @@
 //! member, one that is done with its own takes those that others have not begun: cores are not
 //! equally fast where others use them too.
 //!
+//! Work that falls into independent *chains* needs no barrier at all ([`run_chains`]): whoever is free takes
+//! the next link of the chain that is furthest behind.
+//!
 //! Nothing waits for a thread that has not come. Helpers are jobs in the caller's rayon pool, and
 //! the caller begins at once: a share whose member is absent is taken by whoever waits for it. So
 //! there is no deadlock with a busy pool, with more members than cores, or with many gangs at a
@@ -39,12 +42,15 @@ struct Line<T>(T);
 /// `work(phase, share)`, borrowed from the caller's stack.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
+/// The same with the member that does it.
+type Link<'a> = dyn Fn(usize, usize, usize) + Sync + 'a;
+
 struct Gang<'a> {
     shares: Vec<Share>,
     /// Whether a member itself is at work.
     present: Vec<Line<AtomicBool>>,
     phases: usize,
-    work: &'a Work<'a>,
+    work: &'a Link<'a>,
     panicked: AtomicBool,
 }
 
@@ -120,21 +126,57 @@ pub fn run(members: usize, shares: usize, phases: usize, work: &Work<'_>) {
         shares: (0..shares).map(|_| Share::default()).collect(),
         present: (0..members).map(|_| Line::default()).collect(),
         phases,
+        work: &|phase, share, _| work(phase, share),
+        panicked: AtomicBool::new(false),
+    };
+    with_helpers(members, &|member| gang.attend(member));
+    gang.check();
+}
+
+/// Runs `work(link, chain, member)` for each link of each chain, the links of a chain in order, the chains
+/// independently of each other. The third argument, below `members`, is who does it: each member is one
+/// thread throughout.
+///
+/// A few more chains than members keep all members at work whatever their speed.
+///
+/// # Panics
+/// If `work` panics on any thread.
+pub fn run_chains(members: usize, chains: usize, links: usize, work: &Link<'_>) {
+    if members <= 1 || chains <= 1 {
+        for chain in 0..chains {
+            for link in 0..links {
+                work(link, chain, 0);
+            }
+        }
+        return;
+    }
+    let gang = Gang {
+        shares: (0..chains).map(|_| Share::default()).collect(),
+        present: Vec::new(),
+        phases: links,
         work,
         panicked: AtomicBool::new(false),
     };
+    with_helpers(members.min(chains), &|member| gang.follow(member));
+    gang.check();
+}
+
+/// Calls `attend` with each member, on the caller's thread and on those of the pool that come in time.
+fn with_helpers(members: usize, attend: &(dyn Fn(usize) + Sync)) {
+    let crew = Crew { attend };
     let door = Arc::new(Door::default());
     for member in 1..members {
-        call_helper(&gang, &door, member);
+        call_helper(&crew, &door, member);
     }
     // Also when the caller's own share panics, the helpers must be gone before the stack is.
     let close = CloseOnDrop(&door);
-    gang.attend(0);
+    attend(0);
     drop(close);
-    assert!(
-        !gang.panicked.load(Ordering::Acquire),
-        "a thread of the recurrent kernel panicked"
-    );
+}
+
+/// What helpers are called for.
+struct Crew<'a> {
+    attend: &'a (dyn Fn(usize) + Sync),
 }
 
 /// Lets helpers in until it is closed; then waits for those inside.
@@ -208,13 +250,13 @@ fn yield_now() {
 }
 
 /// Asks the pool for a thread that attends as `member`.
-fn call_helper(gang: &Gang<'_>, door: &Arc<Door>, member: usize) {
-    struct Pointer(*const Gang<'static>);
-    // SAFETY: `Gang` is `Sync` (atomics, and work that is `Sync`); the pointer is followed only
-    // between `enter` and `leave`, and the gang lives until the door is closed.
+fn call_helper(crew: &Crew<'_>, door: &Arc<Door>, member: usize) {
+    struct Pointer(*const Crew<'static>);
+    // SAFETY: what the crew borrows is `Sync`; the pointer is followed only between `enter` and `leave`,
+    // and the crew lives until the door is closed.
     unsafe impl Send for Pointer {}
 
-    let pointer = Pointer(core::ptr::from_ref(gang).cast());
+    let pointer = Pointer(core::ptr::from_ref(crew).cast());
     let door = Arc::clone(door);
     let job = move || {
         // The whole struct, not its field: only the struct may go to another thread.
@@ -222,13 +264,25 @@ fn call_helper(gang: &Gang<'_>, door: &Arc<Door>, member: usize) {
         if !door.enter() {
             return; // the call is over
         }
-        // SAFETY: `run` waits at the closed door until this thread has left, so gang and work are
-        // alive.
-        let gang = unsafe { &*pointer.0 };
-        gang.attend_guarded(member);
+        // SAFETY: `with_helpers` waits at the closed door until this thread has left, so the crew and
+        // all that it borrows are alive.
+        let attend = unsafe { (*pointer.0).attend };
+        attend_guarded(attend, member);
         door.leave();
     };
     spawn(Box::new(job));
+}
+
+/// A member on a thread of the pool, which a panic must not take down while others wait for it.
+fn attend_guarded(attend: &(dyn Fn(usize) + Sync), member: usize) {
+    #[cfg(feature = "std")]
+    {
+        // The message has been printed; the caller panics too.
+        let attend = std::panic::AssertUnwindSafe(|| attend(member));
+        drop(std::panic::catch_unwind(attend));
+    }
+    #[cfg(not(feature = "std"))]
+    attend(member);
 }
 
 fn spawn(job: Box<dyn FnOnce() + Send>) {
@@ -239,17 +293,12 @@ fn spawn(job: Box<dyn FnOnce() + Send>) {
 }
 
 impl Gang<'_> {
-    /// [`attend`](Self::attend) on a thread of the pool, which a panic must not take down while
-    /// others wait for it.
-    fn attend_guarded(&self, member: usize) {
-        #[cfg(feature = "std")]
-        {
-            // The message has been printed; the caller panics too.
-            let attend = std::panic::AssertUnwindSafe(|| self.attend(member));
-            drop(std::panic::catch_unwind(attend));
-        }
-        #[cfg(not(feature = "std"))]
-        self.attend(member);
+    /// Passes on a panic of any member.
+    fn check(&self) {
+        assert!(
+            !self.panicked.load(Ordering::Acquire),
+            "a thread of the recurrent kernel panicked"
+        );
     }
 
     /// The shares of a member.
@@ -272,19 +321,51 @@ impl Gang<'_> {
                 return;
             }
             for share in own.clone() {
-                self.take(share, phase);
+                self.take(share, phase, member);
             }
             if own.len() > 1 {
                 // What others would begin last.
                 for share in (0..self.shares.len()).rev() {
-                    self.take(share, phase);
+                    self.take(share, phase, member);
                 }
             }
         }
     }
 
+    /// Takes links of the chains, which are the shares, until all are done: of the chain that is
+    /// furthest behind and that nobody is at, its last one where there are several.
+    fn follow(&self, member: usize) {
+        let chains = self.shares.len();
+        let (mut own, mut turns) = (member, 0);
+        while !self.panicked.load(Ordering::Relaxed) {
+            let mut next: Option<(usize, usize)> = None;
+            let mut finished = 0;
+            for chain in (0..chains).map(|i| (own + i) % chains) {
+                let Share { claimed, done } = &self.shares[chain];
+                // Also what the chain's last link wrote is seen from here on.
+                let link = done.0.load(Ordering::Acquire);
+                if link == self.phases {
+                    finished += 1;
+                } else if claimed.0.load(Ordering::Relaxed) == link
+                    && next.is_none_or(|(least, _)| link < least)
+                {
+                    next = Some((link, chain));
+                }
+            }
+            match next {
+                Some((link, chain)) => {
+                    if self.take(chain, link, member) {
+                        (own, turns) = (chain, 0);
+                    }
+                }
+                None if finished == chains => return,
+                None => relax(&mut turns),
+            }
+        }
+    }
+
     /// Does a share of a phase unless it is taken already.
-    fn take(&self, share: usize, phase: usize) -> bool {
+    fn take(&self, share: usize, phase: usize, member: usize) -> bool {
         let Share { claimed, done } = &self.shares[share];
         // Asked first: a claim that fails would still take the line from its member.
         if claimed.0.load(Ordering::Relaxed) != phase {
@@ -299,7 +380,7 @@ impl Gang<'_> {
         }
         // A share that panics is never done: those who wait for it must learn of it.
         let alarm = AlarmOnDrop(&self.panicked);
-        (self.work)(phase, share);
+        (self.work)(phase, share, member);
         core::mem::forget(alarm);
         done.0.store(phase + 1, Ordering::Release);
         true
@@ -317,7 +398,7 @@ impl Gang<'_> {
                     }
                     let absent = owner == member || !present.0.load(Ordering::Relaxed);
                     if (absent || turns >= PATIENCE)
-                        && self.take(share, phase - 1)
+                        && self.take(share, phase - 1, member)
                         && owner != member
                     {
                         // Asleep: not waited for again until it is seen.

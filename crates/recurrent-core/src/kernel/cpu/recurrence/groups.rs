@@ -1,13 +1,15 @@
 //! A batch cut into groups of sequences.
 //!
-//! Sequences do not know of each other: where the weights fit into each core's own cache, every
-//! member runs the whole recurrence for sequences of its own and meets the others only before and
-//! after it, not at every step.
+//! Sequences do not know of each other: where the weights fit into each core's own cache, a member runs
+//! steps for some sequences alone and meets the others only before and after all steps. There are more
+//! groups than members, and a member that is done with some steps of one takes those of the group that is
+//! furthest behind: cores are not equally fast, and helpers may come late.
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::{MASKS, Problem, WORTH_WAKING};
+use super::{MASKS, Pointwise, Problem, WORTH_WAKING};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::parts::{Part, Parts};
 
@@ -17,6 +19,12 @@ const CACHED_BELOW: usize = 3 << 18;
 
 /// Fewest sequences worth a group: a register tile of fewer rows reads its weights too often.
 const FEWEST: usize = 4;
+
+/// Sequences from which on a group fills its register tiles.
+const ENOUGH: usize = 5;
+
+/// Operations between two questions of who is behind: some 40 µs of work.
+const LINK: usize = 4_000_000;
 
 /// Whether two calls of this size had better run side by side, a thread or some for each, than one
 /// after the other with all threads: where the threads would share the units of a few sequences and
@@ -40,8 +48,33 @@ pub struct Group<'a> {
     pub offsets: Vec<usize>,
     /// With the initial states and masks of these sequences.
     pub parts: Parts<&'a [f32]>,
+    /// Of these.
+    pub pointwise: Pointwise,
     /// The first sequence.
     pub first: usize,
+}
+
+/// What one member runs links with, whose weights it packs before the first.
+pub struct Member<R> {
+    run: R,
+    packed: AtomicBool,
+}
+
+impl<R> Member<R> {
+    pub fn new(run: R) -> Self {
+        Self {
+            run,
+            packed: AtomicBool::new(false),
+        }
+    }
+
+    /// Calls `pack` once; only the member itself may call this.
+    pub fn packed(&self, pack: impl FnOnce(&R)) -> &R {
+        if !self.packed.swap(true, Ordering::Relaxed) {
+            pack(&self.run);
+        }
+        &self.run
+    }
 }
 
 impl Problem {
@@ -74,30 +107,42 @@ impl Problem {
                 && self.step_weights() + weight_input <= CACHED_BELOW
     }
 
-    /// The sequences of each group: one group where members had better share the units.
+    /// The sequences of each group; none where members had better share the units.
     ///
     /// # Arguments
     /// * `extra` - bytes of weights that are read at every step beside R, P and those of rounds
     pub fn groups(&self, members: usize, extra: usize) -> Vec<Range<usize>> {
         let batch = self.batch_size();
-        let whole = alloc::vec![0..batch];
         if members == 1 || batch < FEWEST * members || self.step_weights() + extra > CACHED_BELOW {
-            return whole;
+            return Vec::new();
         }
+        let wanted = match batch / (members + 1) {
+            ENOUGH.. => members + 1,
+            _ => members,
+        };
         // As equal in steps as possible: with lengths, the first sequences are the longest.
         let total = self.rows();
-        let mut groups = Vec::with_capacity(members);
+        let mut groups = Vec::with_capacity(wanted);
         let (mut start, mut steps) = (0, 0);
         for b in 0..batch {
             steps += self.steps_of(b);
             let done = groups.len() + 1;
-            if done < members && steps * members >= total * done && b + 1 < batch {
+            if done < wanted && steps * wanted >= total * done && b + 1 < batch {
                 groups.push(start..b + 1);
                 start = b + 1;
             }
         }
         groups.push(start..batch);
         groups
+    }
+
+    /// Steps of a group between two questions of who is behind.
+    ///
+    /// # Arguments
+    /// * `groups` - how many there are
+    pub fn link(&self, groups: usize) -> usize {
+        let per_step = self.per_step() / groups.max(1);
+        LINK.div_ceil(per_step.max(1))
     }
 }
 
@@ -132,6 +177,7 @@ impl<'a> Group<'a> {
             }
         }
         Self {
+            pointwise: Pointwise::new(&own, &parts),
             problem: own,
             offsets: offsets.iter().map(|offset| offset + first).collect(),
             parts,

@@ -17,6 +17,7 @@ mod backward;
 mod forward;
 mod groups;
 mod layout;
+mod packed;
 mod rounds;
 
 use alloc::sync::Arc;
@@ -269,6 +270,9 @@ struct Pointwise {
     /// What absent peepholes read.
     _zeros: Vec<f32>,
 }
+
+// SAFETY: what the pointers lead to is only read.
+unsafe impl Sync for Pointwise {}
 
 impl Pointwise {
     fn new(problem: &Problem, parts: &Parts<&[f32]>) -> Self {

@@ -144,13 +144,6 @@ impl Factor {
     }
 }
 
-/// Where the panels of each factor are.
-pub fn pointers(factors: &mut [Vec<Factor>]) -> Vec<Vec<Option<*mut f32>>> {
-    let pointer = |factor: &mut Factor| factor.panels.as_mut().map(Panels::as_mut_ptr);
-    let of_round = |round: &mut Vec<Factor>| round.iter_mut().map(pointer).collect();
-    factors.iter_mut().map(of_round).collect()
-}
-
 /// Where the rows of a round are.
 #[derive(Clone, Copy)]
 pub struct RoundRows {

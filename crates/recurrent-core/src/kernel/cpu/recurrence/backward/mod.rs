@@ -9,9 +9,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::groups::Group;
+use super::groups::{Group, Member};
 use super::layout::Layout;
-use super::rounds::{Factor, GateBack, RoundRows, RoundTape, pointers, shape};
+use super::packed::PackedWeights;
+use super::rounds::{Factor, GateBack, RoundRows, RoundTape, shape};
 use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
@@ -66,10 +67,7 @@ pub fn backward(
     } else {
         problem.groups(members, 0)
     };
-    let shares = match sequences.len() {
-        0 | 1 => members * problem.shares_each(members),
-        _ => members,
-    };
+    let shares = members * problem.shares_each(members);
 
     let (grad_output, last) = grad.split_at(rows * d_output);
     let (last_hidden, last_cell) = last.split_at(batch * d_output);
@@ -98,23 +96,49 @@ pub fn backward(
             layout.clear_padding(&columns, buffer);
         }
     }
-    let columns_hidden = Columns::plain(d_output, lanes, members);
-    let columns_cell = Columns::plain(units, lanes, members);
+    let by_group = !sequences.is_empty();
+    // Steps are shared by the members, or done by one.
+    let sharers = if by_group { 1 } else { members };
+    let columns_hidden = Columns::plain(d_output, lanes, sharers);
+    let columns_cell = Columns::plain(units, lanes, sharers);
+    let columns_input = Columns::plain(problem.d_input, lanes, sharers);
     let pack = batch > 1 || problem.counts.len() >= PACK_BACK_FROM;
-    let panels =
-        |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
-    let mut weight_hidden = panels(layout.columns, &columns_hidden, pack);
-    let mut peephole_full = panels(layout.columns, &columns_cell, pack && full);
-    let mut projection = panels(d_output, &columns_cell, pack && projected);
-
     let mogrified = !problem.rounds.is_empty();
     let used_again = rows > CHUNK_ROWS || layout.is_tiled();
-    let mut weight_input = panels(
-        layout.columns,
-        &Columns::plain(problem.d_input, lanes, members),
-        pack && mogrified || parts.has(Part::WeightInput) && used_again && wanted.has(Part::Input),
-    );
-    let mut factors = Factor::of_rounds(problem, isa, members, true, pack);
+    // What the steps read, and what is read after them.
+    let pack_weights = |steps: bool, input: bool| {
+        let panels = [
+            (Part::WeightHidden, layout.columns, &columns_hidden, steps),
+            (
+                Part::PeepholeFull,
+                layout.columns,
+                &columns_cell,
+                steps && full,
+            ),
+            (
+                Part::Projection,
+                d_output,
+                &columns_cell,
+                steps && projected,
+            ),
+            (Part::WeightInput, layout.columns, &columns_input, input),
+        ];
+        let panels = panels.into_iter().filter(|&(.., wanted)| wanted);
+        let panels = panels.map(|(part, k, columns, _)| (part, Panels::new(k, columns)));
+        let factors = Factor::of_rounds(problem, isa, sharers, true, steps);
+        PackedWeights::new(panels, factors)
+    };
+    let in_step = pack && mogrified;
+    let after = parts.has(Part::WeightInput) && used_again && wanted.has(Part::Input);
+    let packed = match by_group {
+        true => pack_weights(false, after && !mogrified),
+        false => pack_weights(pack, in_step || after),
+    };
+    // Of each member with steps of its own, with scratch memory for them.
+    let copies = if by_group { members } else { 0 };
+    let copies: Vec<_> = (0..copies)
+        .map(|_| (pack_weights(pack, in_step), scratch(1, batch, isa)))
+        .collect();
     let mut round_grads = RoundTape::for_rows(problem, rows);
     let mut grad_x = room(mogrified, batch * problem.d_input);
     let mut grad_h = room(mogrified, batch * d_output);
@@ -154,7 +178,14 @@ pub fn backward(
         };
         transposed.push((key, Buffer::new(features * rows)));
     }
+    let transposed_factors: Vec<_> = transposed
+        .iter_mut()
+        .map(|(key, values)| (*key, values.as_mut_ptr()))
+        .collect();
+    let round_grads: Vec<_> = round_grads.iter_mut().map(RoundRows::new).collect();
     let most = [batch, CHUNK_ROWS, problem.d_input, units, d_output];
+    let scratch = scratch(shares, most.into_iter().max().unwrap_or(1), isa);
+    let pointwise = Pointwise::new(problem, parts);
     let run = Run {
         isa,
         shares,
@@ -167,33 +198,19 @@ pub fn backward(
         columns,
         columns_hidden,
         columns_cell,
-        pack_into: [
-            weight_hidden.as_mut().map(Panels::as_mut_ptr),
-            peephole_full.as_mut().map(Panels::as_mut_ptr),
-            projection.as_mut().map(Panels::as_mut_ptr),
-            weight_input.as_mut().map(Panels::as_mut_ptr),
-        ],
-        pack_factors: pointers(&mut factors),
-        factors: &factors,
-        round_grads: round_grads.iter_mut().map(RoundRows::new).collect(),
-        columns_input: Columns::plain(problem.d_input, lanes, members),
-        weight_input: weight_input.as_ref(),
+        packed: &packed,
+        round_grads: &round_grads,
+        columns_input,
         grad_x: grad_x.as_mut_ptr(),
         grad_h: grad_h.as_mut_ptr(),
-        weight_hidden: weight_hidden.as_ref(),
-        peephole_full: peephole_full.as_ref(),
-        projection: projection.as_ref(),
-        pointwise: Pointwise::new(problem, parts),
-        scratch: scratch(shares, most.into_iter().max().unwrap_or(1), isa),
+        pointwise: &pointwise,
+        scratch: &scratch,
         out,
         grad_output,
         hidden_before: &hidden_before,
         cell_before: &cell_before,
-        targets,
-        transposed_factors: transposed
-            .iter_mut()
-            .map(|(key, values)| (*key, values.as_mut_ptr()))
-            .collect(),
+        targets: &targets,
+        transposed_factors: &transposed_factors,
         grad_hidden: grad_hidden.as_mut_ptr(),
         grad_cell: grad_cell.as_mut_ptr(),
         grad_preact: grad_preact.as_mut_ptr(),
@@ -208,34 +225,43 @@ pub fn backward(
         grad_through: grad_through.as_mut_ptr(),
         grad_raw: grad_raw.as_mut_ptr(),
     };
-    let groups: Vec<Group<'_>> = match sequences.len() {
-        0 | 1 => Vec::new(),
-        _ => sequences
-            .into_iter()
-            .map(|sequences| Group::new(problem, &offsets, parts, sequences))
-            .collect(),
+    let groups: Vec<Group<'_>> = sequences
+        .into_iter()
+        .map(|sequences| Group::new(problem, &offsets, parts, sequences))
+        .collect();
+    let together = |phases: &[Phase]| {
+        gang::run(members, shares, phases.len(), &|phase, share| {
+            // SAFETY: the phases are run in order, each share once, with all shares of a phase done
+            // before the next begins.
+            unsafe { run.work(phases[phase], share) };
+        });
     };
-    let groups: Vec<Run<'_>> = groups.iter().map(|group| run.of_group(group)).collect();
-    let phases = run.phases(!groups.is_empty());
-    gang::run(members, shares, phases.len(), &|phase, share| {
-        // SAFETY: the phases are run in order, each share once, with all shares of a phase done
-        // before the next begins; groups have sequences of their own.
-        unsafe {
-            match phases[phase] {
-                Phase::Group => {
-                    let Some(group) = groups.get(share) else {
-                        return;
-                    };
-                    for phase in group.steps() {
-                        group.work(phase, 0);
-                    }
+    let steps = problem.counts.len();
+    if groups.is_empty() {
+        let phases = run.packing().into_iter().chain(run.steps(0..steps));
+        together(&phases.chain(run.sums()).collect::<Vec<_>>());
+    } else {
+        together(run.packing().as_slice());
+        let members_own: Vec<_> = copies
+            .iter()
+            .map(|(packed, scratch)| Member::new(run.of_member(packed, scratch)))
+            .collect();
+        let link = problem.link(groups.len());
+        let links = steps.div_ceil(link);
+        gang::run_chains(members, groups.len(), links, &|index, group, member| {
+            let end = steps - index * link;
+            // SAFETY: each member is one thread; the steps of a group are run in order, one at a time;
+            // groups have sequences of their own.
+            unsafe {
+                let own = members_own[member].packed(|run| run.work(Phase::Pack, 0));
+                let run = own.of_group(&groups[group]);
+                for phase in run.steps(end.saturating_sub(link)..end) {
+                    run.work(phase, 0);
                 }
-                phase => run.work(phase, share),
             }
-        }
-    });
-    drop(groups);
-    drop(run);
+        });
+        together(&run.sums().collect::<Vec<_>>());
+    }
 
     grads.set(Part::Hidden, wanted.get(Part::Hidden).map(|()| grad_hidden));
     grads.set(Part::Cell, wanted.get(Part::Cell).map(|()| grad_cell));
@@ -322,8 +348,6 @@ enum Phase {
     UnmixInner(usize, usize),
     /// ∂h_0 from the first step.
     Initial,
-    /// All steps, each member for sequences of its own.
-    Group,
     /// Back through LN_x.
     NormInput,
     /// What the weights are multiplied with, transposed: a product reads it along the rows.
@@ -332,6 +356,7 @@ enum Phase {
     Sums,
 }
 
+#[derive(Clone)]
 struct Run<'a> {
     isa: Isa,
     shares: usize,
@@ -346,29 +371,23 @@ struct Run<'a> {
     columns: Columns,
     columns_hidden: Columns,
     columns_cell: Columns,
-    /// Where Rᵀ, Vᵀ, Pᵀ and Wᵀ are packed.
-    pack_into: [Option<*mut f32>; 4],
-    pack_factors: Vec<Vec<Option<*mut f32>>>,
-    factors: &'a [Vec<Factor>],
+    /// Rᵀ, Vᵀ, Pᵀ, Wᵀ and the matrices of rounds.
+    packed: &'a PackedWeights,
     /// ∂p in place of s, and the gradient of u·L.
-    round_grads: Vec<RoundRows>,
+    round_grads: &'a [RoundRows],
     columns_input: Columns,
-    weight_input: Option<&'a Panels>,
     /// `[B, I]` and `[B, d_output]`: ∂x and ∂h between the rounds of a step.
     grad_x: *mut f32,
     grad_h: *mut f32,
-    weight_hidden: Option<&'a Panels>,
-    peephole_full: Option<&'a Panels>,
-    projection: Option<&'a Panels>,
-    pointwise: Pointwise,
-    scratch: PerMember<Scratch>,
+    pointwise: &'a Pointwise,
+    scratch: &'a PerMember<Scratch>,
     out: &'a [f32],
     grad_output: &'a [f32],
     hidden_before: &'a Before<'a>,
     cell_before: &'a Before<'a>,
-    targets: Parts<*mut f32>,
+    targets: &'a Parts<*mut f32>,
     /// Where the factors of the wanted weights go, each `[features, N]`.
-    transposed_factors: Vec<(Key, *mut f32)>,
+    transposed_factors: &'a [(Key, *mut f32)],
     /// `[B, d_output]`: ∂h' from later steps.
     grad_hidden: *mut f32,
     /// `[B, H]`: ∂c' from later steps.
@@ -396,31 +415,19 @@ struct Run<'a> {
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
-    /// # Arguments
-    /// * `by_group` - whether each member has sequences of its own
-    fn phases(&self, by_group: bool) -> Vec<Phase> {
-        let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 4);
-        if self.pack_into.iter().any(Option::is_some) {
-            phases.push(Phase::Pack);
-        }
-        if by_group {
-            phases.push(Phase::Group);
-        } else {
-            phases.extend(self.steps());
-        }
-        if self.problem.norm_input.is_some() {
-            phases.push(Phase::NormInput);
-        }
-        phases.push(Phase::Transpose);
-        phases.push(Phase::Sums);
-        phases
+    /// The phase before all others.
+    fn packing(&self) -> Option<Phase> {
+        (!self.packed.is_empty()).then_some(Phase::Pack)
     }
 
-    /// The phases of all steps, from the last to the initial state.
-    fn steps(&self) -> impl Iterator<Item = Phase> {
+    /// The phases of some steps, those that there are, the last first; after step 0 what leads to the
+    /// initial state.
+    fn steps(&self, range: Range<usize>) -> impl Iterator<Item = Phase> {
+        let steps = self.problem.counts.len();
         let by_row = self.problem.by_row();
         let projected = self.parts.has(Part::Projection);
-        let steps = (0..self.problem.counts.len()).rev();
+        let initial = (range.start == 0).then_some(Phase::Initial);
+        let steps = (range.start.min(steps)..range.end.min(steps)).rev();
         let steps = steps.flat_map(move |step| {
             let rounds = self.problem.rounds.iter().enumerate().rev();
             let rounds = rounds.flat_map(move |(round, rank)| {
@@ -433,55 +440,49 @@ impl Run<'_> {
                 .chain(by_row.then_some(Phase::Rows(step)))
                 .chain(rounds)
         });
-        steps.chain([Phase::Initial])
+        steps.chain(initial)
     }
 
-    /// The run of a group's sequences, by one member: steps only.
+    /// The phases after all steps.
+    fn sums(&self) -> impl Iterator<Item = Phase> {
+        let normed = self.problem.norm_input.is_some();
+        let normed = normed.then_some(Phase::NormInput).into_iter();
+        normed.chain([Phase::Transpose, Phase::Sums])
+    }
+
+    /// What one member does alone, with weights and scratch memory of its own.
+    fn of_member<'g>(
+        &'g self,
+        packed: &'g PackedWeights,
+        scratch: &'g PerMember<Scratch>,
+    ) -> Run<'g> {
+        Run {
+            shares: 1,
+            shares_each: 1,
+            packed,
+            scratch,
+            ..self.clone()
+        }
+    }
+
+    /// The steps of a group's sequences.
     fn of_group<'g>(&'g self, group: &'g Group<'g>) -> Run<'g> {
         let problem = self.problem;
         // What has a row per sequence; the rest is found by the row of its step.
         let own = |buffer: *mut f32, size: usize| buffer.wrapping_add(group.first * size);
         Run {
-            isa: self.isa,
-            shares: 1,
-            shares_each: 1,
             problem: &group.problem,
             parts: &group.parts,
-            tape: self.tape,
             offsets: &group.offsets,
-            layout: self.layout,
-            columns: self.columns,
-            columns_hidden: self.columns_hidden,
-            columns_cell: self.columns_cell,
-            pack_into: [None; 4],
-            pack_factors: Vec::new(),
-            factors: self.factors,
-            round_grads: self.round_grads.clone(),
-            columns_input: self.columns_input,
-            weight_input: self.weight_input,
+            pointwise: &group.pointwise,
             grad_x: own(self.grad_x, problem.d_input),
             grad_h: own(self.grad_h, problem.d_output),
-            weight_hidden: self.weight_hidden,
-            peephole_full: self.peephole_full,
-            projection: self.projection,
-            pointwise: Pointwise::new(&group.problem, &group.parts),
-            scratch: scratch(1, group.problem.batch_size(), self.isa),
-            out: self.out,
-            grad_output: self.grad_output,
-            hidden_before: self.hidden_before,
-            cell_before: self.cell_before,
-            targets: self.targets.clone(),
-            transposed_factors: Vec::new(),
             grad_hidden: own(self.grad_hidden, problem.d_output),
             grad_cell: own(self.grad_cell, problem.d_hidden),
-            grad_preact: self.grad_preact,
-            grad_product: self.grad_product,
-            grad_input: self.grad_input,
-            grad_projected: self.grad_projected,
             grad_unprojected: own(self.grad_unprojected, problem.d_hidden),
-            grad_normalized: self.grad_normalized,
             grad_through: own(self.grad_through, problem.d_hidden),
             grad_raw: own(self.grad_raw, problem.d_hidden),
+            ..self.clone()
         }
     }
 
@@ -498,7 +499,6 @@ impl Run<'_> {
                 Phase::Unmix(step, round) => self.unmix(step, round, share),
                 Phase::UnmixInner(step, round) => self.unmix_inner(step, round, share),
                 Phase::Initial => self.pass_back(0, share),
-                Phase::Group => unreachable!("groups are run phase by phase"),
                 Phase::NormInput => self.norm_input(share),
                 Phase::Transpose => self.transpose(share),
                 Phase::Sums => {
@@ -520,14 +520,13 @@ impl Run<'_> {
 
     unsafe fn pack(&self, share: usize) {
         let width = self.problem.width();
-        let weights = [
-            (Part::WeightHidden, width, &self.columns_hidden),
-            (Part::PeepholeFull, width, &self.columns_cell),
-            (Part::Projection, self.problem.d_output, &self.columns_cell),
-            (Part::WeightInput, width, &self.columns_input),
-        ];
-        for ((part, k, columns), target) in weights.into_iter().zip(self.pack_into) {
-            let Some(target) = target else { continue };
+        for (part, target) in self.packed.targets() {
+            let (k, columns) = match part {
+                Part::WeightHidden => (width, &self.columns_hidden),
+                Part::PeepholeFull => (width, &self.columns_cell),
+                Part::WeightInput => (width, &self.columns_input),
+                _ => (self.problem.d_output, &self.columns_cell),
+            };
             let panels = columns.share(share, self.shares);
             let (isa, weights) = (self.isa, self.transposed(part));
             // SAFETY: the transposed weights have k rows and these columns, the panels were made
@@ -541,13 +540,10 @@ impl Run<'_> {
                 }
             }
         }
-        for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
-            for (factor, target) in factors.iter().zip(targets) {
-                let Some(target) = *target else { continue };
-                let panels = factor.columns.share(share, self.shares);
-                // SAFETY: as above.
-                unsafe { factor.pack(self.isa, target, self.parts, true, panels) };
-            }
+        for (factor, target) in self.packed.factor_targets() {
+            let panels = factor.columns.share(share, self.shares);
+            // SAFETY: as above.
+            unsafe { factor.pack(self.isa, target, self.parts, true, panels) };
         }
     }
 

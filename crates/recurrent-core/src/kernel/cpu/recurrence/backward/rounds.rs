@@ -55,7 +55,7 @@ impl Run<'_> {
     /// ∂p of the round is complete; the columns of `out` are this share's own.
     pub(super) unsafe fn unround(&self, step: usize, round: usize, out: *mut f32, share: usize) {
         let rows = self.problem.counts[step];
-        let factors = &self.factors[round];
+        let factors = &self.packed.factors[round];
         let factor = &factors[factors.len() - 1];
         let grads = &self.round_grads[round];
         let buffer = if factors.len() == 1 {
@@ -80,13 +80,13 @@ impl Run<'_> {
                 let weights = [
                     (
                         Part::WeightInput,
-                        self.weight_input,
+                        self.packed.get(Part::WeightInput),
                         &self.columns_input,
                         self.grad_x,
                     ),
                     (
                         Part::WeightHidden,
-                        self.weight_hidden,
+                        self.packed.get(Part::WeightHidden),
                         &self.columns_hidden,
                         self.grad_h,
                     ),
@@ -143,7 +143,7 @@ impl Run<'_> {
 
     pub(super) unsafe fn unmix_inner(&self, step: usize, round: usize, share: usize) {
         let rows = self.problem.counts[step];
-        let factor = &self.factors[round][0];
+        let factor = &self.packed.factors[round][0];
         let grads = &self.round_grads[round];
         let a = self.step_view(grads.gate, step, factor.size.0);
         let rank = factor.size.1;

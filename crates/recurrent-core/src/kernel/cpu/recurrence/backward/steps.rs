@@ -127,7 +127,7 @@ impl Run<'_> {
             self.times_transposed(
                 step,
                 Part::WeightHidden,
-                self.weight_hidden,
+                self.packed.get(Part::WeightHidden),
                 rows,
                 factor(through),
                 &self.columns_hidden,
@@ -140,7 +140,7 @@ impl Run<'_> {
                 self.times_transposed(
                     step,
                     Part::PeepholeFull,
-                    self.peephole_full,
+                    self.packed.get(Part::PeepholeFull),
                     rows,
                     factor(self.grad_preact),
                     &self.columns_cell,
@@ -259,7 +259,7 @@ impl Run<'_> {
             self.times_transposed(
                 step,
                 Part::Projection,
-                self.projection,
+                self.packed.get(Part::Projection),
                 rows,
                 (a, None),
                 &self.columns_cell,

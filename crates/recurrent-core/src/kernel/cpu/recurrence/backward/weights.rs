@@ -19,7 +19,7 @@ impl Run<'_> {
         while start < own.end {
             let rows = CHUNK_ROWS.min(own.end - start);
             let (a, pieces) = self.layout.factor(self.grad_input, start);
-            let weights = match self.weight_input {
+            let weights = match self.packed.get(Part::WeightInput) {
                 Some(panels) => panels.weights(),
                 None => Weights::Native(self.transposed(Part::WeightInput)),
             };
@@ -98,7 +98,7 @@ impl Run<'_> {
     /// Transposes this share's columns of what the weights are multiplied with.
     pub(super) unsafe fn transpose(&self, share: usize) {
         let rows = self.problem.rows();
-        for &(key, target) in &self.transposed_factors {
+        for &(key, target) in self.transposed_factors {
             let (pieces, columns) = self.factors_of(key);
             let own = part(columns, share, self.shares);
             let mut row = 0;

@@ -6,11 +6,12 @@ mod steps;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::groups::Group;
+use super::groups::{Group, Member};
 use super::layout::{Layout, row_of_tiles};
-use super::rounds::{Factor, Gate, RoundRows, RoundTape, pointers, shape};
+use super::packed::PackedWeights;
+use super::rounds::{Factor, Gate, RoundRows, RoundTape, shape};
 use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
-use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::buffer::{Buffer, room, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
@@ -60,9 +61,11 @@ pub fn forward(
     let kind = problem.kind(parts);
     let full = parts.has(Part::PeepholeFull);
 
-    let mut out = zeros(rows * d_output + batch * (d_output + units));
-    let (output, last) = out.split_at_mut(rows * d_output);
-    let (last_hidden, last_cell) = last.split_at_mut(batch * d_output);
+    let size = rows * d_output + batch * (d_output + units);
+    let mut out = room(size);
+    let output = out.as_mut_ptr();
+    let last_hidden = output.wrapping_add(rows * d_output);
+    let last_cell = last_hidden.wrapping_add(batch * d_output);
 
     let single = batch == 1;
     let steps = problem.counts.len();
@@ -92,11 +95,10 @@ pub fn forward(
     } else {
         problem.groups(members, extra)
     };
-    let shares = match sequences.len() {
+    let shares = match by_rows_of_w {
         // Rows of w in pieces that are as long as can be.
-        0 | 1 if by_rows_of_w => members,
-        0 | 1 => members * problem.shares_each(members),
-        _ => members,
+        true => members,
+        false => members * problem.shares_each(members),
     };
 
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
@@ -151,18 +153,36 @@ pub fn forward(
     };
 
     let mut ring = Buffer::new(if keep { 0 } else { gates.size });
-    let mut dropped = Buffer::new(if keep { 0 } else { shares * width });
+    let droppers = shares.max(sequences.len());
+    let mut dropped = Buffer::new(if keep { 0 } else { droppers * width });
 
-    let panels =
-        |k: usize, columns: &Columns, wanted: bool| wanted.then(|| Panels::new(k, columns));
-    let columns_out = Columns::plain(d_output, isa.lanes(), members);
-    let mut weight_hidden = panels(d_output, &columns, pack);
+    let by_group = !sequences.is_empty();
+    let columns_out = Columns::plain(d_output, isa.lanes(), if by_group { 1 } else { members });
+    // What the steps read, and what is read beside them.
+    let pack_weights = |steps: bool, input: bool| {
+        let panels = [
+            (Part::WeightHidden, d_output, &columns, steps),
+            (Part::PeepholeFull, units, &columns, steps && full),
+            (Part::Projection, units, &columns_out, steps && projected),
+            (Part::WeightInput, problem.d_input, &columns, input),
+        ];
+        let panels = panels.into_iter().filter(|&(.., wanted)| wanted);
+        let panels = panels.map(|(part, k, columns, _)| (part, Panels::new(k, columns)));
+        let shares = if by_group { 1 } else { members };
+        let factors = Factor::of_rounds(problem, isa, shares, false, steps);
+        PackedWeights::new(panels, factors)
+    };
     let mut halves = in_halves.then(|| Halves::new(isa, d_output, columns.vectors, units));
-    let mut peephole_full = panels(units, &columns, pack && full);
-    let mut projection = panels(units, &columns_out, pack && projected);
     let reused = pack && in_step || parts.has(Part::WeightInput) && chunks.len() > 1;
-    let mut weight_input = panels(problem.d_input, &columns, reused);
-    let mut factors = Factor::of_rounds(problem, isa, members, false, pack);
+    let packed = match by_group {
+        true => pack_weights(false, reused && !in_step),
+        false => pack_weights(pack, reused),
+    };
+    // Of each member with steps of its own, with scratch memory for them.
+    let copies = if by_group { members } else { 0 };
+    let copies: Vec<_> = (0..copies)
+        .map(|_| (pack_weights(pack, in_step), scratch(1, batch, isa)))
+        .collect();
     let mut rounds = RoundTape::for_rows(problem, if keep { rows } else { batch });
     // What is added after LN_x, in one row.
     let shift_input = problem.norm_input.and_then(|_| {
@@ -182,8 +202,12 @@ pub fn forward(
     );
 
     if !keep {
-        last_cell.copy_from_slice(parts.of(Part::Cell));
+        let cell = parts.of(Part::Cell);
+        // SAFETY: `[B, H]`, in the room that was just made.
+        unsafe { core::ptr::copy_nonoverlapping(cell.as_ptr(), last_cell, batch * units) };
     }
+    let scratch = scratch(shares, most, isa);
+    let pointwise = Pointwise::new(problem, parts);
     let run = Run {
         isa,
         shares,
@@ -197,16 +221,9 @@ pub fn forward(
         chunks: &chunks,
         columns,
         columns_out,
-        pack_into: [
-            weight_hidden.as_mut().map(Panels::as_mut_ptr),
-            peephole_full.as_mut().map(Panels::as_mut_ptr),
-            projection.as_mut().map(Panels::as_mut_ptr),
-            weight_input.as_mut().map(Panels::as_mut_ptr),
-        ],
+        packed: &packed,
         fill_halves: halves.as_mut().map(Halves::as_mut_ptr),
         halves: halves.as_ref(),
-        pack_factors: pointers(&mut factors),
-        factors: &factors,
         rounds: rounds.iter_mut().map(RoundRows::new).collect(),
         bias_row: &bias_row,
         shift_input: shift_input.as_deref(),
@@ -215,14 +232,10 @@ pub fn forward(
         bias_tiles: bias_tiles.as_ptr(),
         layout: gates,
         products,
-        weight_input: weight_input.as_ref(),
-        weight_hidden: weight_hidden.as_ref(),
-        peephole_full: peephole_full.as_ref(),
-        projection: projection.as_ref(),
-        pointwise: Pointwise::new(problem, parts),
-        scratch: scratch(shares, most, isa),
-        output: output.as_mut_ptr(),
-        last_cell: last_cell.as_mut_ptr(),
+        pointwise: &pointwise,
+        scratch: &scratch,
+        output,
+        last_cell,
         ring: ring.as_mut_ptr(),
         gates: tape.gates.as_mut_ptr(),
         cells: tape.cells.as_mut_ptr(),
@@ -234,59 +247,71 @@ pub fn forward(
         unprojected: tape.unprojected.as_mut_ptr(),
         dropped: dropped.as_mut_ptr(),
     };
-    let groups: Vec<Group<'_>> = match sequences.len() {
-        0 | 1 => Vec::new(),
-        _ => sequences
-            .into_iter()
-            .map(|sequences| Group::new(problem, &offsets, parts, sequences))
-            .collect(),
-    };
-    let groups: Vec<Run<'_>> = groups
-        .iter()
-        .enumerate()
-        .map(|(share, group)| run.of_group(group, share))
+    let groups: Vec<Group<'_>> = sequences
+        .into_iter()
+        .map(|sequences| Group::new(problem, &offsets, parts, sequences))
         .collect();
-    let phases = if groups.is_empty() {
-        run.phases()
-    } else {
-        run.phases_by_group()
+    let together = |phases: &[Phase]| {
+        gang::run(members, shares, phases.len(), &|phase, share| {
+            // SAFETY: the phases are run in order, each share once, with all shares of a phase done
+            // before the next begins.
+            unsafe { run.work(phases[phase], share) };
+        });
     };
-    gang::run(members, shares, phases.len(), &|phase, share| {
-        // SAFETY: the phases are run in order, each share once, with all shares of a phase done
-        // before the next begins; groups have sequences of their own.
-        unsafe {
-            match phases[phase] {
-                Phase::Group(chunk) => {
-                    let Some(group) = groups.get(share) else {
-                        return;
-                    };
-                    for phase in group.steps(chunk) {
-                        group.work(phase, 0);
+    if groups.is_empty() {
+        together(&run.phases());
+    } else {
+        together(run.packing().as_slice());
+        let members_own: Vec<_> = copies
+            .iter()
+            .map(|(packed, scratch)| Member::new(run.of_member(packed, scratch)))
+            .collect();
+        let link = problem.link(groups.len());
+        // Steps between two products of all members.
+        let spans = match run.hoisted() {
+            true => chunks.clone(),
+            false => alloc::vec![0..steps],
+        };
+        for (chunk, span) in spans.into_iter().enumerate() {
+            together(&run.projection(chunk).collect::<Vec<_>>());
+            let links = span.len().div_ceil(link);
+            gang::run_chains(members, groups.len(), links, &|index, group, member| {
+                let start = span.start + index * link;
+                // SAFETY: each member is one thread; the steps of a group are run in order, one at a
+                // time; groups have sequences of their own.
+                unsafe {
+                    let own = members_own[member].packed(|run| run.work(Phase::Pack, 0));
+                    let run = own.of_group(&groups[group], group);
+                    for phase in run.steps(start..(start + link).min(span.end)) {
+                        run.work(phase, 0);
                     }
                 }
-                phase => run.work(phase, share),
-            }
+            });
         }
-    });
-    drop(groups);
+    }
 
     for b in 0..batch {
         let step = problem.steps_of(b) - 1;
         let row = offsets[step] + b;
-        let hidden = &output[row * d_output..][..d_output];
-        last_hidden[b * d_output..][..d_output].copy_from_slice(hidden);
+        // SAFETY: a row of h' that its step has written, and one of the last h'.
+        unsafe {
+            let hidden = output.add(row * d_output);
+            core::ptr::copy_nonoverlapping(hidden, last_hidden.add(b * d_output), d_output);
+        }
         let row = match (keep, full) {
             (true, _) => row,
             (false, true) => step % 2 * batch + b,
             (false, false) => continue,
         };
         let cell = &tape.cells[row * units..][..units];
-        last_cell[b * units..][..units].copy_from_slice(cell);
+        // SAFETY: a row of the last c'.
+        unsafe { core::ptr::copy_nonoverlapping(cell.as_ptr(), last_cell.add(b * units), units) };
     }
-    drop(run);
     if keep {
         tape.rounds = rounds;
     }
+    // SAFETY: all steps have written their rows of h', and the last states have been set above.
+    unsafe { out.set_len(size) };
     (out, keep.then_some(tape))
 }
 
@@ -324,10 +349,9 @@ enum Phase {
     Rows(usize, usize),
     /// The projection of h.
     Out(usize),
-    /// All of a chunk's steps (of all chunks: none), each member for sequences of its own.
-    Group(Option<usize>),
 }
 
+#[derive(Clone)]
 struct Run<'a> {
     isa: Isa,
     shares: usize,
@@ -344,13 +368,11 @@ struct Run<'a> {
     chunks: &'a [Range<usize>],
     columns: Columns,
     columns_out: Columns,
-    /// Where R, V, P and W are packed.
-    pack_into: [Option<*mut f32>; 4],
+    /// R, V, P, W and the matrices of rounds.
+    packed: &'a PackedWeights,
     /// R in bf16, and where it is written.
     halves: Option<&'a Halves>,
     fill_halves: Option<*mut u32>,
-    pack_factors: Vec<Vec<Option<*mut f32>>>,
-    factors: &'a [Vec<Factor>],
     rounds: Vec<RoundRows>,
     /// b, or zeros, where `x·W` is part of each step.
     bias_row: &'a [f32],
@@ -365,12 +387,8 @@ struct Run<'a> {
     layout: Layout,
     /// Of h·R, with LN_h.
     products: Layout,
-    weight_input: Option<&'a Panels>,
-    weight_hidden: Option<&'a Panels>,
-    peephole_full: Option<&'a Panels>,
-    projection: Option<&'a Panels>,
-    pointwise: Pointwise,
-    scratch: PerMember<Scratch>,
+    pointwise: &'a Pointwise,
+    scratch: &'a PerMember<Scratch>,
     output: *mut f32,
     last_cell: *mut f32,
     /// Pre-activations of a chunk, or of a step, where the gates are not kept.
@@ -398,14 +416,18 @@ impl Run<'_> {
 
     fn phases(&self) -> Vec<Phase> {
         let mut phases = Vec::with_capacity(3 * self.problem.counts.len() + 2);
-        if self.pack_into.iter().any(Option::is_some) || self.halves.is_some() {
-            phases.push(Phase::Pack);
-        }
-        for index in 0..self.chunks.len() {
+        phases.extend(self.packing());
+        for (index, chunk) in self.chunks.iter().enumerate() {
             phases.extend(self.projection(index));
-            phases.extend(self.steps(Some(index)));
+            phases.extend(self.steps(chunk.clone()));
         }
         phases
+    }
+
+    /// The phase before all others.
+    fn packing(&self) -> Option<Phase> {
+        let wanted = !self.packed.is_empty() || self.halves.is_some();
+        wanted.then_some(Phase::Pack)
     }
 
     /// The phases of a chunk before its steps.
@@ -416,50 +438,42 @@ impl Run<'_> {
         project.chain(normed.then_some(Phase::NormInput(chunk)))
     }
 
-    /// The phases where each member has sequences of its own.
-    fn phases_by_group(&self) -> Vec<Phase> {
-        let mut phases = Vec::new();
-        if self.pack_into.iter().any(Option::is_some) {
-            phases.push(Phase::Pack);
-        }
-        if self.hoisted() {
-            for index in 0..self.chunks.len() {
-                phases.extend(self.projection(index));
-                phases.push(Phase::Group(Some(index)));
-            }
-        } else {
-            phases.push(Phase::Group(None));
-        }
-        phases
-    }
-
-    /// The phases of all steps of a chunk, or of all chunks.
-    fn steps(&self, chunk: Option<usize>) -> impl Iterator<Item = Phase> {
-        let chunks = match chunk {
-            Some(chunk) => chunk..chunk + 1,
-            None => 0..self.chunks.len(),
-        };
+    /// The phases of some steps, those that there are.
+    fn steps(&self, range: Range<usize>) -> impl Iterator<Item = Phase> {
         let steps = self.problem.counts.len();
         let by_row = self.problem.by_row();
         let projected = self.parts.has(Part::Projection);
-        chunks.flat_map(move |chunk| {
-            let range = &self.chunks[chunk];
-            (range.start.min(steps)..range.end.min(steps)).flat_map(move |step| {
-                let rounds = self.problem.rounds.iter().enumerate();
-                let rounds = rounds.flat_map(move |(round, rank)| {
-                    let inner = rank.is_some().then_some(Phase::Inner(step, round));
-                    inner.into_iter().chain([Phase::Round(step, round)])
-                });
-                rounds
-                    .chain([Phase::Step(chunk, step)])
-                    .chain(by_row.then_some(Phase::Rows(chunk, step)))
-                    .chain(projected.then_some(Phase::Out(step)))
-            })
+        (range.start.min(steps)..range.end.min(steps)).flat_map(move |step| {
+            let chunk = self.chunks.partition_point(|chunk| chunk.end <= step);
+            let rounds = self.problem.rounds.iter().enumerate();
+            let rounds = rounds.flat_map(move |(round, rank)| {
+                let inner = rank.is_some().then_some(Phase::Inner(step, round));
+                inner.into_iter().chain([Phase::Round(step, round)])
+            });
+            rounds
+                .chain([Phase::Step(chunk, step)])
+                .chain(by_row.then_some(Phase::Rows(chunk, step)))
+                .chain(projected.then_some(Phase::Out(step)))
         })
     }
 
-    /// The run of a group's sequences, by one member.
-    fn of_group<'g>(&'g self, group: &'g Group<'g>, share: usize) -> Run<'g> {
+    /// What one member does alone, with weights and scratch memory of its own.
+    fn of_member<'g>(
+        &'g self,
+        packed: &'g PackedWeights,
+        scratch: &'g PerMember<Scratch>,
+    ) -> Run<'g> {
+        Run {
+            shares: 1,
+            shares_each: 1,
+            packed,
+            scratch,
+            ..self.clone()
+        }
+    }
+
+    /// The steps of a group's sequences.
+    fn of_group<'g>(&'g self, group: &'g Group<'g>, index: usize) -> Run<'g> {
         let (units, width) = (self.problem.d_hidden, self.problem.width());
         // What is kept for all steps is found by its row; the rest has a row per sequence.
         let own = |buffer: *mut f32, size: usize| match self.keep {
@@ -475,49 +489,21 @@ impl Run<'_> {
             }
         });
         Run {
-            isa: self.isa,
-            shares: 1,
-            shares_each: 1,
             problem: &group.problem,
             parts: &group.parts,
-            keep: self.keep,
-            in_step: self.in_step,
-            by_rows_of_w: false,
             offsets: &group.offsets,
-            chunks: self.chunks,
-            columns: self.columns,
-            columns_out: self.columns_out,
-            pack_into: [None; 4],
-            halves: None,
-            fill_halves: None,
-            pack_factors: Vec::new(),
-            factors: self.factors,
             rounds: rounds.collect(),
-            bias_row: self.bias_row,
-            shift_input: self.shift_input,
-            preact_input: self.preact_input,
-            stats_input: self.stats_input,
-            bias_tiles: self.bias_tiles,
-            layout: self.layout,
-            products: self.products,
-            weight_input: self.weight_input,
-            weight_hidden: self.weight_hidden,
-            peephole_full: self.peephole_full,
-            projection: self.projection,
-            pointwise: Pointwise::new(&group.problem, &group.parts),
-            scratch: scratch(1, group.problem.batch_size(), self.isa),
-            output: self.output,
+            pointwise: &group.pointwise,
             last_cell: self.last_cell.wrapping_add(group.first * units),
             ring: own(self.ring, self.layout.row),
-            gates: self.gates,
-            cells: self.cells,
             preact_hidden: own(self.preact_hidden, self.products.row),
             stats_hidden: own(self.stats_hidden, STATS),
             raw: own(self.raw, units),
             normalized: own(self.normalized, units),
             stats_cell: own(self.stats_cell, STATS),
             unprojected: own(self.unprojected, units),
-            dropped: self.dropped.wrapping_add(share * width),
+            dropped: self.dropped.wrapping_add(index * width),
+            ..self.clone()
         }
     }
 
@@ -535,7 +521,6 @@ impl Run<'_> {
                 Phase::Step(chunk, step) => self.step(chunk, step, share),
                 Phase::Rows(chunk, step) => self.rows(chunk, step, share),
                 Phase::Out(step) => self.out(step, share),
-                Phase::Group(_) => unreachable!("groups are run phase by phase"),
             }
         }
     }
@@ -547,48 +532,33 @@ impl Run<'_> {
             // SAFETY: this share's own pairs.
             unsafe { halves.fill(words, r, pairs) };
         }
-        let width = self.problem.width();
-        let weights = [
-            (
-                Part::WeightHidden,
-                width,
-                self.problem.d_output,
-                &self.columns,
-            ),
-            (
-                Part::PeepholeFull,
-                width,
-                self.problem.d_hidden,
-                &self.columns,
-            ),
-            (
-                Part::Projection,
-                self.problem.d_output,
-                self.problem.d_hidden,
-                &self.columns_out,
-            ),
-            (
-                Part::WeightInput,
-                width,
-                self.problem.d_input,
-                &self.columns,
-            ),
-        ];
-        for ((part, width, k, columns), target) in weights.into_iter().zip(self.pack_into) {
-            let Some(target) = target else { continue };
+        for (part, target) in self.packed.targets() {
+            let (k, width) = self.size(part);
+            let columns = match part {
+                Part::Projection => &self.columns_out,
+                _ => &self.columns,
+            };
             let view = View::rows(self.parts.of(part), width);
             let panels = columns.share(share, self.shares);
             // SAFETY: the weights have k rows and these columns, the panels were made for them, and
             // each share packs panels of its own.
             unsafe { Panels::pack(self.isa, target, k, view, columns, panels) };
         }
-        for (factors, targets) in self.factors.iter().zip(&self.pack_factors) {
-            for (factor, target) in factors.iter().zip(targets) {
-                let Some(target) = *target else { continue };
-                let panels = factor.columns.share(share, self.shares);
-                // SAFETY: as above.
-                unsafe { factor.pack(self.isa, target, self.parts, false, panels) };
-            }
+        for (factor, target) in self.packed.factor_targets() {
+            let panels = factor.columns.share(share, self.shares);
+            // SAFETY: as above.
+            unsafe { factor.pack(self.isa, target, self.parts, false, panels) };
+        }
+    }
+
+    /// Rows and columns of a weight.
+    fn size(&self, part: Part) -> (usize, usize) {
+        let problem = self.problem;
+        match part {
+            Part::WeightHidden => (problem.d_output, problem.width()),
+            Part::WeightInput => (problem.d_input, problem.width()),
+            Part::PeepholeFull => (problem.d_hidden, problem.width()),
+            _ => (problem.d_hidden, problem.d_output),
         }
     }
 
@@ -757,29 +727,8 @@ impl Run<'_> {
 
     /// A product with weights, packed where they are.
     fn term(&self, part: Part, a: View) -> Term {
-        let (packed, k, width) = match part {
-            Part::WeightHidden => (
-                self.weight_hidden,
-                self.problem.d_output,
-                self.problem.width(),
-            ),
-            Part::WeightInput => (
-                self.weight_input,
-                self.problem.d_input,
-                self.problem.width(),
-            ),
-            Part::PeepholeFull => (
-                self.peephole_full,
-                self.problem.d_hidden,
-                self.problem.width(),
-            ),
-            _ => (
-                self.projection,
-                self.problem.d_hidden,
-                self.problem.d_output,
-            ),
-        };
-        let weights = match packed {
+        let (k, width) = self.size(part);
+        let weights = match self.packed.get(part) {
             Some(panels) => panels.weights(),
             None => Weights::Native(View::rows(self.parts.of(part), width)),
         };

@@ -39,7 +39,7 @@ impl Run<'_> {
 
     pub(super) unsafe fn inner(&self, step: usize, round: usize, share: usize) {
         let rows = self.problem.counts[step];
-        let factor = &self.factors[round][0];
+        let factor = &self.packed.factors[round][0];
         let a = self.before_round(step, round, round % 2 == 1);
         let term = self.factor_term(factor, a);
         let out = self.kept(self.rounds[round].inner, step, factor.size.1);
@@ -73,7 +73,7 @@ impl Run<'_> {
 
     pub(super) unsafe fn round(&self, step: usize, round: usize, share: usize) {
         let rows = self.problem.counts[step];
-        let factors = &self.factors[round];
+        let factors = &self.packed.factors[round];
         let factor = &factors[factors.len() - 1];
         let on_input = round.is_multiple_of(2);
         let a = match factors.len() {
