@@ -5,6 +5,7 @@ use recurrent_core::kernel::cpu::product::{
     product_into, write_tile,
 };
 use recurrent_core::kernel::cpu::simd::Isa;
+use recurrent_core::kernel::cpu::transpose::Transpose;
 
 use crate::common::Random;
 use crate::{assert_within, draw};
@@ -384,6 +385,40 @@ fn panels_cover_the_columns() {
                 }
             }
             assert_eq!(seen, vec![1; n], "{columns:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_to_columns() {
+    for isa in Isa::all() {
+        for rows in [1, 2, 15, 16, 17, 33] {
+            for columns in [1, 3, 15, 16, 17, 31, 48] {
+                let what = format!("{isa:?}, {rows} x {columns}");
+                // The first columns of wider rows, into a part of longer ones.
+                let (width, stride) = (columns + 3, rows + 5);
+                let list = draw(&mut Random::new(rows as u64), rows * width);
+                let mut target = vec![BEFORE; columns * stride];
+                let transpose = Transpose {
+                    source: View::rows(&list, width),
+                    rows,
+                    columns,
+                    target: target[2..].as_mut_ptr(),
+                    stride,
+                };
+                // SAFETY: the source has these rows, `target` room for as many columns.
+                unsafe { transpose.run(isa) };
+                for column in 0..columns {
+                    for (at, &value) in target[column * stride..][..stride].iter().enumerate() {
+                        let inside = (2..rows + 2).contains(&at);
+                        let expected = match inside {
+                            true => list[(at - 2) * width + column],
+                            false => BEFORE,
+                        };
+                        assert_eq!(value, expected, "{what}: column {column}, {at}");
+                    }
+                }
+            }
         }
     }
 }

@@ -11,3 +11,4 @@ pub mod recurrence;
 pub mod rows;
 pub mod simd;
 pub mod sums;
+pub mod transpose;

@@ -14,6 +14,7 @@ use pulp::{Simd, WithSimd};
 
 use super::buffer::Buffer;
 use super::simd::{Either, First, Isa, Lanes, fma, load, store};
+use super::transpose::{BLOCK, Block};
 
 /// Most rows of a register tile.
 pub const MAX_TILE_ROWS: usize = 8;
@@ -141,6 +142,15 @@ impl Columns {
         offset + first..offset + end
     }
 
+    /// The vectors of some panels, as (panel, vector), in the order in which a row has them.
+    pub fn along_row(&self, panels: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+        let (start, count, vectors, gated) = (panels.start, panels.len(), self.vectors, self.gated);
+        (0..count * vectors).map(move |index| match gated {
+            true => (start + index % count, index / count),
+            false => (start + index / vectors, index % vectors),
+        })
+    }
+
     /// The panels of one of `shares` equal parts.
     pub fn share(&self, share: usize, shares: usize) -> Range<usize> {
         part(self.panels(), share, shares)
@@ -221,16 +231,14 @@ impl Panels {
         columns: &Columns,
         panels: Range<usize>,
     ) {
-        // Where rows are contiguous, a few at a time for all panels, so that their memory pages stay
-        // known; a transposed matrix is read along k.
-        let step = if weights.column == 1 { PACK_ROWS } else { k };
-        for start in (0..k).step_by(step.max(1)) {
-            for panel in panels.clone() {
+        // A few rows, along all of them: more rows at a time are more than a processor fetches ahead.
+        for start in (0..k).step_by(PACK_ROWS) {
+            let rows = start..(start + PACK_ROWS).min(k);
+            for (panel, vector) in columns.along_row(panels.clone()) {
                 // SAFETY: by the contract of this function.
                 unsafe {
                     let target = values.add((panel * k + start) * columns.width());
-                    let rows = start..(start + step).min(k);
-                    pack_block(isa, target, weights, columns, panel, rows);
+                    pack_vector(isa, target, weights, columns, panel, vector, rows.clone());
                 }
             }
         }
@@ -253,18 +261,19 @@ impl Panels {
         panels: Range<usize>,
     ) {
         let width = columns.width();
-        for panel in panels {
-            for tile in 0..gates.panels() {
-                for vector in 0..gates.vectors {
-                    let rows = gates.of(tile, vector);
-                    let first = (tile * gates.vectors + vector) * gates.lanes;
-                    let missing = (gates.lanes - rows.len()) * width;
-                    // SAFETY: by the contract of this function.
-                    unsafe {
-                        let target = values.add((panel * gates.padded() + first) * width);
-                        core::ptr::write_bytes(target.add(rows.len() * width), 0, missing);
-                        pack_block(isa, target, weights, columns, panel, rows);
+        // Some columns of a transposed matrix are rows, which are read along all of them.
+        for (panel, vector) in columns.along_row(panels) {
+            for (tile, gate) in gates.along_row(0..gates.panels()) {
+                let rows = gates.of(tile, gate);
+                let first = (tile * gates.vectors + gate) * gates.lanes;
+                // SAFETY: by the contract of this function.
+                unsafe {
+                    let target = values.add((panel * gates.padded() + first) * width);
+                    for row in rows.len()..gates.lanes {
+                        let lanes = target.add(row * width + vector * columns.lanes);
+                        core::ptr::write_bytes(lanes, 0, columns.lanes);
                     }
+                    pack_vector(isa, target, weights, columns, panel, vector, rows);
                 }
             }
         }
@@ -272,7 +281,7 @@ impl Panels {
 }
 
 /// Rows that are packed at a time.
-pub const PACK_ROWS: usize = 32;
+pub const PACK_ROWS: usize = 16;
 
 /// Where a product reads its weights.
 #[derive(Debug, Clone, Copy)]
@@ -295,19 +304,35 @@ unsafe fn pack_block(
     panel: usize,
     rows: Range<usize>,
 ) {
-    debug_assert_eq!(columns.lanes, isa.lanes());
     for vector in 0..columns.vectors {
-        let range = columns.of(panel, vector);
-        let pack = PackVector {
-            rows: rows.len(),
-            count: range.len(),
-            source: weights.from_column(range.start).from_row(rows.start),
-            target: target.wrapping_add(vector * columns.lanes),
-            stride: columns.width(),
-        };
-        // A vector has at most `lanes` columns.
-        isa.run(pack);
+        // SAFETY: by the contract of this function.
+        unsafe { pack_vector(isa, target, weights, columns, panel, vector, rows.clone()) };
     }
+}
+
+/// One vector of [`pack_block`].
+///
+/// # Safety
+/// As there, for the lanes of this vector.
+unsafe fn pack_vector(
+    isa: Isa,
+    target: *mut f32,
+    weights: View,
+    columns: &Columns,
+    panel: usize,
+    vector: usize,
+    rows: Range<usize>,
+) {
+    debug_assert_eq!(columns.lanes, isa.lanes());
+    let range = columns.of(panel, vector);
+    // A vector has at most `lanes` columns.
+    isa.run(PackVector {
+        rows: rows.len(),
+        count: range.len(),
+        source: weights.from_column(range.start).from_row(rows.start),
+        target: target.wrapping_add(vector * columns.lanes),
+        stride: columns.width(),
+    });
 }
 
 /// One vector of columns of a block.
@@ -334,6 +359,7 @@ impl WithSimd for PackVector {
         } = self;
         // SAFETY: by the contract of `pack_block`.
         unsafe {
+            debug_assert!(source.column == 1 || source.row == 1);
             if source.column == 1 && count == S::F32_LANES {
                 for k in 0..rows {
                     let value = load::<S>(source.ptr.add(k * source.row));
@@ -346,24 +372,17 @@ impl WithSimd for PackVector {
                     store::<S>(target.add(k * stride), value);
                 }
             } else {
-                // A transposed matrix: along k its values are neighbours. A few k at a time, so that
-                // the lines that are written stay in the nearest cache until they are full.
-                const TOGETHER: usize = 16;
-                let zero = simd.splat_f32s(0.0);
+                // A transposed matrix: along k its values are neighbours.
                 let mut start = 0;
                 while start < rows {
-                    let end = (start + TOGETHER).min(rows);
-                    for k in start..end {
-                        store::<S>(target.add(k * stride), zero);
+                    let ks = BLOCK.min(rows - start);
+                    let from = source.ptr.add(start * source.row);
+                    let block = Block::read(simd, from, source.column, count, ks);
+                    for k in 0..ks {
+                        let lanes = load::<S>(block.column(k).as_ptr());
+                        store::<S>(target.add((start + k) * stride), lanes);
                     }
-                    for lane in 0..count {
-                        let source = source.ptr.add(lane * source.column);
-                        let target = target.add(lane);
-                        for k in start..end {
-                            *target.add(k * stride) = *source.add(k * self.source.row);
-                        }
-                    }
-                    start = end;
+                    start += ks;
                 }
             }
         }

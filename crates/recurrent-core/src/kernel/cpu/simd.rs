@@ -100,6 +100,15 @@ impl Isa {
     }
 }
 
+/// AVX-512 itself, where `simd` is that: for operations that not all instruction sets have. The compiler
+/// knows the answer.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn is_avx512<S: Simd>(simd: S) -> Option<pulp::x86::V4> {
+    let simd: &dyn core::any::Any = &simd;
+    simd.downcast_ref().copied()
+}
+
 /// A whole vector at `ptr`, which need not be aligned.
 ///
 /// # Safety

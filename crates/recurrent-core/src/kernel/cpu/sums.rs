@@ -3,30 +3,6 @@
 use super::product::{Columns, Onto, Packed, Scratch, Term, View, Weights, product, write_tile};
 use super::simd::Isa;
 
-/// `target[c, r] = source[r, c]`, a block of a few cache lines at a time.
-///
-/// # Safety
-/// The source is readable, the rows of the target are the caller's own.
-pub unsafe fn transpose(
-    source: View,
-    rows: usize,
-    columns: usize,
-    target: *mut f32,
-    stride: usize,
-) {
-    const BLOCK: usize = 16;
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            for c in column..(column + BLOCK).min(columns) {
-                for r in row..(row + BLOCK).min(rows) {
-                    // SAFETY: inside both matrices, by the contract of this function.
-                    unsafe { *target.add(c * stride + r) = *source.ptr.add(r * source.row + c) };
-                }
-            }
-        }
-    }
-}
-
 /// The right factor of a sum over rows.
 #[derive(Debug, Clone, Copy)]
 pub enum Right {

@@ -8,7 +8,8 @@ use crate::kernel::cpu::buffer::Buffer;
 use crate::kernel::cpu::pointwise::Rows;
 use crate::kernel::cpu::product::part;
 use crate::kernel::cpu::rows::{By, SumRows};
-use crate::kernel::cpu::sums::{Outer, Right, transpose};
+use crate::kernel::cpu::sums::{Outer, Right};
+use crate::kernel::cpu::transpose::Transpose;
 
 /// A layer's gradients of all rows, and the transposed factors of its wanted weights.
 pub struct LayerGrads {
@@ -142,11 +143,16 @@ impl Run<'_> {
     unsafe fn transpose_source(&self, source: &Source, own: Range<usize>, target: *mut f32) {
         let total = self.problem.rows();
         let move_rows = |from: Rows, count: usize, row: usize| {
-            let from = view(from).from_column(own.start);
             // SAFETY: by the contract of this function.
             unsafe {
-                let target = target.add(own.start * total + row);
-                transpose(from, count, own.len(), target, total);
+                let transpose = Transpose {
+                    source: view(from).from_column(own.start),
+                    rows: count,
+                    columns: own.len(),
+                    target: target.add(own.start * total + row),
+                    stride: total,
+                };
+                transpose.run(self.isa);
             }
         };
         let (layer, part) = match *source {

@@ -24,7 +24,7 @@ use crate::kernel::cpu::product::{
 };
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
-use crate::kernel::cpu::sums::transpose;
+use crate::kernel::cpu::transpose::Transpose;
 
 /// Rows of ∂x that are summed up at a time.
 const CHUNK_ROWS: usize = 256;

@@ -106,8 +106,14 @@ impl Run<'_> {
                 let source = View::rows(values, columns).from_column(own.start);
                 // SAFETY: this share's own rows of the transposed matrix.
                 unsafe {
-                    let target = target.add(own.start * rows + row);
-                    transpose(source, count, own.len(), target, rows);
+                    let transpose = Transpose {
+                        source,
+                        rows: count,
+                        columns: own.len(),
+                        target: target.add(own.start * rows + row),
+                        stride: rows,
+                    };
+                    transpose.run(self.isa);
                 }
                 row += count;
             }
