@@ -426,6 +426,8 @@ pub struct Term {
     pub pieces: Option<Pieces>,
     /// Which row of a each row is; null: they follow each other.
     pub order: *const usize,
+    /// Whether a is too large to stay in a cache: its rows are then asked for ahead.
+    pub far: bool,
     /// `[k, n]`
     pub weights: Weights,
 }
@@ -438,6 +440,7 @@ impl Term {
             k,
             pieces: None,
             order: core::ptr::null(),
+            far: false,
             weights,
         }
     }
@@ -607,6 +610,7 @@ pub unsafe fn product_into(
                         k: block.len(),
                         a: Pieces::column(term.pieces, term.a, block.start),
                         order: term.order,
+                        far: term.far,
                         row,
                         piece,
                         jump,
@@ -725,6 +729,8 @@ struct Micro {
     a: View,
     /// As in [`Term`].
     order: *const usize,
+    /// As in [`Term`].
+    far: bool,
     /// The first row.
     row: usize,
     /// Columns of a that lie together, and what leads from their end to the next.
@@ -742,7 +748,11 @@ struct Micro {
 /// f32 values in a cache line.
 const LINE: usize = 16;
 
+/// Lines of a row in a block.
+const ROW_LINES: usize = K_BLOCK / LINE;
+
 /// Asks for some values, to be in the nearest cache.
+#[inline(always)]
 pub fn fetch(values: *const f32, count: usize) {
     for line in (0..count).step_by(LINE) {
         let ptr = values.wrapping_add(line);
@@ -778,15 +788,22 @@ impl Micro {
         macro_rules! sized {
             ($($V:literal)*) => {
                 match vectors {
-                    $($V => match rows {
-                        1 => isa.run(Sized::<$V, 1>(self)),
-                        2 => isa.run(Sized::<$V, 2>(self)),
-                        3 => isa.run(Sized::<$V, 3>(self)),
-                        4 => isa.run(Sized::<$V, 4>(self)),
-                        5 => isa.run(Sized::<$V, 5>(self)),
-                        6 => isa.run(Sized::<$V, 6>(self)),
-                        7 => isa.run(Sized::<$V, 7>(self)),
-                        8 => isa.run(Sized::<$V, 8>(self)),
+                    $($V => match (rows, self.far) {
+                        (1, _) => isa.run(Sized::<$V, 1, false>(self)),
+                        (2, false) => isa.run(Sized::<$V, 2, false>(self)),
+                        (3, false) => isa.run(Sized::<$V, 3, false>(self)),
+                        (4, false) => isa.run(Sized::<$V, 4, false>(self)),
+                        (5, false) => isa.run(Sized::<$V, 5, false>(self)),
+                        (6, false) => isa.run(Sized::<$V, 6, false>(self)),
+                        (7, false) => isa.run(Sized::<$V, 7, false>(self)),
+                        (8, false) => isa.run(Sized::<$V, 8, false>(self)),
+                        (2, true) => isa.run(Sized::<$V, 2, true>(self)),
+                        (3, true) => isa.run(Sized::<$V, 3, true>(self)),
+                        (4, true) => isa.run(Sized::<$V, 4, true>(self)),
+                        (5, true) => isa.run(Sized::<$V, 5, true>(self)),
+                        (6, true) => isa.run(Sized::<$V, 6, true>(self)),
+                        (7, true) => isa.run(Sized::<$V, 7, true>(self)),
+                        (8, true) => isa.run(Sized::<$V, 8, true>(self)),
                         _ => unreachable!("a tile of {rows} rows"),
                     },)*
                     _ => unreachable!("a panel of {vectors} vectors"),
@@ -798,9 +815,9 @@ impl Micro {
 }
 
 /// [`Micro`] with its size known to the compiler, so that the sums stay in registers.
-struct Sized<const V: usize, const R: usize>(Micro);
+struct Sized<const V: usize, const R: usize, const FAR: bool>(Micro);
 
-impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
+impl<const V: usize, const R: usize, const FAR: bool> WithSimd for Sized<V, R, FAR> {
     type Output = ();
 
     #[inline(always)]
@@ -810,6 +827,7 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
             k,
             a,
             order,
+            far: _,
             row,
             piece,
             jump,
@@ -848,9 +866,15 @@ impl<const V: usize, const R: usize> WithSimd for Sized<V, R> {
                 let mut left = k;
                 while left > 0 {
                     let together = left.min(piece);
-                    for _ in 0..together {
+                    for index in 0..together {
                         prefetch(ahead);
                         ahead = ahead.wrapping_add(next);
+                        if FAR {
+                            // A line of a row of the next tile: as many as the tile has, in turn.
+                            let (row, line) = (index / ROW_LINES, index % ROW_LINES);
+                            let rows = rows[R - 1].wrapping_add((row + 1) * a.row);
+                            fetch(rows.wrapping_add(line * LINE), 1);
+                        }
                         let mut b = [simd.splat_f32s(0.0); V];
                         for (v, value) in b.iter_mut().enumerate() {
                             *value = load::<S>(w.add(v * lanes));

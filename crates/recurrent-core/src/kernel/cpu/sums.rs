@@ -54,7 +54,11 @@ impl Outer {
             }
             Right::Panels(packed, columns) => (Weights::Packed(packed), columns),
         };
-        let term = Term::new(view(a, rows), rows, weights);
+        // A block of many features' rows goes by for each panel of d.
+        let term = Term {
+            far: true,
+            ..Term::new(view(a, rows), rows, weights)
+        };
         let panels = columns.share(share, members);
         // SAFETY: by the contract of this function.
         unsafe {
