@@ -2,6 +2,8 @@
 # The kernels, modules and an example on wgpu, on a machine without a GPU: software Vulkan (Mesa's
 # llvmpipe). Installs the driver where it may (Debian, Ubuntu, as root); otherwise says what to install.
 # Takes names of the stages to run instead of all: `.ci/gpu-software.sh golden`.
+# RECURRENT_GPU_DEVICES names the devices, `wgpu` by default; `wgpu cpu` adds CubeCL's CPU runtime, with its
+# LLVM from .ci/llvm.sh.
 # RECURRENT_GPU_FEATURES adds features of the crates, such as `fusion` or `fusion,autotune`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,15 +29,29 @@ VK_ICD_FILENAMES=$(driver) || {
   exit 77
 }
 # The plain `wgpu` feature, without `autotune`: docs/gpu.md says why.
-export VK_ICD_FILENAMES BURN_DEVICE=wgpu
+export VK_ICD_FILENAMES
+features=wgpu
+devices=${RECURRENT_GPU_DEVICES:-wgpu}
+# One build for both devices.
+if [[ " $devices " == *" cpu "* ]]; then
+  if library=$(.ci/llvm.sh "$CARGO_TARGET_DIR/data"); then
+    features=wgpu,cpu
+    export XDG_DATA_HOME=$CARGO_TARGET_DIR/data
+    export LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  else
+    echo "CubeCL's cpu runtime is left out"
+    devices=${devices//cpu/}
+    test -n "${devices// /}" || exit 77
+  fi
+fi
 
 # All crates in every call, so that what they ask of their dependencies is the same and is built once.
 options=(--profile gpu --locked -p recurrent-core -p recurrent-modules -p recurrent-bench
-  --features "wgpu${RECURRENT_GPU_FEATURES:+,$RECURRENT_GPU_FEATURES}")
+  --features "$features${RECURRENT_GPU_FEATURES:+,$RECURRENT_GPU_FEATURES}")
 wanted=("$@")
 stage() { # name
   if test "${#wanted[@]}" -gt 0 && [[ " ${wanted[*]} " != *" $1 "* ]]; then return 1; fi
-  printf '\n== %s (%d s so far)\n' "$1" "$((SECONDS - started))"
+  printf '\n== %s on %s (%d s so far)\n' "$1" "$BURN_DEVICE" "$((SECONDS - started))"
 }
 run() { # test, names within it
   local test=$1
@@ -56,12 +72,16 @@ if test "$status" = 124; then
 elif test "$status" != 0; then
   exit "$status"
 fi
-run launches
-run fused every_size long packed_rows swapped_gates graph
-run golden chosen_device
-run containers
+for device in $devices; do
+  export BURN_DEVICE=$device
+  run launches
+  run fused every_size long packed_rows swapped_gates graph
+  run golden chosen_device
+  run containers
+done
 
-if stage example; then
+export BURN_DEVICE=wgpu
+if [[ " $devices " == *" wgpu "* ]] && stage example; then
   examples=(capacity custom_model speed)
   for example in "${examples[@]}"; do
     cargo build "${options[@]}" --example "$example"
@@ -79,4 +99,4 @@ if stage example; then
       "$binaries/$example" --device wgpu --out "$results"
   done
 fi
-printf '\n== done on software Vulkan (%d s)\n' "$((SECONDS - started))"
+printf '\n== done on %s (%d s)\n' "$devices" "$((SECONDS - started))"

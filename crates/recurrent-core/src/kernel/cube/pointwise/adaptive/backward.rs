@@ -91,12 +91,7 @@ pub fn advance_back<N: Size>(
     #[comptime] kind: LayerKind,
 ) {
     let units = at.hidden as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
-    if b >= at.rows as usize {
-        terminate!();
-    }
-    let row = at.row as usize + b;
+    let (b, unit, row) = place(at, units);
     let at_c = b * at.states as usize + at.state as usize + unit;
     let on_mask = b * at.mask_size as usize + unit;
 
@@ -206,12 +201,7 @@ pub fn scale_back<N: Size>(
     #[comptime] kind: LayerKind,
 ) {
     let units = at.policy as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
-    if b >= at.rows as usize {
-        terminate!();
-    }
-    let row = at.row as usize + b;
+    let (b, unit, row) = place(at, units);
     let p = policy[row * units + unit];
     let (inputs, hiddens, pair) = (at.input as usize, at.hidden as usize, at.pair as usize);
     let on_seen = row * at.seen as usize;
@@ -275,12 +265,7 @@ pub fn adapt_back<N: Size>(
     #[comptime] kind: LayerKind,
 ) {
     let units = at.adapt as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
-    if b >= at.rows as usize {
-        terminate!();
-    }
-    let row = at.row as usize + b;
+    let (b, unit, row) = place(at, units);
     let at_m = b * at.states as usize + (at.state + 2 * at.hidden) as usize + unit;
     let on_above = b * at.above as usize + at.above_below as usize + unit;
 

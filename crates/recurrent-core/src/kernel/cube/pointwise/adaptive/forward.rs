@@ -64,12 +64,7 @@ pub fn adapt<N: Size>(
     #[comptime] kind: LayerKind,
 ) {
     let units = at.adapt as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
-    if b >= at.rows as usize {
-        terminate!();
-    }
-    let row = at.row as usize + b;
+    let (b, unit, row) = place(at, units);
     let mut gates = Array::<Vector<f32, N>>::new(GATES);
     #[unroll]
     for gate in 0..GATES {
@@ -147,12 +142,7 @@ pub fn scale<N: Size>(
     #[comptime] kind: LayerKind,
 ) {
     let units = at.policy as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
-    if b >= at.rows as usize {
-        terminate!();
-    }
-    let row = at.row as usize + b;
+    let (b, unit, row) = place(at, units);
     let p = product[b * units + unit].tanh();
     policy[(at.kept_row as usize + b) * units + unit] = p;
 
@@ -213,12 +203,7 @@ pub fn advance<N: Size>(
     #[comptime] kind: LayerKind,
 ) {
     let units = at.hidden as usize;
-    let b = ABSOLUTE_POS / units;
-    let unit = ABSOLUTE_POS % units;
-    if b >= at.rows as usize {
-        terminate!();
-    }
-    let row = at.row as usize + b;
+    let (b, unit, row) = place(at, units);
     let on_policy = (at.kept_row as usize + b) * at.policy as usize;
     let on_tape = row * units * TAPE + unit;
     let mut gates = Array::<Vector<f32, N>>::new(GATES);

@@ -138,6 +138,20 @@ pub struct LayerAt {
     pub clip_adapt: f32,
 }
 
+/// Which row of the step a unit of the device works on, which of the row's vectors, and which row that is
+/// among those of all steps. Units past the last row end here.
+///
+/// # Arguments
+/// * `units` - vectors of a row
+#[cube]
+fn place(at: &LayerAt, units: usize) -> (usize, usize, usize) {
+    let (b, unit, _) = own(units, 0usize);
+    if b >= at.rows as usize {
+        terminate!();
+    }
+    (b, unit, at.row as usize + b)
+}
+
 /// c̃ of an LSTM, before its bound: from i, f and g.
 ///
 /// # Arguments
