@@ -35,7 +35,7 @@ LINEARITY = [100, 1000, 10_000]
 PAUSE = 0.05
 
 OURS = ("lstm", "burn::nn::Lstm")
-SECTIONS = ("grid", "variants", "memory", "linearity")
+SECTIONS = ("grid", "variants", "memory", "linearity", "devices")
 
 
 def fail(text):
@@ -91,10 +91,11 @@ class Session:
         # Both sides get the same number of threads.
         self.environment = {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
 
-    def ours(self, budget=None):
+    def ours(self, budget=None, device=None):
         args = self.args
         budget = args.budget if budget is None else budget
-        command = [args.program, "--serve", "--device", args.device, "--budget", str(budget)]
+        device = device or args.device
+        command = [args.program, "--serve", "--device", device, "--budget", str(budget)]
         return Program("ours", command, self.environment)
 
     def peers(self, budget=None):
@@ -251,6 +252,35 @@ def linearity(session, lengths):
     return rows
 
 
+def devices(session, modes, cases):
+    """Ours on two devices in turn."""
+    first, second = session.args.device, session.args.against
+    sides = {device: session.ours(device=device) for device in (first, second)}
+    rows, lines, factors = [], [], []
+    for mode in modes:
+        for shape in cases or sides[first].hello["cases"][mode]:
+            shape = (shape[0], 1, *shape[2:]) if mode == "step" else tuple(shape)
+            answers = {device: [] for device in sides}
+            for number in range(session.args.rounds):
+                note(f"{mode} {shape}, round {number + 1} of {session.args.rounds}", session.args.quiet)
+                for device, side in sides.items():
+                    time.sleep(PAUSE)
+                    answers[device].append(side.ask(mode, shape, "lstm"))
+            found = {
+                device: summed_up("lstm", mode, shape, rounds) for device, rounds in answers.items()
+            }
+            rows += [{**row, "device": device} for device, row in found.items()]
+            factors.append(ratio(found[second], found[first]))
+            lines.append([mode, ",".join(map(str, shape)), *map(ms, found.values()), shown(factors[-1])])
+    lines.append(["geometric mean", None, None, None, shown(geometric_mean(factors))])
+    for side in sides.values():
+        side.close()
+    note("", session.args.quiet)
+    columns = ["mode", "B,T,I,H", f"{first} (ms)", f"{second} (ms)", f"{second}/{first}"]
+    markdown("Ours on two devices", columns, lines)
+    return rows
+
+
 def case(text):
     sizes = text.split(",")
     if len(sizes) != 4 or not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
@@ -278,14 +308,18 @@ def arguments():
         "--python", default=sys.executable, help="Python with torch and onnxruntime (default: this)"
     )
     parser.add_argument("--device", default="flex", help="device of our side (default: %(default)s)")
+    parser.add_argument(
+        "--against", metavar="DEVICE",
+        help="a second device of our side, for the section `devices` (compiled in: --features ndarray)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=positive, default=2, help="of each side (default 2)")
     parser.add_argument("--rounds", type=positive, default=5, help="per case (default 5)")
     parser.add_argument(
         "--budget", type=float, default=0.3, help="seconds per model and round (default 0.3)"
     )
     parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
-        help=f"parts to run: {', '.join(SECTIONS)} (default: all)",
+        "--sections", nargs="+", choices=SECTIONS, metavar="SECTION",
+        help=f"parts to run: {', '.join(SECTIONS)} (default: all; `devices` with --against)",
     )  # fmt: skip
     parser.add_argument(
         "--cases", nargs="+", type=case, metavar="B,T,I,H",
@@ -302,6 +336,10 @@ def arguments():
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--quiet", action="store_true", help="do not show what is running")
     args = parser.parse_args()
+    if args.sections is None:
+        args.sections = [name for name in SECTIONS if name != "devices" or args.against]
+    if "devices" in args.sections and not args.against:
+        parser.error("the section `devices` needs --against DEVICE")
     if shutil.which(args.program) is None:
         parser.error(
             f"there is no program {args.program}; "
@@ -321,7 +359,8 @@ def check_python(python):
 
 def main():
     args = arguments()
-    if set(args.sections) != {"linearity"}:
+    alone = set(args.sections) <= {"linearity", "devices"}
+    if not alone:
         check_python(args.python)
     session = Session(args)
     record = {
@@ -339,9 +378,11 @@ def main():
         record["memory"] = memory(session, (args.cases or [MEMORY])[0])
     if "linearity" in args.sections:
         record["linearity"] = linearity(session, args.lengths)
+    if "devices" in args.sections:
+        record["devices"] = devices(session, args.modes, args.cases)
     for side, start in [("ours", session.ours), ("peers", session.peers)]:
         # Versions and machine, where the grid has not told them.
-        if side not in record and (side == "ours" or set(args.sections) != {"linearity"}):
+        if side not in record and (side == "ours" or not alone):
             program = start()
             record[side] = program.hello
             program.close()
