@@ -107,14 +107,20 @@ class Session:
 
     def in_turn(self, ours, peers, mode, shape, models):
         """Rounds over `models`; the answers of each, with the median of its medians."""
-        answers = {model: [] for model in models}
+        others = ("torch", "onnxruntime", *EAGER)
+        sides = [(peers if model in others else ours, model) for model in models]
+        return self.rounds(mode, shape, sides)
+
+    def rounds(self, mode, shape, sides):
+        """Asks each (program, model) in turn; what each gave."""
+        answers = [[] for _ in sides]
         for number in range(self.args.rounds):
             note(f"{mode} {shape}, round {number + 1} of {self.args.rounds}", self.args.quiet)
-            for model in models:
+            for (side, model), found in zip(sides, answers):
                 time.sleep(PAUSE)
-                side = peers if model in ("torch", "onnxruntime", *EAGER) else ours
-                answers[model].append(side.ask(mode, shape, model))
-        return [summed_up(model, mode, shape, rounds) for model, rounds in answers.items()]
+                found.append(side.ask(mode, shape, model))
+        pairs = zip(sides, answers)
+        return [summed_up(model, mode, shape, found) for (_, model), found in pairs]
 
 
 def summed_up(model, mode, shape, rounds):
@@ -254,29 +260,21 @@ def linearity(session, lengths):
 
 def devices(session, modes, cases):
     """Ours on two devices in turn."""
-    first, second = session.args.device, session.args.against
-    sides = {device: session.ours(device=device) for device in (first, second)}
+    names = [session.args.device, session.args.against]
+    sides = [session.ours(device=name) for name in names]
     rows, lines, factors = [], [], []
     for mode in modes:
-        for shape in cases or sides[first].hello["cases"][mode]:
+        for shape in cases or sides[0].hello["cases"][mode]:
             shape = (shape[0], 1, *shape[2:]) if mode == "step" else tuple(shape)
-            answers = {device: [] for device in sides}
-            for number in range(session.args.rounds):
-                note(f"{mode} {shape}, round {number + 1} of {session.args.rounds}", session.args.quiet)
-                for device, side in sides.items():
-                    time.sleep(PAUSE)
-                    answers[device].append(side.ask(mode, shape, "lstm"))
-            found = {
-                device: summed_up("lstm", mode, shape, rounds) for device, rounds in answers.items()
-            }
-            rows += [{**row, "device": device} for device, row in found.items()]
-            factors.append(ratio(found[second], found[first]))
-            lines.append([mode, ",".join(map(str, shape)), *map(ms, found.values()), shown(factors[-1])])
+            found = session.rounds(mode, shape, [(side, "lstm") for side in sides])
+            rows += [{**row, "device": name} for name, row in zip(names, found)]
+            factors.append(ratio(found[1], found[0]))
+            lines.append([mode, ",".join(map(str, shape)), *map(ms, found), shown(factors[-1])])
     lines.append(["geometric mean", None, None, None, shown(geometric_mean(factors))])
-    for side in sides.values():
+    for side in sides:
         side.close()
     note("", session.args.quiet)
-    columns = ["mode", "B,T,I,H", f"{first} (ms)", f"{second} (ms)", f"{second}/{first}"]
+    columns = ["mode", "B,T,I,H", *(f"{name} (ms)" for name in names), "/".join(reversed(names))]
     markdown("Ours on two devices", columns, lines)
     return rows
 

@@ -76,8 +76,8 @@ pub fn zeros(len: usize) -> Vec<f32> {
     buffer
 }
 
-/// Room for `len` values, whose length is to be set when they are. Clearing what is written anyway costs
-/// more than the time of one thread: its cache then holds the lines that others are about to write.
+/// Room for `len` values, whose length is to be set when they are: for what is written as a whole by
+/// several threads, which would wait while one clears it.
 pub fn room(len: usize) -> Vec<f32> {
     let buffer = Vec::with_capacity(len);
     advise(buffer.as_ptr(), len);

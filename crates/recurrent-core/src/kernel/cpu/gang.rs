@@ -114,7 +114,7 @@ fn with_limit<R>(threads: usize, run: impl FnOnce() -> R) -> R {
 /// If `work` panics on any thread.
 pub fn run(members: usize, shares: usize, phases: usize, work: &Work<'_>) {
     debug_assert!(members <= 1 || shares.is_multiple_of(members));
-    if members <= 1 {
+    if members <= 1 || phases == 0 {
         for phase in 0..phases {
             for share in 0..shares {
                 work(phase, share);

@@ -3,6 +3,10 @@
 use super::product::{Columns, Onto, Packed, Scratch, Term, View, Weights, product, write_tile};
 use super::simd::Isa;
 
+/// Bytes of a above which it does not stay in a core's second-level cache (measured on one with 2 MiB:
+/// asking ahead takes 0.7 to 0.85 of the time from 3 MiB on, 1.2 at 50 KiB).
+const FAR_ABOVE: usize = 1 << 20;
+
 /// The right factor of a sum over rows.
 #[derive(Debug, Clone, Copy)]
 pub enum Right {
@@ -54,9 +58,9 @@ impl Outer {
             }
             Right::Panels(packed, columns) => (Weights::Packed(packed), columns),
         };
-        // A block of many features' rows goes by for each panel of d.
+        // All of a goes by for each panel of d.
         let term = Term {
-            far: true,
+            far: m * rows * size_of::<f32>() > FAR_ABOVE,
             ..Term::new(view(a, rows), rows, weights)
         };
         let panels = columns.share(share, members);

@@ -4,13 +4,13 @@ use alloc::vec::Vec;
 
 use super::rounds::Factor;
 use crate::kernel::cpu::parts::Part;
-use crate::kernel::cpu::product::Panels;
+use crate::kernel::cpu::product::{Columns, Panels};
 
 /// The weights of a call that are packed: one set for all members, or one for each.
 ///
-/// Members that read the same panels at every step want a copy each: a line that two caches hold comes
-/// back more slowly when one has lost it (measured: 128 to 512 KiB read by two threads give 127 to 164
-/// GFLOP/s together, a copy each 153 to 184; from 4 MiB on there is no difference).
+/// Members that read the same panels at every step want a copy each (measured: products of two threads with
+/// the same 256 to 1024 KiB give 127 to 164 GFLOP/s together, with a copy each 142 to 184; with 4 MiB there is
+/// no difference).
 #[derive(Debug)]
 pub struct PackedWeights {
     /// What is packed, with where it is.
@@ -23,18 +23,22 @@ pub struct PackedWeights {
 
 impl PackedWeights {
     /// Room for the given panels.
-    pub fn new(
-        panels: impl IntoIterator<Item = (Part, Panels)>,
+    ///
+    /// # Arguments
+    /// * `panels` - each weight with its rows, its columns, and whether it is packed
+    pub fn new<'a>(
+        panels: impl IntoIterator<Item = (Part, usize, &'a Columns, bool)>,
         mut factors: Vec<Vec<Factor>>,
     ) -> Self {
-        let with_pointer = |(part, mut panels): (Part, Panels)| {
+        let with_pointer = |(part, rows, columns, wanted): (Part, usize, &Columns, bool)| {
+            let mut panels = wanted.then(|| Panels::new(rows, columns))?;
             let pointer = panels.as_mut_ptr();
-            (part, panels, pointer)
+            Some((part, panels, pointer))
         };
         let pointer = |factor: &mut Factor| factor.panels.as_mut().map(Panels::as_mut_ptr);
         let of_round = |round: &mut Vec<Factor>| round.iter_mut().map(pointer).collect();
         Self {
-            panels: panels.into_iter().map(with_pointer).collect(),
+            panels: panels.into_iter().filter_map(with_pointer).collect(),
             into_factors: factors.iter_mut().map(of_round).collect(),
             factors,
         }

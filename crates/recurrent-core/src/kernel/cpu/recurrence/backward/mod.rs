@@ -123,8 +123,6 @@ pub fn backward(
             ),
             (Part::WeightInput, layout.columns, &columns_input, input),
         ];
-        let panels = panels.into_iter().filter(|&(.., wanted)| wanted);
-        let panels = panels.map(|(part, k, columns, _)| (part, Panels::new(k, columns)));
         let factors = Factor::of_rounds(problem, isa, sharers, true, steps);
         PackedWeights::new(panels, factors)
     };

@@ -166,8 +166,6 @@ pub fn forward(
             (Part::Projection, units, &columns_out, steps && projected),
             (Part::WeightInput, problem.d_input, &columns, input),
         ];
-        let panels = panels.into_iter().filter(|&(.., wanted)| wanted);
-        let panels = panels.map(|(part, k, columns, _)| (part, Panels::new(k, columns)));
         let shares = if by_group { 1 } else { members };
         let factors = Factor::of_rounds(problem, isa, shares, false, steps);
         PackedWeights::new(panels, factors)
