@@ -422,3 +422,28 @@ fn rows_to_columns() {
         }
     }
 }
+
+/// Asking for rows ahead changes no bit, wherever they end.
+#[test]
+fn far_rows() {
+    for isa in Isa::all() {
+        for (rows, k, n) in [(1, 5, 3), (7, 130, 33), (13, 128, 64), (40, 300, 17)] {
+            let random = &mut Random::new(k as u64);
+            let (a, w) = (draw(random, rows * k), draw(random, k * n));
+            let columns = Columns::plain(n, isa.lanes(), 1);
+            let panels = packed(isa, View::rows(&w, n), k, &columns);
+            let near = Term::new(View::rows(&a, k), k, panels.weights());
+            let call = Call {
+                isa,
+                rows,
+                n,
+                columns: &columns,
+                shares: 1,
+                add: false,
+            };
+            let expected = call.run(&[near]);
+            let got = call.run(&[Term { far: true, ..near }]);
+            assert_eq!(got, expected, "{isa:?}, {rows} x {k} x {n}");
+        }
+    }
+}
