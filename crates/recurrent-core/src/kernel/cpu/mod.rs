@@ -4,6 +4,7 @@ pub mod adaptive;
 pub mod buffer;
 pub mod gang;
 pub mod halves;
+pub mod layout;
 pub mod parts;
 pub mod pointwise;
 pub mod product;

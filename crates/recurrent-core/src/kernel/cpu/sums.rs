@@ -31,6 +31,10 @@ pub struct Outer {
     pub n: usize,
     /// `[m, n]`
     pub out: *mut f32,
+    /// Distance between its rows.
+    pub stride: usize,
+    /// Whether to add to what is there.
+    pub add: bool,
 }
 
 impl Outer {
@@ -45,7 +49,10 @@ impl Outer {
             d,
             n,
             out,
+            stride,
+            add,
         } = self;
+        let onto = if add { Onto::Sum } else { Onto::Fresh };
         let view = |ptr: *const f32, row: usize| View {
             ptr,
             row,
@@ -67,7 +74,7 @@ impl Outer {
         // SAFETY: by the contract of this function.
         unsafe {
             let write = |panel: usize, tile| {
-                write_tile(isa, tile, &columns, panel, m, out, n, Onto::Fresh);
+                write_tile(isa, tile, &columns, panel, m, out, stride, onto);
             };
             product(isa, scratch, m, &[term], &columns, panels, write);
         }

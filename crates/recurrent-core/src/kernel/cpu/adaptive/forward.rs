@@ -5,12 +5,14 @@ use alloc::vec::Vec;
 use super::ops::{Carry, Mix, Scale};
 use super::{
     BIASES, FACTORS, Factor, INPUT, Layer, LayerTape, Mask, MaskTable, Matrix, Problem, STATES,
-    StatePart, Tape, Tensors, Track, kind, matrices, pack, pack_targets, view,
+    StatePart, Tape, Tensors, Tiles, Track, bias_tiles, kind, matrices, pack, pack_targets,
+    tile_of, view,
 };
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
+use crate::kernel::cpu::layout::Layout;
 use crate::kernel::cpu::pointwise::{Forward, Half, PeepholeRows, Rows};
-use crate::kernel::cpu::product::{Onto, Scratch, product, write_tile};
+use crate::kernel::cpu::product::{Columns, Scratch, product, product_into, to_and_fro};
 use crate::kernel::cpu::recurrence::{PerMember, scratch};
 use crate::kernel::cpu::simd::Isa;
 
@@ -41,7 +43,7 @@ pub fn forward(
     let mut tape = Tape::default();
     let mut tracks = Vec::with_capacity(problem.layers.len());
     for (index, layer) in problem.layers.iter().enumerate() {
-        let mut kept = LayerTape::new(problem, index, keep);
+        let mut kept = LayerTape::new(isa, problem, index, keep);
         let Layer {
             d_input,
             d_hidden,
@@ -52,6 +54,16 @@ pub fn forward(
             let ptr = buffer.as_mut_ptr();
             let rows = Rows { ptr, stride };
             Track { rows, all: keep }
+        };
+        let rows_of_both = |buffers: &mut [Buffer; 2]| {
+            let [input, hidden] = buffers;
+            [track(input, d_input), track(hidden, d_hidden)]
+        };
+        let layout = kept.layout;
+        let tiles = |buffer: &mut Buffer| Tiles {
+            ptr: buffer.as_mut_ptr(),
+            layout,
+            all: keep,
         };
         // Without a tape the last states are where the states live.
         let start = problem.state_start(index);
@@ -86,14 +98,11 @@ pub fn forward(
                 all: true,
                 ..track(&mut kept.z, d_adapt)
             },
-            policy: track(&mut kept.policy, layer.policy()),
-            scaled: [
-                track(&mut kept.scaled_input, d_input),
-                track(&mut kept.scaled_hidden, d_hidden),
-            ],
-            from_input: track(&mut kept.from_input, 4 * d_hidden),
-            from_hidden: track(&mut kept.from_hidden, 4 * d_hidden),
-            gates: track(&mut kept.gates, 4 * d_hidden),
+            policy_scales: rows_of_both(&mut kept.policy_scales),
+            policy_gates: kept.policy_gates.each_mut().map(tiles),
+            scaled: rows_of_both(&mut kept.scaled),
+            from: kept.from.each_mut().map(tiles),
+            gates: tiles(&mut kept.gates),
             cells: own_or_in_place(&mut kept.cells, d_hidden, 0),
             output: if top { Some(of_output) } else { None },
             hidden,
@@ -108,6 +117,13 @@ pub fn forward(
         0
     });
 
+    let biases = problem.layers.iter().enumerate();
+    let biases: Vec<_> = biases
+        .map(|(index, layer)| {
+            let start = problem.bias_start(index);
+            bias_tiles(isa, layer, &tensors.0[BIASES][start..])
+        })
+        .collect();
     let mut matrices = matrices(isa, members, problem, tensors, false);
     let targets = pack_targets(&mut matrices);
     let run = Run {
@@ -115,11 +131,11 @@ pub fn forward(
         members,
         problem,
         tensors,
-        keep,
         offsets: &offsets,
         matrices: &matrices,
         targets: &targets,
         tracks: &tracks,
+        biases: &biases,
         masks: MaskTable::new(problem, tensors),
         scratch: scratch(members, batch, isa),
         unmasked: unmasked.as_mut_ptr(),
@@ -137,7 +153,7 @@ pub fn forward(
 
 impl LayerTape {
     /// Room for all rows, or for what one step needs.
-    fn new(problem: &Problem, index: usize, keep: bool) -> Self {
+    fn new(isa: Isa, problem: &Problem, index: usize, keep: bool) -> Self {
         let layer = &problem.layers[index];
         let rows = if keep {
             problem.rows()
@@ -146,18 +162,25 @@ impl LayerTape {
         };
         let kept = |wanted: bool, size: usize| Buffer::new(if wanted { rows * size } else { 0 });
         let is_output = index + 1 == problem.layers.len() && !problem.has(Mask::Hidden);
-        let (units, width) = (layer.d_hidden, 4 * layer.d_hidden);
+        let (d_input, units) = (layer.d_input, layer.d_hidden);
+        let layout = Layout::tiles(&Columns::gates(4, units, isa.lanes()), rows);
+        let tiles = || Buffer::new(layout.size);
+        let of_bias = if layer.bias {
+            tiles()
+        } else {
+            Buffer::default()
+        };
         Self {
+            layout,
             adapt_gates: kept(true, 4 * layer.d_adapt),
             adapt_cells: kept(keep, layer.d_adapt),
             // All rows in any case: the members read z while they write z'.
             z: Buffer::new(problem.rows() * layer.d_adapt),
-            policy: kept(true, layer.policy()),
-            scaled_input: kept(true, layer.d_input),
-            scaled_hidden: kept(true, units),
-            from_input: kept(true, width),
-            from_hidden: kept(keep, width),
-            gates: kept(true, width),
+            policy_scales: [kept(true, d_input), kept(true, units)],
+            policy_gates: [tiles(), tiles(), of_bias],
+            scaled: [kept(true, d_input), kept(true, units)],
+            from: [tiles(), tiles()],
+            gates: tiles(),
             cells: kept(keep, units),
             hidden: kept(keep && !is_output, units),
         }
@@ -169,11 +192,11 @@ struct Tracks {
     adapt_gates: Track,
     adapt_cells: Track,
     z: Track,
-    policy: Track,
+    policy_scales: [Track; 2],
+    policy_gates: [Tiles; 3],
     scaled: [Track; 2],
-    from_input: Track,
-    from_hidden: Track,
-    gates: Track,
+    from: [Tiles; 2],
+    gates: Tiles,
     cells: Track,
     /// y, of the top layer.
     output: Option<Track>,
@@ -198,11 +221,12 @@ struct Run<'a> {
     members: usize,
     problem: &'a Problem,
     tensors: Tensors<'a>,
-    keep: bool,
     offsets: &'a [usize],
     matrices: &'a [[Matrix; FACTORS]],
     targets: &'a [Option<*mut f32>],
     tracks: &'a [Tracks],
+    /// b of each layer, in the order of tiles.
+    biases: &'a [Vec<f32>],
     masks: MaskTable<'a>,
     scratch: PerMember<Scratch>,
     unmasked: *mut f32,
@@ -355,30 +379,35 @@ impl Run<'_> {
     unsafe fn policy(&self, step: usize, layer: usize, share: usize) {
         let rows = self.problem.counts[step];
         let tracks = &self.tracks[layer];
-        let Layer {
-            d_input, d_hidden, ..
-        } = self.problem.layers[layer];
-        let matrix = &self.matrices[layer][Factor::Policy as usize];
-        let columns = &matrix.columns;
-        let z = self.after(tracks.z, step);
-        let hidden = self.before(step, layer, StatePart::Hidden);
-        let panels = columns.share(share, self.members);
-        // SAFETY: the scratch and the columns of this share; z' is complete.
-        unsafe {
-            let scratch = self.scratch.of(share);
-            let finish = |panel: usize, tile| {
-                let scale = Scale {
-                    rows,
-                    columns: columns.units(&(panel..panel + 1)),
-                    tile,
-                    policy: self.after(tracks.policy, step),
-                    values: [(self.input(step, layer), d_input), (hidden, d_hidden)],
-                    scaled: tracks.scaled.map(|track| self.after(track, step)),
+        let z = view(self.after(tracks.z, step));
+        let values = [
+            (Factor::PolicyInput, self.input(step, layer)),
+            (
+                Factor::PolicyHidden,
+                self.before(step, layer, StatePart::Hidden),
+            ),
+        ];
+        for (which, (factor, values)) in values.into_iter().enumerate() {
+            let matrix = &self.matrices[layer][factor as usize];
+            let columns = &matrix.columns;
+            let panels = columns.share(share, self.members);
+            // SAFETY: the scratch and the columns of this share; z' is complete.
+            unsafe {
+                let scratch = self.scratch.of(share);
+                let finish = |panel: usize, tile| {
+                    let scale = Scale {
+                        rows,
+                        columns: columns.units(&(panel..panel + 1)),
+                        tile,
+                        policy: self.after(tracks.policy_scales[which], step),
+                        values,
+                        scaled: self.after(tracks.scaled[which], step),
+                    };
+                    scale.run(self.isa);
                 };
-                scale.run(self.isa);
-            };
-            let terms = [matrix.term(view(z))];
-            product(self.isa, scratch, rows, &terms, columns, panels, finish);
+                let terms = [matrix.term(z)];
+                product(self.isa, scratch, rows, &terms, columns, panels, finish);
+            }
         }
     }
 
@@ -398,33 +427,7 @@ impl Run<'_> {
                 stride: d_hidden,
             },
         };
-        let from_input = self.after(tracks.from_input, step);
-        let policy = self.after(tracks.policy, step);
-        let starts = sizes.starts();
-        let bias = if sizes.bias {
-            let start = self.problem.bias_start(layer) + 4 * sizes.d_adapt;
-            self.tensors.0[BIASES].as_ptr().wrapping_add(start)
-        } else {
-            core::ptr::null()
-        };
-        let mix = |units, tile| Mix {
-            rows,
-            units,
-            d_hidden,
-            tile,
-            from_input,
-            from_hidden: match self.keep {
-                true => self.after(tracks.from_hidden, step),
-                false => Rows::NONE,
-            },
-            policy: [2, 3, 4].map(|part| Rows {
-                ptr: policy.ptr.wrapping_add(starts[part]),
-                ..policy
-            }),
-            bias,
-            preact: self.after(tracks.gates, step),
-        };
-        let gates = self.after(tracks.gates, step).gates(d_hidden, self.isa);
+        let gates = tracks.gates.at(offset);
         let forward = |units| Forward {
             rows,
             units,
@@ -455,33 +458,52 @@ impl Run<'_> {
             hidden_next: self.after(tracks.hidden, step),
         };
         let kind = kind(self.masks.masked);
-        let [of_input, of_hidden] =
-            [Factor::Input, Factor::Hidden].map(|factor| &self.matrices[layer][factor as usize]);
-        let columns = &of_input.columns;
+        let columns = &self.matrices[layer][Factor::Hidden as usize].columns;
+        let width = columns.width();
         let panels = columns.share(share, self.members);
+        let z = view(self.after(tracks.z, step));
         let scaled = tracks.scaled.map(|track| view(self.after(track, step)));
-        // SAFETY: the scratch and the units of this share; x ⊙ p_x, h ⊙ p_h and p are complete.
+        let [p_i, p_g, p_b] = tracks.policy_gates;
+        let products = [
+            (Factor::PolicyFromInput, z, p_i),
+            (Factor::PolicyFromHidden, z, p_g),
+            (Factor::Input, scaled[0], tracks.from[0]),
+            (Factor::Hidden, scaled[1], tracks.from[1]),
+            (Factor::PolicyBias, z, p_b),
+        ];
+        let products = &products[..if sizes.bias { 5 } else { 4 }];
+        let bias = self.biases[layer].as_ptr();
+        // SAFETY: the scratch and the units of this share; x ⊙ p_x, h ⊙ p_h and z' are complete.
         // h and c are read at this share's own units only, before they are written.
         unsafe {
             let scratch = self.scratch.of(share);
-            let terms = [of_input.term(scaled[0])];
-            let write = |panel: usize, tile| {
-                let Rows { ptr, stride } = from_input;
-                let onto = Onto::Fresh;
-                write_tile(self.isa, tile, columns, panel, rows, ptr, stride, onto);
-            };
-            let own = panels.clone();
-            product(self.isa, scratch, rows, &terms, columns, own, write);
-            let terms = [of_hidden.term(scaled[1])];
-            let finish = |panel: usize, tile| {
+            for panel in to_and_fro(panels, step) {
+                for &(factor, a, tiles) in products {
+                    let terms = [self.matrices[layer][factor as usize].term(a)];
+                    let sums = tiles.sums(offset);
+                    let (isa, one) = (self.isa, [panel]);
+                    product_into(isa, scratch, rows, &terms, columns, one, sums, |_, _| ());
+                }
+                let mix = Mix {
+                    rows,
+                    width,
+                    policy: [p_i, p_g, p_b].map(|tiles| tile_of(tiles.at(offset), panel)),
+                    from: tracks
+                        .from
+                        .map(|tiles| tile_of(tiles.at(offset), panel).cast_const()),
+                    bias: match sizes.bias {
+                        true => bias.add(panel * width),
+                        false => core::ptr::null(),
+                    },
+                    preact: tile_of(gates, panel),
+                };
+                mix.run(self.isa);
                 let units = columns.units(&(panel..panel + 1));
-                mix(units.clone(), tile).run(self.isa);
                 forward(units.clone()).run(self.isa, kind, Half::Both);
                 if let Some(mask) = mask {
                     carry(units, mask).run(self.isa);
                 }
-            };
-            product(self.isa, scratch, rows, &terms, columns, panels, finish);
+            }
         }
     }
 

@@ -5,15 +5,16 @@
 //! of a gang split the columns of each product, and meet three times per step and layer:
 //! ```text
 //! forward    q = x·W_x + h·W_h + z_below·W_z + z·R_a + b_a → gates → m', z'     panels of A units
-//!            p = tanh(z'·P)                → x ⊙ p_x, h ⊙ p_h                   panels of p
-//!            a = (x ⊙ p_x)·W, b = (h ⊙ p_h)·R → a ⊙ p_i + b ⊙ p_g + bias ⊙ p_b
-//!              → gates → c', y, h'                                              panels of H units
+//!            p = tanh(z'·P): p_x, p_h      → x ⊙ p_x, h ⊙ p_h                   panels of these
+//!            p_i, p_g, p_b, a = (x ⊙ p_x)·W, b = (h ⊙ p_h)·R
+//!              → a ⊙ p_i + b ⊙ p_g + bias ⊙ p_b → gates → c', y, h'             panels of H units
 //! backward   ∂h' → ∂z → ∂a, ∂b, ∂p_i, ∂p_g, ∂p_b       ∂a·Wᵀ, ∂b·Rᵀ → ∂x, ∂h, ∂p_x, ∂p_h
 //!            ∂z' += ∂(z'·P)·Pᵀ → ∂q                    ∂q·W_aᵀ, ∂q·R_aᵀ → ∂x, ∂h, ∂z, ∂z_below
 //!            afterwards: each weight's gradient as one product over all steps
 //! ```
-//! In both layouts of a policy p_x and p_h are its first I + H columns, so that whoever has computed
-//! some columns of p scales x and h with them at once.
+//! Each part of a policy is a product of its own with some columns of P, whose columns may overlap. What
+//! has 4H columns lies in tiles (`kernel/cpu/layout.rs`): all of it that belongs to some units is
+//! computed, used and differentiated together.
 //!
 //! States, and their gradients, are one matrix `[B, Σ(2H + 2A)]`: c, h, m, z of each layer.
 
@@ -32,8 +33,9 @@ use masks::MaskTable;
 
 use super::buffer::Buffer;
 use super::gang;
-use super::pointwise::{Coupling, Kind, Rows};
-use super::product::{Columns, Panels, Term, View, Weights};
+use super::layout::{Layout, row_of_tiles};
+use super::pointwise::{Coupling, GateRows, Kind, Rows};
+use super::product::{Begin, Columns, Panels, Sums, Term, View, Weights};
 use super::simd::Isa;
 
 /// One layer of a call.
@@ -325,22 +327,22 @@ const WORTH_MEETING: usize = 30_000;
 /// What the forward of a training step keeps of a layer, each for all rows.
 #[derive(Debug, Default)]
 struct LayerTape {
+    /// How what has 4H columns lies.
+    layout: Layout,
     /// Activated gates of the adaptation cell `[N, 4A]`.
     adapt_gates: Buffer,
     /// m' `[N, A]`
     adapt_cells: Buffer,
     /// z' `[N, A]`, after its mask.
     z: Buffer,
-    /// p `[N, ·]`
-    policy: Buffer,
-    /// x ⊙ p_x `[N, I]`
-    scaled_input: Buffer,
-    /// h ⊙ p_h `[N, H]`
-    scaled_hidden: Buffer,
-    /// a `[N, 4H]`
-    from_input: Buffer,
-    /// b `[N, 4H]`
-    from_hidden: Buffer,
+    /// p_x `[N, I]`, p_h `[N, H]`
+    policy_scales: [Buffer; 2],
+    /// p_i, p_g, p_b `[N, 4H]`
+    policy_gates: [Buffer; 3],
+    /// x ⊙ p_x `[N, I]`, h ⊙ p_h `[N, H]`
+    scaled: [Buffer; 2],
+    /// a, b `[N, 4H]`
+    from: [Buffer; 2],
     /// Activated gates `[N, 4H]`.
     gates: Buffer,
     /// c' `[N, H]`
@@ -365,7 +367,7 @@ fn kind(masked: bool) -> Kind {
 }
 
 /// The products of a layer's step, in the order of [`Factor`].
-const FACTORS: usize = 7;
+const FACTORS: usize = 11;
 
 /// What is multiplied with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -378,21 +380,42 @@ enum Factor {
     AdaptBelow,
     /// z with R_a.
     AdaptRecurrent,
-    /// z' with P.
-    Policy,
+    /// z' with the columns of P for p_x.
+    PolicyInput,
+    /// The same for p_h.
+    PolicyHidden,
+    /// The same for p_i.
+    PolicyFromInput,
+    /// The same for p_g.
+    PolicyFromHidden,
+    /// The same for p_b; none where there is no bias.
+    PolicyBias,
     /// x ⊙ p_x with W.
     Input,
     /// h ⊙ p_h with R.
     Hidden,
 }
 
-/// One weight, or some rows of one, as a product reads it.
+impl Factor {
+    /// Those of p_x, p_h, p_i, p_g, p_b.
+    const POLICY: [Self; 5] = [
+        Self::PolicyInput,
+        Self::PolicyHidden,
+        Self::PolicyFromInput,
+        Self::PolicyFromHidden,
+        Self::PolicyBias,
+    ];
+}
+
+/// One weight, or some rows or columns of one, as a product reads it.
 struct Matrix {
     view: View,
     /// Rows.
     k: usize,
     columns: Columns,
-    /// Packed, where it is used more than once.
+    /// Backward, where the left factor is in tiles: its columns.
+    tiles: Option<Columns>,
+    /// Packed, where it is used more than once or its rows are in the order of tiles.
     panels: Option<Panels>,
 }
 
@@ -405,6 +428,17 @@ impl Matrix {
         };
         Term::new(a, self.k, weights)
     }
+}
+
+/// What the columns of a weight are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// One like the other.
+    Plain,
+    /// Gates, row by row.
+    Gates,
+    /// Gates in tiles.
+    Tiles,
 }
 
 /// The matrices of each layer.
@@ -427,37 +461,58 @@ fn matrices(
             d_adapt,
             ..
         } = *layer;
-        let matrix = |weight: Weight, rows: Range<usize>, units: Option<usize>, n: usize| {
+        let matrix = |weight: Weight, all: usize, rows: Range<usize>, part: Range<usize>, form| {
             let values = tensors.0[weight_index(index, weight)];
-            let view = View::rows(values, n).from_row(rows.start);
-            let (view, k, columns) = match (back, units) {
-                (true, _) => {
-                    let columns = Columns::plain(rows.len(), lanes, members);
-                    (view.transposed(), n, columns)
+            let view = View::rows(values, all).from_row(rows.start);
+            let view = view.from_column(part.start);
+            let (k, n) = (rows.len(), part.len());
+            let gates = Columns::gates(4, n / 4, lanes);
+            let (view, k, columns, tiles) = match (back, form) {
+                (false, Form::Plain) => (view, k, Columns::plain(n, lanes, members), None),
+                (false, _) => (view, k, gates, None),
+                (true, Form::Tiles) => {
+                    let columns = Columns::plain(k, lanes, members);
+                    (view.transposed(), gates.padded(), columns, Some(gates))
                 }
-                (false, Some(units)) => (view, rows.len(), Columns::gates(4, units, lanes)),
-                (false, None) => (view, rows.len(), Columns::plain(n, lanes, members)),
+                (true, _) => (
+                    view.transposed(),
+                    n,
+                    Columns::plain(k, lanes, members),
+                    None,
+                ),
             };
+            let packed = pack || tiles.is_some();
             Matrix {
                 view,
                 k,
                 columns,
-                panels: pack.then(|| Panels::new(k, &columns)),
+                tiles,
+                panels: packed.then(|| Panels::new(k, &columns)),
             }
         };
-        let (adapt, main) = (Some(d_adapt), Some(d_hidden));
         let (with_input, with_hidden) = (d_input, d_input + d_hidden);
         let seen = problem.d_seen(index);
-        let adapt_width = 4 * d_adapt;
-        let of_seen = |rows| matrix(Weight::AdaptInput, rows, adapt, adapt_width);
+        let (width, adapt_width) = (4 * d_hidden, 4 * d_adapt);
+        let adapt = |weight, rows| matrix(weight, adapt_width, rows, 0..adapt_width, Form::Gates);
+        let (policy, sizes, starts) = (layer.policy(), layer.sizes(), layer.starts());
+        let of_policy = |part: usize| {
+            let form = if part < 2 { Form::Plain } else { Form::Tiles };
+            let columns = starts[part]..starts[part] + sizes[part];
+            matrix(Weight::Policy, policy, 0..d_adapt, columns, form)
+        };
+        let main = |weight, rows| matrix(weight, width, rows, 0..width, Form::Tiles);
         [
-            of_seen(0..with_input),
-            of_seen(with_input..with_hidden),
-            of_seen(with_hidden..seen),
-            matrix(Weight::AdaptHidden, 0..d_adapt, adapt, adapt_width),
-            matrix(Weight::Policy, 0..d_adapt, None, layer.policy()),
-            matrix(Weight::Input, 0..d_input, main, 4 * d_hidden),
-            matrix(Weight::Hidden, 0..d_hidden, main, 4 * d_hidden),
+            adapt(Weight::AdaptInput, 0..with_input),
+            adapt(Weight::AdaptInput, with_input..with_hidden),
+            adapt(Weight::AdaptInput, with_hidden..seen),
+            adapt(Weight::AdaptHidden, 0..d_adapt),
+            of_policy(0),
+            of_policy(1),
+            of_policy(2),
+            of_policy(3),
+            of_policy(4),
+            main(Weight::Input, 0..d_input),
+            main(Weight::Hidden, 0..d_hidden),
         ]
     };
     problem.layers.iter().enumerate().map(of_layer).collect()
@@ -486,7 +541,14 @@ unsafe fn pack(
         let panels = columns.share(share, members);
         // SAFETY: the matrix has k rows and these columns, the panels were made for them, and each
         // share packs panels of its own.
-        unsafe { Panels::pack(isa, target, k, matrix.view, columns, panels) };
+        unsafe {
+            match &matrix.tiles {
+                Some(gates) => {
+                    Panels::pack_by_tile(isa, target, gates, matrix.view, columns, panels);
+                }
+                None => Panels::pack(isa, target, k, matrix.view, columns, panels),
+            }
+        }
     }
 }
 
@@ -501,6 +563,48 @@ impl Track {
     /// The rows of a step whose first row is `offset`.
     fn at(self, offset: usize) -> Rows {
         self.rows.from_row(if self.all { offset } else { 0 })
+    }
+}
+
+/// Something of 4H columns in tiles that each step changes.
+#[derive(Debug, Clone, Copy)]
+struct Tiles {
+    ptr: *mut f32,
+    layout: Layout,
+    all: bool,
+}
+
+impl Tiles {
+    /// The rows of a step whose first row is `offset`.
+    fn at(self, offset: usize) -> GateRows {
+        let row = if self.all { offset } else { 0 };
+        self.layout.rows(self.ptr, row)
+    }
+
+    /// The same as what a product gives.
+    fn sums(self, offset: usize) -> Sums {
+        Sums {
+            ptr: self.at(offset).ptr,
+            panel: self.layout.panel,
+            begin: Begin::Zero,
+        }
+    }
+}
+
+/// Where the tile of a panel is.
+fn tile_of(rows: GateRows, panel: usize) -> *mut f32 {
+    rows.at(0, 0, panel)
+}
+
+/// b in the order of tiles; nothing where there is none.
+fn bias_tiles(isa: Isa, layer: &Layer, bias: &[f32]) -> Vec<f32> {
+    let columns = Columns::gates(4, layer.d_hidden, isa.lanes());
+    match layer.bias {
+        true => row_of_tiles(
+            &columns,
+            Some(&bias[4 * layer.d_adapt..][..4 * layer.d_hidden]),
+        ),
+        false => Vec::new(),
     }
 }
 

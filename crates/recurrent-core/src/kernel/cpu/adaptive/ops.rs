@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use crate::kernel::cpu::pointwise::Rows;
 use crate::kernel::cpu::product::Tile;
 use crate::kernel::cpu::rows::each_vector;
-use crate::kernel::cpu::simd::{First, Isa, Lanes, Whole, fma, load, tanh};
+use crate::kernel::cpu::simd::{First, Isa, Lanes, Whole, fma, load, store, tanh};
 
 /// Implements `run`, the way into an operation.
 macro_rules! run {
@@ -23,26 +23,21 @@ macro_rules! run {
     };
 }
 
-/// The columns of `range` that are in `0..size` after `start` is taken off.
-fn inside(range: &Range<usize>, start: usize, size: usize) -> Range<usize> {
-    range.start.clamp(start, start + size) - start..range.end.clamp(start, start + size) - start
-}
-
-/// `p = tanh(tile)` for some columns, then x ⊙ p_x and h ⊙ p_h as far as these columns go.
+/// `p = tanh(tile)` for some columns of p_x or p_h, then v ⊙ p of x or h.
 #[derive(Debug, Clone)]
 pub struct Scale {
     /// Sequences.
     pub rows: usize,
-    /// Columns of p.
+    /// Columns.
     pub columns: Range<usize>,
     /// z'·P at these columns.
     pub tile: Tile,
     /// p
     pub policy: Rows,
-    /// x and h, with their features.
-    pub values: [(Rows, usize); 2],
-    /// x ⊙ p_x and h ⊙ p_h
-    pub scaled: [Rows; 2],
+    /// v
+    pub values: Rows,
+    /// v ⊙ p
+    pub scaled: Rows,
 }
 
 run!(Scale);
@@ -53,52 +48,37 @@ impl WithSimd for Scale {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for b in 0..self.rows {
+            let policy = self.policy.from_row(b).ptr;
+            let (values, scaled) = (self.values.from_row(b).ptr, self.scaled.from_row(b).ptr);
             // SAFETY: by the contract of `run`; a tile has whole vectors.
             unsafe {
                 let tile = self.tile.values.add(b * self.tile.stride);
-                let policy = self.policy.from_row(b).ptr;
                 each_vector!(S, simd, self.columns.clone(), |unit, lanes| {
                     let p = tanh(simd, load::<S>(tile.add(unit - self.columns.start)));
                     lanes.store(simd, policy.add(unit), p);
+                    let value = simd.mul_f32s(p, lanes.load(simd, values.add(unit)));
+                    lanes.store(simd, scaled.add(unit), value);
                 });
-                let mut start = 0;
-                for ((values, size), scaled) in self.values.iter().zip(&self.scaled) {
-                    let p = policy.add(start);
-                    let (values, scaled) = (values.from_row(b).ptr, scaled.from_row(b).ptr);
-                    let own = inside(&self.columns, start, *size);
-                    each_vector!(S, simd, own, |unit, lanes| {
-                        let value = lanes.load(simd, values.add(unit));
-                        let value = simd.mul_f32s(value, lanes.load(simd, p.add(unit)));
-                        lanes.store(simd, scaled.add(unit), value);
-                    });
-                    start += size;
-                }
             }
         }
     }
 }
 
-/// `z = a ⊙ p_i + b ⊙ p_g + bias ⊙ p_b` for some units of each gate, with b from a tile.
+/// `p = tanh(z'·P)` and `z = a ⊙ p_i + b ⊙ p_g + bias ⊙ p_b` for the tiles of a panel, `[rows][width]`.
 #[derive(Debug, Clone)]
 pub struct Mix {
     /// Sequences.
     pub rows: usize,
-    /// Units.
-    pub units: Range<usize>,
-    /// H
-    pub d_hidden: usize,
-    /// b, at the panel of the units.
-    pub tile: Tile,
-    /// a
-    pub from_input: Rows,
-    /// Where b goes; none: nowhere.
-    pub from_hidden: Rows,
-    /// p_i, p_g, p_b
-    pub policy: [Rows; 3],
-    /// `[4H]`; null: neither a bias nor p_b.
+    /// Values of a row of a tile.
+    pub width: usize,
+    /// z'·P for p_i, p_g, p_b, then these.
+    pub policy: [*mut f32; 3],
+    /// a, b
+    pub from: [*const f32; 2],
+    /// A row; null: neither a bias nor p_b.
     pub bias: *const f32,
     /// z
-    pub preact: Rows,
+    pub preact: *mut f32,
 }
 
 run!(Mix);
@@ -108,71 +88,59 @@ impl WithSimd for Mix {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for b in 0..self.rows {
-            let [p_i, p_g, p_b] = self.policy.map(|rows| rows.from_row(b).ptr);
-            let from_input = self.from_input.from_row(b).ptr;
-            let from_hidden = self.from_hidden.from_row(b).ptr;
-            let preact = self.preact.from_row(b).ptr;
-            for gate in 0..4 {
-                let first = gate * self.d_hidden;
-                let own = first + self.units.start..first + self.units.end;
-                // SAFETY: by the contract of `run`; a tile has whole vectors.
-                unsafe {
-                    let tile = self.tile.values.add(b * self.tile.stride);
-                    let tile = tile.add(gate * S::F32_LANES);
-                    each_vector!(S, simd, own.clone(), |unit, lanes| {
-                        let from = load::<S>(tile.add(unit - own.start));
-                        if !self.from_hidden.is_none() {
-                            lanes.store(simd, from_hidden.add(unit), from);
-                        }
-                        let z = lanes.load(simd, from_input.add(unit));
-                        let z = simd.mul_f32s(z, lanes.load(simd, p_i.add(unit)));
-                        let mut z = fma(simd, from, lanes.load(simd, p_g.add(unit)), z);
-                        if !self.bias.is_null() {
-                            let bias = lanes.load(simd, self.bias.add(unit));
-                            z = fma(simd, bias, lanes.load(simd, p_b.add(unit)), z);
-                        }
-                        lanes.store(simd, preact.add(unit), z);
-                    });
+        for start in (0..self.width).step_by(S::F32_LANES) {
+            // SAFETY: by the contract of `run`; a tile has whole vectors.
+            unsafe {
+                let bias = match self.bias.is_null() {
+                    true => None,
+                    false => Some(load::<S>(self.bias.add(start))),
+                };
+                for b in 0..self.rows {
+                    let at = b * self.width + start;
+                    let mut p = [simd.splat_f32s(0.0); 3];
+                    let parts = if bias.is_some() { 3 } else { 2 };
+                    for (part, p) in self.policy.iter().zip(&mut p).take(parts) {
+                        *p = tanh(simd, load::<S>(part.add(at)));
+                        store::<S>(part.add(at), *p);
+                    }
+                    let z = simd.mul_f32s(load::<S>(self.from[0].add(at)), p[0]);
+                    let mut z = fma(simd, load::<S>(self.from[1].add(at)), p[1], z);
+                    if let Some(bias) = bias {
+                        z = fma(simd, bias, p[2], z);
+                    }
+                    store::<S>(self.preact.add(at), z);
                 }
             }
         }
     }
 }
 
-/// The derivative of [`Mix`]: from ∂z to ∂a, ∂b and the policy's part of it.
+/// The derivative of [`Mix`]: from ∂z to ∂a, ∂b and the policy's part of it, back through its tanh.
 #[derive(Debug, Clone)]
 pub struct MixBack {
     /// Sequences.
     pub rows: usize,
-    /// Units.
-    pub units: Range<usize>,
-    /// H
-    pub d_hidden: usize,
+    /// Values of a row of a tile.
+    pub width: usize,
     /// ∂z
-    pub grad: Rows,
+    pub grad: *const f32,
     /// a, b
-    pub from: [Rows; 2],
+    pub from: [*const f32; 2],
     /// p_i, p_g, p_b
-    pub policy: [Rows; 3],
-    /// `[4H]`; null: neither a bias nor p_b.
+    pub policy: [*const f32; 3],
+    /// A row; null: neither a bias nor p_b.
     pub bias: *const f32,
     /// ∂a, ∂b
-    pub grad_from: [Rows; 2],
-    /// ∂p_i, ∂p_g, ∂p_b
-    pub grad_policy: [Rows; 3],
-    /// Whether they are taken back through the policy's tanh.
-    pub through: bool,
+    pub grad_from: [*mut f32; 2],
+    /// ∂(z'·P) for p_i, p_g, p_b
+    pub grad_policy: [*mut f32; 3],
 }
 
 run!(MixBack);
 
-/// `grad ⊙ (1 − p²)` if `through`, else `grad`.
+/// `grad ⊙ (1 − p²)`
 #[inline(always)]
-fn slope<S: Simd>(simd: S, through: bool, grad: S::f32s, p: S::f32s) -> S::f32s {
-    if !through {
-        return grad;
-    }
+fn slope<S: Simd>(simd: S, grad: S::f32s, p: S::f32s) -> S::f32s {
     let square = simd.mul_f32s(p, p);
     simd.mul_f32s(grad, simd.sub_f32s(simd.splat_f32s(1.0), square))
 }
@@ -182,35 +150,27 @@ impl WithSimd for MixBack {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for b in 0..self.rows {
-            let grad = self.grad.from_row(b).ptr;
-            let from = self.from.map(|rows| rows.from_row(b).ptr);
-            let policy = self.policy.map(|rows| rows.from_row(b).ptr);
-            let grad_from = self.grad_from.map(|rows| rows.from_row(b).ptr);
-            let grad_policy = self.grad_policy.map(|rows| rows.from_row(b).ptr);
-            for gate in 0..4 {
-                let first = gate * self.d_hidden;
-                let own = first + self.units.start..first + self.units.end;
-                // SAFETY: by the contract of `run`.
-                unsafe {
-                    each_vector!(S, simd, own.clone(), |unit, lanes| {
-                        let delta = lanes.load(simd, grad.add(unit));
-                        for part in 0..2 {
-                            let p = lanes.load(simd, policy[part].add(unit));
-                            lanes.store(simd, grad_from[part].add(unit), simd.mul_f32s(delta, p));
-                            let value = lanes.load(simd, from[part].add(unit));
-                            let value = simd.mul_f32s(delta, value);
-                            let value = slope(simd, self.through, value, p);
-                            lanes.store(simd, grad_policy[part].add(unit), value);
-                        }
-                        if !self.bias.is_null() {
-                            let p = lanes.load(simd, policy[2].add(unit));
-                            let value = lanes.load(simd, self.bias.add(unit));
-                            let value = simd.mul_f32s(delta, value);
-                            let value = slope(simd, self.through, value, p);
-                            lanes.store(simd, grad_policy[2].add(unit), value);
-                        }
-                    });
+        for start in (0..self.width).step_by(S::F32_LANES) {
+            // SAFETY: by the contract of `run`; a tile has whole vectors.
+            unsafe {
+                let bias = match self.bias.is_null() {
+                    true => None,
+                    false => Some(load::<S>(self.bias.add(start))),
+                };
+                for b in 0..self.rows {
+                    let at = b * self.width + start;
+                    let delta = load::<S>(self.grad.add(at));
+                    for part in 0..2 {
+                        let p = load::<S>(self.policy[part].add(at));
+                        store::<S>(self.grad_from[part].add(at), simd.mul_f32s(delta, p));
+                        let value = simd.mul_f32s(delta, load::<S>(self.from[part].add(at)));
+                        store::<S>(self.grad_policy[part].add(at), slope(simd, value, p));
+                    }
+                    if let Some(bias) = bias {
+                        let p = load::<S>(self.policy[2].add(at));
+                        let value = simd.mul_f32s(delta, bias);
+                        store::<S>(self.grad_policy[2].add(at), slope(simd, value, p));
+                    }
                 }
             }
         }
@@ -230,10 +190,8 @@ pub struct ScaleBack {
     pub value: Rows,
     /// p
     pub policy: Rows,
-    /// ∂p
+    /// ∂(z'·P)
     pub grad_policy: Rows,
-    /// Whether it is taken back through the policy's tanh.
-    pub through: bool,
     /// ∂v; none: nobody asks for it.
     pub grad: Rows,
     /// Whether to add to what is there.
@@ -257,7 +215,7 @@ impl WithSimd for ScaleBack {
                     let delta = load::<S>(tile.add(unit - self.columns.start));
                     let p = lanes.load(simd, policy.add(unit));
                     let by_policy = simd.mul_f32s(delta, lanes.load(simd, value.add(unit)));
-                    let by_policy = slope(simd, self.through, by_policy, p);
+                    let by_policy = slope(simd, by_policy, p);
                     lanes.store(simd, grad_policy.add(unit), by_policy);
                     if !self.grad.is_none() {
                         let mut sum = simd.mul_f32s(delta, p);

@@ -11,12 +11,11 @@
 //!            afterwards:          ∂R, ∂W, ∂x, ∂b as one product each over all steps
 //! ```
 //! The forward of a training step keeps the activated gates and the cells; nothing that is kept is
-//! ever overwritten. Gates and their gradients lie in tiles (`layout.rs`).
+//! ever overwritten. Gates and their gradients lie in tiles (`kernel/cpu/layout.rs`).
 
 mod backward;
 mod forward;
 mod groups;
-mod layout;
 mod packed;
 mod rounds;
 
@@ -28,11 +27,11 @@ pub use backward::backward;
 pub use forward::forward;
 pub use groups::worth_pairing;
 
-use layout::Layout;
 use rounds::RoundTape;
 
 use super::buffer::Buffer;
 use super::gang;
+use super::layout::Layout;
 use super::parts::{Part, Parts};
 use super::pointwise::{Coupling, Kind, MaskRows, PeepholeRows, Rows};
 use super::product::Scratch;

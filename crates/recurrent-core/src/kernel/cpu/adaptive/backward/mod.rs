@@ -14,12 +14,13 @@ use super::forward::NO_PEEPHOLES;
 use super::ops::{CarryBack, MixBack, ScaleBack};
 use super::{
     BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, StatePart,
-    Tape, Tensors, Weight, kind, matrices, pack, pack_targets, view, weight_index,
+    Tape, Tensors, Weight, bias_tiles, kind, matrices, pack, pack_targets, tile_of, view,
+    weight_index,
 };
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
-use crate::kernel::cpu::product::{Onto, Scratch, part, product, write_tile};
+use crate::kernel::cpu::product::{Onto, Scratch, Term, product, write_tile};
 use crate::kernel::cpu::recurrence::{PerMember, scratch};
 use crate::kernel::cpu::simd::Isa;
 
@@ -61,14 +62,20 @@ pub fn backward(
         .map(|grad| grad.as_mut().map(Vec::as_mut_ptr))
         .collect();
 
-    let room = |(index, _): (usize, &Layer)| LayerGrads::new(problem, index, wanted);
+    let room = |(index, _): (usize, &Layer)| {
+        LayerGrads::new(isa, problem, tape.layers[index].layout, index, wanted)
+    };
     let mut buffers: Vec<_> = problem.layers.iter().enumerate().map(room).collect();
     let pointers: Vec<_> = buffers.iter_mut().map(LayerGrads::pointers).collect();
     let most = |size: fn(&Layer) -> usize| problem.layers.iter().map(size).max().unwrap_or(0);
     let mut grad_hidden = Buffer::new(batch * most(|layer| layer.d_hidden));
-    let overlapping = problem.layers.iter().any(|layer| layer.overlapping);
-    let unfolded = if overlapping { most(Layer::policy) } else { 0 };
-    let mut unfolded = Buffer::new(batch * unfolded);
+    let biases = problem.layers.iter().enumerate();
+    let biases: Vec<_> = biases
+        .map(|(index, layer)| {
+            let start = problem.bias_start(index);
+            bias_tiles(isa, layer, &tensors.0[BIASES][start..])
+        })
+        .collect();
 
     let seen = (0..problem.layers.len()).map(|layer| problem.d_seen(layer));
     let tallest = seen.max().unwrap_or(0);
@@ -92,7 +99,7 @@ pub fn backward(
         grad_states: grad_states.as_mut_ptr(),
         layers: &pointers,
         grad_hidden: grad_hidden.as_mut_ptr(),
-        unfolded: unfolded.as_mut_ptr(),
+        biases: &biases,
     };
     let phases = run.phases();
     gang::run(members, members, phases.len(), &|phase, share| {
@@ -113,16 +120,16 @@ enum Phase {
     Main(usize, usize),
     /// Back through W, R and what the policy scales.
     Scaled(usize, usize),
-    /// Overlapping parts of ∂p are added up.
-    Fold(usize, usize),
     /// Back through the policy, then ∂q.
     Adapt(usize, usize),
     /// What the first layer of the first step passes back.
     Initial,
     /// What the weights are multiplied with, transposed: a product reads it along the rows.
     Transpose,
-    /// All sums over rows.
+    /// All sums over rows, but those of P.
     Sums,
+    /// Those of the columns of P for a part of the policy, which may overlap with those of another.
+    PolicySums(usize),
 }
 
 struct Run<'a> {
@@ -144,8 +151,8 @@ struct Run<'a> {
     layers: &'a [Pointers],
     /// `[B, H]`: ∂h̃ of a step.
     grad_hidden: *mut f32,
-    /// `[B, ·]`: ∂p side by side, where parts overlap.
-    unfolded: *mut f32,
+    /// b of each layer, in the order of tiles.
+    biases: &'a [Vec<f32>],
 }
 
 // SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
@@ -155,7 +162,7 @@ unsafe impl Sync for Run<'_> {}
 impl Run<'_> {
     fn phases(&self) -> Vec<Phase> {
         let (steps, layers) = (self.problem.counts.len(), self.problem.layers.len());
-        let mut phases = Vec::with_capacity(3 * steps * layers + 4);
+        let mut phases = Vec::with_capacity(3 * steps * layers + 9);
         if self.pack_into.iter().any(Option::is_some) {
             phases.push(Phase::Pack);
         }
@@ -163,13 +170,11 @@ impl Run<'_> {
             for layer in (0..layers).rev() {
                 phases.push(Phase::Main(step, layer));
                 phases.push(Phase::Scaled(step, layer));
-                if self.problem.layers[layer].overlapping {
-                    phases.push(Phase::Fold(step, layer));
-                }
                 phases.push(Phase::Adapt(step, layer));
             }
         }
         phases.extend([Phase::Initial, Phase::Transpose, Phase::Sums]);
+        phases.extend((0..Factor::POLICY.len()).map(Phase::PolicySums));
         phases
     }
 
@@ -190,11 +195,11 @@ impl Run<'_> {
                     self.main(step, layer, share);
                 }
                 Phase::Scaled(step, layer) => self.scaled(step, layer, share),
-                Phase::Fold(step, layer) => self.fold(step, layer, share),
                 Phase::Adapt(step, layer) => self.adapt(step, layer, share),
                 Phase::Initial => self.pass_back(0, 0, share),
                 Phase::Transpose => self.transpose(share),
                 Phase::Sums => self.sums(share),
+                Phase::PolicySums(part) => self.policy_sums(part, share),
             }
         }
     }
@@ -269,47 +274,18 @@ impl Run<'_> {
         }
     }
 
-    /// The given parts of a policy, from rows of it.
-    fn parts<const N: usize>(rows: Rows, starts: [usize; 5], which: [usize; N]) -> [Rows; N] {
-        which.map(|part| Rows {
-            ptr: rows.ptr.wrapping_add(starts[part]),
-            ..rows
-        })
-    }
-
-    /// Where ∂p goes at a step, its parts' places in there, and whether it is taken back through
-    /// tanh on the way.
-    fn grad_policy(&self, step: usize, layer: usize) -> (Rows, [usize; 5], bool) {
-        let sizes = &self.problem.layers[layer];
-        let stride = sizes.policy();
-        let ptr = self.unfolded;
-        let rows = match sizes.overlapping {
-            true => Rows { ptr, stride },
-            false => self.rows_of(self.layers[layer].policy, step, stride),
-        };
-        (rows, sizes.side_by_side(), !sizes.overlapping)
-    }
-
-    /// A layer's b; null where there is none.
-    fn bias(&self, layer: usize) -> *const f32 {
-        let sizes = &self.problem.layers[layer];
-        if !sizes.bias {
-            return core::ptr::null();
-        }
-        let start = self.problem.bias_start(layer) + 4 * sizes.d_adapt;
-        self.tensors.0[BIASES].as_ptr().wrapping_add(start)
-    }
-
     unsafe fn main(&self, step: usize, layer: usize, share: usize) {
         let sizes = &self.problem.layers[layer];
-        let (rows, d_hidden, width) = (
-            self.problem.counts[step],
-            sizes.d_hidden,
-            4 * sizes.d_hidden,
-        );
+        let (rows, d_hidden) = (self.problem.counts[step], sizes.d_hidden);
         let offset = self.offsets[step];
+        // The columns of ∂h that this share has passed back, which begin with a vector.
         let columns = &self.matrices[layer][Factor::Hidden as usize].columns;
         let units = columns.units(&columns.share(share, self.members));
+        let columns = self.gates(layer);
+        let panels = match units.is_empty() {
+            true => 0..0,
+            false => units.start / columns.lanes..units.end.div_ceil(columns.lanes),
+        };
         let mask = |mask| {
             let rows = self.masks.get(mask, layer, offset);
             rows.unwrap_or(Rows::NONE)
@@ -332,13 +308,11 @@ impl Run<'_> {
             update: mask(Mask::UpdateHidden),
             grad: grad_hidden,
         };
-        let grad_preact = self.rows_of(grads.preact, step, width);
+        let tiles = |buffer: *const f32| tape.layout.rows(buffer.cast_mut(), offset);
         let backward = Backward {
             rows,
             units: units.clone(),
-            gates: self
-                .saved(&tape.gates, step, width)
-                .gates(d_hidden, self.isa),
+            gates: tiles(tape.gates.as_ptr()),
             cell: self.before(step, layer, StatePart::Cell),
             normalized: Rows::NONE,
             carry_normalized: false,
@@ -347,41 +321,41 @@ impl Run<'_> {
             grad_cell: self.grad_state(layer, StatePart::Cell),
             grad_normalized: Rows::NONE,
             grad_raw: Rows::NONE,
-            grad_preact: grad_preact.gates(d_hidden, self.isa),
+            grad_preact: tiles(grads.preact),
             masks: self.masks.inside(layer, offset, false),
             peepholes: NO_PEEPHOLES,
             clip: sizes.clip,
-        };
-        let (grad_policy, places, through) = self.grad_policy(step, layer);
-        let policy = self.saved(&tape.policy, step, sizes.policy());
-        let mix = MixBack {
-            rows,
-            units,
-            d_hidden,
-            grad: grad_preact,
-            from: [&tape.from_input, &tape.from_hidden]
-                .map(|values| self.saved(values, step, width)),
-            policy: Self::parts(policy, sizes.starts(), [2, 3, 4]),
-            bias: self.bias(layer),
-            grad_from: grads.from.map(|ptr| self.rows_of(ptr, step, width)),
-            grad_policy: Self::parts(grad_policy, places, [2, 3, 4]),
-            through,
         };
         // SAFETY: this share's own units, of which ∂h' and ∂c' are complete.
         unsafe {
             carry.run(self.isa);
             backward.run(self.isa, kind(self.masks.masked), Half::Both);
-            mix.run(self.isa);
+            for panel in panels {
+                let read = |buffer: &Buffer| tile_of(tiles(buffer.as_ptr()), panel).cast_const();
+                let write = |buffer: *mut f32| tile_of(tiles(buffer), panel);
+                let mix = MixBack {
+                    rows,
+                    width: columns.width(),
+                    grad: write(grads.preact).cast_const(),
+                    from: tape.from.each_ref().map(read),
+                    policy: tape.policy_gates.each_ref().map(read),
+                    bias: match sizes.bias {
+                        true => self.biases[layer].as_ptr().add(panel * columns.width()),
+                        false => core::ptr::null(),
+                    },
+                    grad_from: grads.from.map(write),
+                    grad_policy: grads.policy_gates.map(write),
+                };
+                mix.run(self.isa);
+            }
         }
     }
 
     unsafe fn scaled(&self, step: usize, layer: usize, share: usize) {
         let sizes = &self.problem.layers[layer];
-        let (rows, width) = (self.problem.counts[step], 4 * sizes.d_hidden);
-        let policy = self.saved(&self.tape.layers[layer].policy, step, sizes.policy());
-        let (grad_policy, places, through) = self.grad_policy(step, layer);
-        let policy = Self::parts(policy, sizes.starts(), [0, 1]);
-        let grad_policy = Self::parts(grad_policy, places, [0, 1]);
+        let (tape, own) = (&self.tape.layers[layer], &self.layers[layer]);
+        let (rows, offset) = (self.problem.counts[step], self.offsets[step]);
+        let features = [sizes.d_input, sizes.d_hidden];
         let values = [
             self.input(layer).from_row(self.offsets[step]),
             self.before(step, layer, StatePart::Hidden),
@@ -399,7 +373,8 @@ impl Run<'_> {
             let matrix = &self.matrices[layer][factor as usize];
             let columns = &matrix.columns;
             let panels = columns.share(share, self.members);
-            let from = self.rows_of(self.layers[layer].from[which], step, width);
+            let (from, pieces) = tape.layout.factor(own.from[which], offset);
+            let policy = self.saved(&tape.policy_scales[which], step, features[which]);
             let (grad, add) = grads[which];
             // SAFETY: ∂a and ∂b are complete; the scratch and the columns of this share.
             unsafe {
@@ -410,44 +385,18 @@ impl Run<'_> {
                         columns: columns.units(&(panel..panel + 1)),
                         tile,
                         value: values[which],
-                        policy: policy[which],
-                        grad_policy: grad_policy[which],
-                        through,
+                        policy,
+                        grad_policy: self.rows_of(own.policy_scales[which], step, features[which]),
                         grad,
                         add,
                     };
                     back.run(self.isa);
                 };
-                let terms = [matrix.term(view(from))];
+                let terms = [Term {
+                    pieces,
+                    ..matrix.term(from)
+                }];
                 product(self.isa, scratch, rows, &terms, columns, panels, finish);
-            }
-        }
-    }
-
-    /// For this share's columns of p: the sum of the parts that lie there, back through tanh.
-    unsafe fn fold(&self, step: usize, layer: usize, share: usize) {
-        let sizes = &self.problem.layers[layer];
-        let size = sizes.policy();
-        let own = part(size, share, self.members);
-        let policy = self.saved(&self.tape.layers[layer].policy, step, size);
-        let grad = self.rows_of(self.layers[layer].policy, step, size);
-        let (unfolded, places, _) = self.grad_policy(step, layer);
-        let parts = sizes.starts().into_iter().zip(places).zip(sizes.sizes());
-        for b in 0..self.problem.counts[step] {
-            let (policy, grad) = (policy.from_row(b).ptr, grad.from_row(b).ptr);
-            let unfolded = unfolded.from_row(b).ptr;
-            // SAFETY: ∂p is complete; these columns are this share's own.
-            unsafe {
-                for column in own.clone() {
-                    let mut sum = 0.0;
-                    for ((start, place), size) in parts.clone() {
-                        if (start..start + size).contains(&column) {
-                            sum += *unfolded.add(place + column - start);
-                        }
-                    }
-                    let p = *policy.add(column);
-                    *grad.add(column) = sum * (1.0 - p * p);
-                }
             }
         }
     }
@@ -455,12 +404,27 @@ impl Run<'_> {
     unsafe fn adapt(&self, step: usize, layer: usize, share: usize) {
         let sizes = &self.problem.layers[layer];
         let (rows, d_adapt) = (self.problem.counts[step], sizes.d_adapt);
-        let matrix = &self.matrices[layer][Factor::Policy as usize];
-        let columns = &matrix.columns;
+        let matrices = &self.matrices[layer];
+        let columns = &matrices[Factor::PolicyInput as usize].columns;
         let panels = columns.share(share, self.members);
         let grad_z = self.grad_state(layer, StatePart::Z);
         let grads = &self.layers[layer];
-        let grad_policy = self.rows_of(grads.policy, step, sizes.policy());
+        let [grad_x, grad_h] = [(0, sizes.d_input), (1, sizes.d_hidden)].map(|(which, size)| {
+            let rows = self.rows_of(grads.policy_scales[which], step, size);
+            (view(rows), None)
+        });
+        let layout = &self.tape.layers[layer].layout;
+        let [grad_i, grad_g, grad_b] =
+            (grads.policy_gates).map(|grad| layout.factor(grad, self.offsets[step]));
+        let factors = Factor::POLICY.into_iter();
+        let terms: Vec<Term> = factors
+            .zip([grad_x, grad_h, grad_i, grad_g, grad_b])
+            .map(|(factor, (a, pieces))| Term {
+                pieces,
+                ..matrices[factor as usize].term(a)
+            })
+            .filter(|term| term.k > 0)
+            .collect();
         let backward = Backward {
             rows,
             units: columns.units(&panels),
@@ -490,7 +454,6 @@ impl Run<'_> {
                 let onto = Onto::Sum;
                 write_tile(self.isa, tile, columns, panel, rows, ptr, stride, onto);
             };
-            let terms = [matrix.term(view(grad_policy))];
             product(self.isa, scratch, rows, &terms, columns, panels, write);
             let kind = kind(self.problem.has(Mask::Adapt));
             backward.run(self.isa, kind, Half::Both);

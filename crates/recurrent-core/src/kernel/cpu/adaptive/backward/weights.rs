@@ -5,20 +5,24 @@ use core::ops::Range;
 use super::super::{BIASES, Problem, StatePart, WEIGHTS, Weight, view, weight_index};
 use super::Run;
 use crate::kernel::cpu::buffer::Buffer;
+use crate::kernel::cpu::layout::Layout;
 use crate::kernel::cpu::pointwise::Rows;
-use crate::kernel::cpu::product::part;
+use crate::kernel::cpu::product::{Columns, part};
 use crate::kernel::cpu::rows::{By, SumRows};
+use crate::kernel::cpu::simd::Isa;
 use crate::kernel::cpu::sums::{Outer, Right};
 use crate::kernel::cpu::transpose::Transpose;
 
 /// A layer's gradients of all rows, and the transposed factors of its wanted weights.
 pub struct LayerGrads {
-    /// ∂z `[N, 4H]`
+    /// ∂z `[N, 4H]`, in tiles
     preact: Buffer,
-    /// ∂a, ∂b `[N, 4H]`
+    /// ∂a, ∂b `[N, 4H]`, in tiles
     from: [Buffer; 2],
-    /// ∂(z'·P) `[N, ·]`
-    policy: Buffer,
+    /// ∂(z'·P) for p_x `[N, I]` and p_h `[N, H]`
+    policy_scales: [Buffer; 2],
+    /// The same for p_i, p_g, p_b `[N, 4H]`, in tiles
+    policy_gates: [Buffer; 3],
     /// ∂q `[N, 4A]`
     adapt: Buffer,
     /// What each weight is multiplied with `[features, N]`.
@@ -31,8 +35,10 @@ pub struct Pointers {
     pub preact: *mut f32,
     /// ∂a, ∂b
     pub from: [*mut f32; 2],
-    /// ∂(z'·P)
-    pub policy: *mut f32,
+    /// ∂(z'·P) for p_x, p_h
+    pub policy_scales: [*mut f32; 2],
+    /// The same for p_i, p_g, p_b
+    pub policy_gates: [*mut f32; 3],
     /// ∂q
     pub adapt: *mut f32,
     /// Transposed factors; dangling for weights that nobody asks for.
@@ -52,19 +58,27 @@ fn features(problem: &Problem, layer: usize, weight: Weight) -> usize {
 
 impl LayerGrads {
     /// Room for a layer.
-    pub fn new(problem: &Problem, index: usize, wanted: &[bool]) -> Self {
+    pub fn new(isa: Isa, problem: &Problem, layout: Layout, index: usize, wanted: &[bool]) -> Self {
         let rows = problem.rows();
         let layer = &problem.layers[index];
         let room = |size: usize| Buffer::new(rows * size);
-        let width = 4 * layer.d_hidden;
+        let tiles = || Buffer::new(layout.size);
+        let mut preact = tiles();
+        layout.clear_padding(&Columns::gates(4, layer.d_hidden, isa.lanes()), &mut preact);
+        let of_bias = if layer.bias {
+            tiles()
+        } else {
+            Buffer::default()
+        };
         let factor = |weight| match wanted[weight_index(index, weight)] {
             true => room(features(problem, index, weight)),
             false => Buffer::default(),
         };
         Self {
-            preact: room(width),
-            from: [room(width), room(width)],
-            policy: room(layer.policy()),
+            preact,
+            from: [tiles(), tiles()],
+            policy_scales: [room(layer.d_input), room(layer.d_hidden)],
+            policy_gates: [tiles(), tiles(), of_bias],
             adapt: room(4 * layer.d_adapt),
             factors: Weight::ALL.map(factor),
         }
@@ -72,11 +86,11 @@ impl LayerGrads {
 
     /// Where they are.
     pub fn pointers(&mut self) -> Pointers {
-        let [from_input, from_hidden] = &mut self.from;
         Pointers {
             preact: self.preact.as_mut_ptr(),
-            from: [from_input.as_mut_ptr(), from_hidden.as_mut_ptr()],
-            policy: self.policy.as_mut_ptr(),
+            from: self.from.each_mut().map(|from| from.as_mut_ptr()),
+            policy_scales: (self.policy_scales.each_mut()).map(|part| part.as_mut_ptr()),
+            policy_gates: (self.policy_gates.each_mut()).map(|part| part.as_mut_ptr()),
             adapt: self.adapt.as_mut_ptr(),
             factors: self.factors.each_mut().map(|factor| factor.as_mut_ptr()),
         }
@@ -116,8 +130,8 @@ impl Run<'_> {
             ];
             let z = [(before(index, StatePart::Z), d_adapt)];
             let z_next = [(saved(&tape.z, d_adapt), d_adapt)];
-            let scaled_input = [(saved(&tape.scaled_input, d_input), d_input)];
-            let scaled_hidden = [(saved(&tape.scaled_hidden, d_hidden), d_hidden)];
+            let scaled_input = [(saved(&tape.scaled[0], d_input), d_input)];
+            let scaled_hidden = [(saved(&tape.scaled[1], d_hidden), d_hidden)];
             let sources: [&[(Source, usize)]; WEIGHTS] =
                 [&seen, &z, &z_next, &scaled_input, &scaled_hidden];
             for ((weight, target), sources) in Weight::ALL.iter().zip(grads.factors).zip(sources) {
@@ -172,7 +186,12 @@ impl Run<'_> {
         }
     }
 
-    /// The gradients that are sums over all rows, for this share's columns.
+    /// How a layer's gates lie in tiles.
+    pub fn gates(&self, layer: usize) -> Columns {
+        Columns::gates(4, self.problem.layers[layer].d_hidden, self.isa.lanes())
+    }
+
+    /// The gradients that are sums over all rows, but that of P, for this share's columns.
     ///
     /// # Safety
     /// All factors are transposed; each share is run once.
@@ -180,25 +199,28 @@ impl Run<'_> {
         let rows = self.problem.rows();
         for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
             let (width, adapt_width) = (4 * layer.d_hidden, 4 * layer.d_adapt);
+            let tape = &self.tape.layers[index];
+            let gates = self.gates(index);
+            let tiles = |buffer: *mut f32| Right::Panels(tape.layout.packed(buffer), gates);
             let products = [
-                (grads.adapt, adapt_width),
-                (grads.adapt, adapt_width),
-                (grads.policy, layer.policy()),
-                (grads.from[0], width),
-                (grads.from[1], width),
+                (Weight::AdaptInput, Right::Rows(grads.adapt), adapt_width),
+                (Weight::AdaptHidden, Right::Rows(grads.adapt), adapt_width),
+                (Weight::Input, tiles(grads.from[0]), width),
+                (Weight::Hidden, tiles(grads.from[1]), width),
             ];
-            for ((weight, factor), (grad, n)) in Weight::ALL.iter().zip(grads.factors).zip(products)
-            {
-                let Some(out) = self.targets[weight_index(index, *weight)] else {
+            for (weight, d, n) in products {
+                let Some(out) = self.targets[weight_index(index, weight)] else {
                     continue;
                 };
                 let outer = Outer {
-                    a: factor,
-                    m: features(self.problem, index, *weight),
+                    a: grads.factors[weight as usize],
+                    m: features(self.problem, index, weight),
                     rows,
-                    d: Right::Rows(grad),
+                    d,
                     n,
                     out,
+                    stride: n,
+                    add: false,
                 };
                 // SAFETY: all rows are complete; the scratch and the columns of this share.
                 unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
@@ -207,28 +229,80 @@ impl Run<'_> {
                 continue;
             };
             let out = out.wrapping_add(self.problem.bias_start(index));
-            let policy = self.tape.layers[index].policy.as_ptr();
-            let p_b = policy.wrapping_add(layer.starts()[4]);
-            let sums = [
-                (adapt_width, grads.adapt, By::One, out),
-                (
-                    if layer.bias { width } else { 0 },
-                    grads.preact,
-                    By::Values(Rows::read(p_b, layer.policy())),
-                    out.wrapping_add(adapt_width),
-                ),
-            ];
-            for (width, ptr, by, out) in sums {
-                let sum = SumRows {
-                    rows: 0..rows,
-                    columns: part(width, share, self.members),
-                    a: Rows { ptr, stride: width },
-                    by,
-                    out,
-                };
-                // SAFETY: as above.
-                unsafe { sum.run(self.isa) };
+            let adapt = SumRows {
+                rows: 0..rows,
+                columns: part(adapt_width, share, self.members),
+                a: Rows {
+                    ptr: grads.adapt,
+                    stride: adapt_width,
+                },
+                by: By::One,
+                out,
+            };
+            // SAFETY: as above.
+            unsafe { adapt.run(self.isa) };
+            if !layer.bias {
+                continue;
             }
+            let p_b = tape.policy_gates[2].as_ptr().cast_mut();
+            for panel in gates.share(share, self.members) {
+                for gate in 0..gates.vectors {
+                    let columns = gates.of(panel, gate);
+                    // Found by the number of the column.
+                    let of = |buffer: *mut f32| {
+                        let rows = tape.layout.rows(buffer, 0);
+                        Rows {
+                            ptr: rows.at(0, gate, panel).wrapping_sub(columns.start),
+                            stride: rows.row,
+                        }
+                    };
+                    let sum = SumRows {
+                        rows: 0..rows,
+                        columns: columns.clone(),
+                        a: of(grads.preact),
+                        by: By::Values(of(p_b)),
+                        out: out.wrapping_add(adapt_width),
+                    };
+                    // SAFETY: as above.
+                    unsafe { sum.run(self.isa) };
+                }
+            }
+        }
+    }
+
+    /// The gradient of P at the columns for a part of the policy, for this share of them.
+    ///
+    /// # Safety
+    /// As [`sums`](Self::sums); one part after the other.
+    pub unsafe fn policy_sums(&self, part: usize, share: usize) {
+        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
+            let n = layer.sizes()[part];
+            let Some(out) = self.targets[weight_index(index, Weight::Policy)] else {
+                continue;
+            };
+            if n == 0 {
+                continue;
+            }
+            let layout = &self.tape.layers[index].layout;
+            let outer = Outer {
+                a: grads.factors[Weight::Policy as usize],
+                m: layer.d_adapt,
+                rows: self.problem.rows(),
+                d: match part {
+                    0 | 1 => Right::Rows(grads.policy_scales[part]),
+                    _ => Right::Panels(
+                        layout.packed(grads.policy_gates[part - 2]),
+                        self.gates(index),
+                    ),
+                },
+                n,
+                out: out.wrapping_add(layer.starts()[part]),
+                stride: layer.policy(),
+                // To zeros, and to what parts before have there.
+                add: true,
+            };
+            // SAFETY: all rows are complete; the scratch and the columns of this share.
+            unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
         }
     }
 }

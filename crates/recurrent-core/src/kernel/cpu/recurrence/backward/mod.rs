@@ -10,12 +10,12 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::groups::{Group, Member};
-use super::layout::Layout;
 use super::packed::PackedWeights;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, shape};
 use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
+use crate::kernel::cpu::layout::Layout;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{

@@ -145,6 +145,8 @@ impl Run<'_> {
             d,
             n,
             out,
+            stride: n,
+            add: false,
         };
         // SAFETY: the scratch and the columns of this share; all rows are complete.
         unsafe { outer.run(self.isa, self.scratch.of(share), share, self.shares) };

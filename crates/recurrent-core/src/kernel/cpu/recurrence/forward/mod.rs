@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::groups::{Group, Member};
-use super::layout::{Layout, row_of_tiles};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, shape};
 use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, room, zeros};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
+use crate::kernel::cpu::layout::{Layout, row_of_tiles};
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cpu::pointwise::{Forward, GateRows, Half, Rows};
 use crate::kernel::cpu::product::{
