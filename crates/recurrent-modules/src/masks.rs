@@ -3,7 +3,11 @@
 use alloc::vec::Vec;
 
 use burn::config::Config;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, SeedableRng};
+use recurrent_core::Target;
+use recurrent_core::kernel::target;
 pub use recurrent_core::{Mask, Masks};
 
 use crate::error::{InvalidConfig, check_prob};
@@ -148,12 +152,46 @@ pub(crate) fn bernoulli<const D: usize>(
     scale: f64,
     device: &Device,
 ) -> Tensor<D> {
+    if target(device) == Some(Target::Cpu) {
+        return bernoulli_on_cpu(shape, keep, scale, device);
+    }
     let mask = Tensor::random(shape, Distribution::Bernoulli(keep), device);
     if scale == 1.0 {
         mask
     } else {
         mask.mul_scalar(scale)
     }
+}
+
+/// The same from a generator that the device's own one seeds. With Burn's, a number at a time and another pass
+/// for the scale, a mask per step made training steps of 32 sequences and 256 units 1.3 times as long.
+fn bernoulli_on_cpu<const D: usize>(
+    shape: [usize; D],
+    keep: f64,
+    scale: f64,
+    device: &Device,
+) -> Tensor<D> {
+    // 256 bits, 16 in each number.
+    let words = f64::from(1_u32 << 16);
+    let seed = Tensor::<1>::random([16], Distribution::Uniform(0.0, words), device);
+    let mut bytes = [0; 32];
+    for (pair, word) in bytes
+        .chunks_exact_mut(2)
+        .zip(seed.into_data().iter::<f64>())
+    {
+        pair.copy_from_slice(&(word as u16).to_le_bytes());
+    }
+    let mut random = Xoshiro256PlusPlus::from_seed(bytes);
+    let below = (keep * f64::from(u32::MAX)) as u32;
+    let scale = scale as f32;
+    let mut mask = alloc::vec![0.0; shape.iter().product()];
+    for pair in mask.chunks_mut(2) {
+        let bits = random.next_u64();
+        for (value, bits) in pair.iter_mut().zip([bits as u32, (bits >> 32) as u32]) {
+            *value = if bits < below { scale } else { 0.0 };
+        }
+    }
+    Tensor::from_data(TensorData::new(mask, shape), device)
 }
 
 /// The masks of a whole stack for one call.
