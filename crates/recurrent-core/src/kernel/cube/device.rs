@@ -2,7 +2,7 @@
 //!
 //! On a GPU units that work together are cheap. On CubeCL's `cpu` runtime a unit is a thread of the
 //! machine: a unit that waits for another spins, and if there are more of them than cores it spins until
-//! the system takes the core away. A kernel that has shared memory also waits for the one before it. So
+//! the system takes the core away from it. A kernel that has shared memory also waits for the one before it. So
 //! nothing waits for anything within a cube there: a unit takes a row of its own.
 
 use burn_cubecl::cubecl::calculate_cube_count_elemwise;

@@ -15,12 +15,10 @@ use super::device::{elementwise, is_processor};
 /// # Panics
 /// If the backend has no product for these sizes, which would be an error of the backend.
 pub fn product(a: CubeTensor, b: CubeTensor, out: CubeTensor) {
-    let strategy = MatmulStrategy::default();
-    // With `autotune` Burn finds a product for processors itself.
-    if is_processor(&a) && matches!(strategy, MatmulStrategy::Cube) {
+    if is_processor(&a) {
         return by_units(&a, &b, &out);
     }
-    let done = matmul(a, b, Some(out), strategy, DType::F32);
+    let done = matmul(a, b, Some(out), MatmulStrategy::default(), DType::F32);
     done.expect("a product of f32 matrices");
 }
 
@@ -57,8 +55,8 @@ impl ApartLaunch {
 
 /// `a·b`, a unit for each vector of the result.
 ///
-/// Burn's product for any device has eight units per cube that meet at every block of its sum, which
-/// takes milliseconds where units are threads and cores are fewer.
+/// Burn's product without `autotune` has eight units per cube that meet at every block of its sum: where
+/// units are threads and cores are fewer, each meeting waits for the system to give every unit a core.
 ///
 /// # Arguments
 /// * `rows`, `columns`, `inner` - of each product; columns in vectors
