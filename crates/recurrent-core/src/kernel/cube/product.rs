@@ -59,19 +59,22 @@ impl ApartLaunch {
 /// units are threads and cores are fewer, each meeting waits for the system to give every unit a core.
 ///
 /// # Arguments
+/// * `count` - vectors of all results
 /// * `rows`, `columns`, `inner` - of each product; columns in vectors
 #[cube(launch)]
 fn product_by_units<N: Size>(
     a: &[f32],
     b: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
+    count: u32,
     rows: u32,
     columns: u32,
     inner: u32,
     a_apart: &Apart,
     b_apart: &Apart,
 ) {
-    if ABSOLUTE_POS >= out.len() {
+    // The buffer may be larger than the result.
+    if ABSOLUTE_POS >= count as usize {
         terminate!();
     }
     let column = ABSOLUTE_POS % columns as usize;
@@ -97,7 +100,8 @@ fn by_units(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
         1 => vector_size(b, &[columns, strides[strides.len() - 2]]),
         _ => 1,
     };
-    let (cubes, units) = elementwise(out, shape.iter().product::<usize>() / vector);
+    let count = shape.iter().product::<usize>() / vector;
+    let (cubes, units) = elementwise(out, count);
     product_by_units::launch(
         &out.client,
         cubes,
@@ -106,6 +110,7 @@ fn by_units(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
         arg(a, 1),
         arg(b, vector),
         arg(out, vector),
+        count as u32,
         rows as u32,
         (columns / vector) as u32,
         a.meta.shape()[shape.len() - 1] as u32,
