@@ -7,11 +7,11 @@ use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
-use burn_cubecl::cubecl::calculate_cube_count_elemwise;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
 use burn_cubecl::tensor::CubeTensor;
+
+use super::device::elementwise;
 
 /// A tensor of f32 whose rows lie next to each other, of any content.
 ///
@@ -89,36 +89,6 @@ pub fn vector_size(like: &CubeTensor, sizes: &[usize]) -> usize {
     let widths = like.client.io_optimized_vector_sizes(size_of::<f32>());
     let fits = |width: &usize| sizes.iter().all(|size| size.is_multiple_of(*width));
     widths.filter(fits).max().unwrap_or(1)
-}
-
-/// How many cubes of how many units there are, one unit for each of `count` vectors.
-pub fn elementwise(like: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
-    let dim = CubeDim::new(&like.client, count);
-    (calculate_cube_count_elemwise(&like.client, count, dim), dim)
-}
-
-/// A cube for each row.
-pub fn by_rows(rows: usize, threads: usize) -> (CubeCount, CubeDim) {
-    // Devices allow 65535 cubes along an axis.
-    let wide = rows.min(1 << 15);
-    let count = CubeCount::Static(wide as u32, rows.div_ceil(wide) as u32, 1);
-    (count, CubeDim::new_1d(threads as u32))
-}
-
-/// `a·b` into a dense tensor; of each matrix where they have three axes.
-///
-/// # Panics
-/// If the backend has no product for these sizes, which would be an error of the backend.
-pub fn product(a: CubeTensor, b: CubeTensor, out: CubeTensor) {
-    let done = matmul(a, b, Some(out), MatmulStrategy::default(), DType::F32);
-    done.expect("a product of f32 matrices");
-}
-
-/// `a·b` as a new dense tensor.
-pub fn times(a: CubeTensor, b: CubeTensor) -> CubeTensor {
-    let out = empty(&a, [a.shape()[0], b.shape()[1]]);
-    product(a, b, out.clone());
-    out
 }
 
 /// The transposed view.

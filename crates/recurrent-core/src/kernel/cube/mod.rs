@@ -5,6 +5,7 @@
 //!              all that does not depend on the state is one product over all steps
 //! adaptive/    the same for the adaptive LSTM: three of each per step and layer
 //! pointwise/   the kernels: from pre-activations to the next state, and the derivative
+//! device       what depends on it: units of a cube, and which product
 //! fusion       the same behind Burn's fusion: one entry in its queue per call
 //! ```
 //! Values are f32. Kernels are compiled at run time for what a call has (which masks, peepholes,
@@ -12,9 +13,11 @@
 
 pub(super) mod adaptive;
 mod buffer;
+mod device;
 mod fusion;
 pub(super) mod lstm;
 mod pointwise;
+mod product;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

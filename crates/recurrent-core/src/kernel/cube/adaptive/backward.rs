@@ -7,10 +7,11 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{Call, Kept, LayerCall};
 use crate::kernel::cpu::adaptive::{BIASES, INPUT, STATES, StatePart, Weight, weight_index};
 use crate::kernel::cube::buffer::{
-    Columns, arg, copy, copy_columns, elementwise, empty, joined, nothing, product, reshaped,
-    sum_rows, times, transposed,
+    Columns, arg, copy, copy_columns, empty, joined, nothing, reshaped, sum_rows, transposed,
 };
+use crate::kernel::cube::device::elementwise;
 use crate::kernel::cube::pointwise::adaptive::{adapt_back, advance_back, scale_back};
+use crate::kernel::cube::product::{product, times};
 
 /// Gradients of a layer on the way back, of a step unless they are said to be of all rows; and its
 /// weights, transposed.

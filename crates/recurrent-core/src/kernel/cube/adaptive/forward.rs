@@ -7,10 +7,11 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{Call, KEPT, Kept, LayerCall};
 use crate::kernel::cpu::adaptive::StatePart;
 use crate::kernel::cube::buffer::{
-    Columns, arg, copy, copy_columns, elementwise, empty, flat as flattened, nothing, product,
-    reshaped, times,
+    Columns, arg, copy, copy_columns, empty, flat as flattened, nothing, reshaped,
 };
+use crate::kernel::cube::device::elementwise;
 use crate::kernel::cube::pointwise::adaptive::{adapt, advance, scale};
+use crate::kernel::cube::product::{product, times};
 
 /// Buffers of one step of a layer.
 struct Buffers {

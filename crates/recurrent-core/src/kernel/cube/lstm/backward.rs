@@ -7,10 +7,11 @@ use super::persistent::Persistent;
 use super::rounds::RoundsBack;
 use crate::kernel::cpu::parts::{Part, Parts};
 use crate::kernel::cube::buffer::{
-    arg, by_rows, copy, elementwise, empty, nothing, piece, product, reshaped, sum_rows, times,
-    transposed, zeros,
+    arg, copy, empty, nothing, piece, reshaped, sum_rows, transposed, zeros,
 };
+use crate::kernel::cube::device::{cubes, elementwise};
 use crate::kernel::cube::pointwise::{project_back, step_back};
+use crate::kernel::cube::product::{product, times};
 
 /// The gradients of a call.
 ///
@@ -124,10 +125,7 @@ pub fn backward(
             );
         }
         let lanes = call.lanes;
-        let (cubes, units) = match kind.by_row() {
-            true => by_rows(count, kind.threads),
-            false => elementwise(like, count * d_hidden / lanes),
-        };
+        let (cubes, units) = cubes(like, count, d_hidden / lanes, kind.threads);
         step_back::launch(
             client,
             cubes,

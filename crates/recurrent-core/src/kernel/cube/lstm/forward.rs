@@ -8,10 +8,10 @@ use super::Call;
 use super::persistent::Persistent;
 use super::rounds::Rounds;
 use crate::kernel::cpu::parts::Part;
-use crate::kernel::cube::buffer::{
-    arg, by_rows, copy, elementwise, empty, flat as flattened, nothing, product, reshaped, times,
-};
+use crate::kernel::cube::buffer::{arg, copy, empty, flat as flattened, nothing, reshaped};
+use crate::kernel::cube::device::{cubes, elementwise};
 use crate::kernel::cube::pointwise::{project, step};
+use crate::kernel::cube::product::{product, times};
 
 /// Runs all steps: the output (h of all rows, then the last h and c of each sequence), and what is
 /// kept, of the given shapes.
@@ -101,10 +101,7 @@ pub fn forward(call: &Call<'_>, kept: &[[usize; 2]]) -> (CubeTensor, Vec<CubeTen
         let next = call.offsets[index + 1];
         let tape_row = if kind.keep { call.offsets[index] } else { 0 };
         let lanes = call.lanes;
-        let (cubes, units) = match kind.by_row() {
-            true => by_rows(count, kind.threads),
-            false => elementwise(like, count * d_hidden / lanes),
-        };
+        let (cubes, units) = cubes(like, count, d_hidden / lanes, kind.threads);
         step::launch(
             client,
             cubes,

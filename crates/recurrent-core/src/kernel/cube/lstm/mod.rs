@@ -24,6 +24,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::CubeSequence;
 use super::buffer::{joined, nothing, vector_size, zeros};
+use super::device::sharing;
 use super::pointwise::{AtLaunch, Kind, MaskKinds, NormKind};
 use crate::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
 use crate::kernel::cpu::parts::{Key, Part, Parts};
@@ -38,9 +39,6 @@ const MASKS: [Part; 5] = [
     Part::MaskHidden,
     Part::UpdateHidden,
 ];
-
-/// Units of a cube that share a row, at most.
-const THREADS: usize = 128;
 
 /// Masks one after the other, and where each begins; in values.
 struct Packed {
@@ -116,11 +114,7 @@ impl<'a> Call<'a> {
             threads: 0,
         };
         if kind.by_row() {
-            let most = like.client.properties().hardware.max_units_per_cube as usize;
-            let useful = (d_hidden / lanes).next_power_of_two();
-            // The largest power of two that the device allows.
-            let allowed = 1 << most.max(1).ilog2();
-            kind.threads = THREADS.min(allowed).min(useful);
+            kind.threads = sharing(like, d_hidden / lanes);
         }
         let masked = masks(true);
         Self {

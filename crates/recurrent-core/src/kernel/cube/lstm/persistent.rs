@@ -7,7 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::Call;
 use crate::kernel::cpu::parts::Part;
-use crate::kernel::cube::buffer::{arg, by_rows};
+use crate::kernel::cube::buffer::arg;
+use crate::kernel::cube::device::{by_rows, is_processor};
 use crate::kernel::cube::pointwise::{MaskKinds, steps, steps_back};
 
 /// Units of a cube come in multiples of this: what runs together on most GPUs.
@@ -22,7 +23,8 @@ pub struct Persistent {
 }
 
 impl Persistent {
-    /// None where a step needs more than the kernel has, R is too large, or there is one step only.
+    /// None where a step needs more than the kernel has, R is too large, there is one step only, or units
+    /// are threads of the machine.
     pub fn new(call: &Call<'_>) -> Option<Self> {
         let (problem, kind) = (call.problem, call.kind);
         let (d_hidden, width) = (problem.d_hidden, problem.width());
@@ -31,6 +33,9 @@ impl Persistent {
             return None;
         }
         let like = *call.parts.of(Part::Input);
+        if is_processor(like) {
+            return None;
+        }
         let hardware = &like.client.properties().hardware;
         let needed = (d_hidden * width + width.max(d_hidden)) * size_of::<f32>();
         let threads = d_hidden.next_multiple_of(TOGETHER);

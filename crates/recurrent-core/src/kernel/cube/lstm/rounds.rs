@@ -11,9 +11,11 @@ use burn_cubecl::tensor::CubeTensor;
 use super::Call;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
 use crate::kernel::cube::buffer::{
-    arg, elementwise, empty, nothing, product, reshaped, sum_rows, times, transposed, vector_size,
+    arg, empty, nothing, reshaped, sum_rows, transposed, vector_size,
 };
+use crate::kernel::cube::device::elementwise;
 use crate::kernel::cube::pointwise::{accumulate, round, round_back};
+use crate::kernel::cube::product::{product, times};
 
 /// What the forward of a round keeps for all rows: σ, and what the round gave.
 const KEPT: usize = 2;

@@ -49,7 +49,6 @@ pub fn step_back<N: Size>(
     let product_at = on_tape + comptime![kind.product_at()] * units;
     let on_products = row * comptime![kind.products()];
     let values = (units * N::value()) as f32;
-    let mut shared = Shared::<[f32]>::new_slice(comptime![kind.threads.max(1)]);
 
     // The statistics of LN_c once more.
     let mut mean = 0.0f32;
@@ -62,7 +61,7 @@ pub fn step_back<N: Size>(
             sum += across::<N>(tape[raw_at + unit]);
             unit += stride;
         }
-        mean = total(sum, &mut shared, kind.threads) / values;
+        mean = total(sum, kind.threads) / values;
         let mut squares = 0.0f32;
         let mut unit = start;
         while unit < units {
@@ -70,7 +69,7 @@ pub fn step_back<N: Size>(
             squares += across::<N>(centred * centred);
             unit += stride;
         }
-        let squares = total(squares, &mut shared, kind.threads);
+        let squares = total(squares, kind.threads);
         let outside = comptime![kind.norm_cell.is_some_and(|norm| norm.outside)];
         inverse = inverse_deviation(squares, at.share_cell, at.epsilon_cell, outside);
         steepness = slope(squares, at.share_cell, at.epsilon_cell, outside);
@@ -107,8 +106,8 @@ pub fn step_back<N: Size>(
     }
 
     if comptime![kind.norm_cell.is_some()] {
-        let grad_mean = total(grad_sum, &mut shared, kind.threads) / values;
-        let along = total(grad_along, &mut shared, kind.threads) * steepness;
+        let grad_mean = total(grad_sum, kind.threads) / values;
+        let along = total(grad_along, kind.threads) * steepness;
         let mut unit = start;
         while unit < units {
             let i = b * units + unit;
@@ -185,7 +184,7 @@ pub fn step_back<N: Size>(
             }
             unit += stride;
         }
-        let mean = total(sum, &mut shared, kind.threads) / values;
+        let mean = total(sum, kind.threads) / values;
         let mut squares = 0.0f32;
         let mut grad_sum = 0.0f32;
         let mut grad_along = 0.0f32;
@@ -205,11 +204,11 @@ pub fn step_back<N: Size>(
             }
             unit += stride;
         }
-        let squares = total(squares, &mut shared, kind.threads);
-        let grad_mean = total(grad_sum, &mut shared, kind.threads) / values;
+        let squares = total(squares, kind.threads);
+        let grad_mean = total(grad_sum, kind.threads) / values;
         let outside = comptime![kind.norm_hidden.is_some_and(|norm| norm.outside)];
         let inverse = inverse_deviation(squares, at.share_hidden, at.epsilon_hidden, outside);
-        let along = total(grad_along, &mut shared, kind.threads)
+        let along = total(grad_along, kind.threads)
             * slope(squares, at.share_hidden, at.epsilon_hidden, outside);
         let mut unit = start;
         while unit < units {

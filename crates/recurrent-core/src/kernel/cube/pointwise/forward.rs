@@ -42,7 +42,6 @@ pub fn step<N: Size>(
     // LN_h of h·R + b_h.
     let mut mean = 0.0f32;
     let mut inverse = 1.0f32;
-    let mut shared = Shared::<[f32]>::new_slice(comptime![kind.threads.max(1)]);
     if comptime![kind.norm_hidden.is_some()] {
         let mut sum = 0.0f32;
         let mut unit = start;
@@ -59,7 +58,7 @@ pub fn step<N: Size>(
             unit += stride;
         }
         let values = (units * gates * N::value()) as f32;
-        mean = total(sum, &mut shared, kind.threads) / values;
+        mean = total(sum, kind.threads) / values;
         let mut squares = 0.0f32;
         let mut unit = start;
         while unit < units {
@@ -71,7 +70,7 @@ pub fn step<N: Size>(
             }
             unit += stride;
         }
-        let squares = total(squares, &mut shared, kind.threads);
+        let squares = total(squares, kind.threads);
         let outside = comptime![kind.norm_hidden.is_some_and(|norm| norm.outside)];
         inverse = inverse_deviation(squares, at.share_hidden, at.epsilon_hidden, outside);
     }
@@ -115,7 +114,7 @@ pub fn step<N: Size>(
     if comptime![kind.norm_cell.is_some()] {
         let raw_at = on_tape + comptime![kind.raw_at()] * units;
         let values = (units * N::value()) as f32;
-        let mean = total(raw_sum, &mut shared, kind.threads) / values;
+        let mean = total(raw_sum, kind.threads) / values;
         let mut squares = 0.0f32;
         let mut unit = start;
         while unit < units {
@@ -123,7 +122,7 @@ pub fn step<N: Size>(
             squares += across::<N>(centred * centred);
             unit += stride;
         }
-        let squares = total(squares, &mut shared, kind.threads);
+        let squares = total(squares, kind.threads);
         let outside = comptime![kind.norm_cell.is_some_and(|norm| norm.outside)];
         let inverse = inverse_deviation(squares, at.share_cell, at.epsilon_cell, outside);
         let mut unit = start;

@@ -85,7 +85,7 @@ pub struct Kind {
     pub norm_cell: Option<NormKind>,
     /// Whether n is carried.
     pub carry_normalized: bool,
-    /// Units of a cube that share a row; 0 where each is on its own.
+    /// Units that share a row, see [`own`]; 0 where none is normalised.
     pub threads: usize,
 }
 
@@ -234,6 +234,8 @@ pub struct At {
 fn own(units: usize, #[comptime] threads: usize) -> (usize, usize, usize) {
     if comptime![threads == 0] {
         (ABSOLUTE_POS / units, ABSOLUTE_POS % units, units)
+    } else if comptime![threads == 1] {
+        (ABSOLUTE_POS, 0usize, 1usize)
     } else {
         (CUBE_POS, UNIT_POS as usize, threads.runtime())
     }

@@ -2,29 +2,33 @@
 
 use super::*;
 
-/// The sum over all units of the cube.
+/// The sum over all units that share the row.
 ///
 /// # Arguments
-/// * `shared` - a value per unit, for any use
-/// * `threads` - units of the cube, a power of two
+/// * `threads` - how many they are, a power of two
 #[cube]
-pub fn total(value: f32, shared: &mut Shared<[f32]>, #[comptime] threads: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    sync_cube();
-    let mut half = comptime![threads / 2].runtime();
-    while half > 0 {
-        if unit < half {
-            let other = shared[unit + half];
-            shared[unit] += other;
-        }
+pub fn total(value: f32, #[comptime] threads: usize) -> f32 {
+    if comptime![threads == 1] {
+        value
+    } else {
+        let unit = UNIT_POS as usize;
+        let mut shared = Shared::<[f32]>::new_slice(threads);
+        shared[unit] = value;
         sync_cube();
-        half /= 2;
+        let mut half = comptime![threads / 2].runtime();
+        while half > 0 {
+            if unit < half {
+                let other = shared[unit + half];
+                shared[unit] += other;
+            }
+            sync_cube();
+            half /= 2;
+        }
+        let sum = shared[0];
+        // Nobody writes the next sum before all have read this one.
+        sync_cube();
+        sum
     }
-    let sum = shared[0];
-    // Nobody writes the next sum before all have read this one.
-    sync_cube();
-    sum
 }
 
 /// The sum over a vector.
