@@ -16,6 +16,8 @@ use crate::error::{InvalidConfig, check_prob};
 /// by 1/(1 − prob). Equations and papers: [`recurrent_core::equations::dropout`].
 ///
 /// Active where Burn's own `Dropout` is: on an autodiff device, unless frozen.
+/// `device.seed(..)` decides what is drawn. On Flex and NdArray a generator of this crate draws, seeded by the
+/// device's: the masks are others than `Tensor::random` would give.
 #[derive(Config, Debug, PartialEq, Copy)]
 pub enum RecurrentDropout {
     /// None.

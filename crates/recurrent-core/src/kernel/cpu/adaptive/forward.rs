@@ -1,6 +1,7 @@
 //! The adaptive LSTM forward.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::ops::{Carry, Mix, Scale};
 use super::{
@@ -473,36 +474,48 @@ impl Run<'_> {
         ];
         let products = &products[..if sizes.bias { 5 } else { 4 }];
         let bias = self.biases[layer].as_ptr();
-        // SAFETY: the scratch and the units of this share; x ⊙ p_x, h ⊙ p_h and z' are complete.
-        // h and c are read at this share's own units only, before they are written.
-        unsafe {
-            let scratch = self.scratch.of(share);
-            for panel in to_and_fro(panels, step) {
-                for &(factor, a, tiles) in products {
-                    let terms = [self.matrices[layer][factor as usize].term(a)];
-                    let sums = tiles.sums(offset);
-                    let (isa, one) = (self.isa, [panel]);
-                    product_into(isa, scratch, rows, &terms, columns, one, sums, |_, _| ());
+        let run = |panels: Range<usize>| {
+            let units = columns.units(&panels);
+            // SAFETY: the scratch and the units of this share; x ⊙ p_x, h ⊙ p_h and z' are complete.
+            // h and c are read at this share's own units only, before they are written.
+            unsafe {
+                let scratch = self.scratch.of(share);
+                for panel in to_and_fro(panels.clone(), step) {
+                    for &(factor, a, tiles) in products {
+                        let terms = [self.matrices[layer][factor as usize].term(a)];
+                        let sums = tiles.sums(offset);
+                        let (isa, one) = (self.isa, [panel]);
+                        product_into(isa, scratch, rows, &terms, columns, one, sums, |_, _| ());
+                    }
                 }
-                let mix = Mix {
-                    rows,
-                    width,
-                    policy: [p_i, p_g, p_b].map(|tiles| tile_of(tiles.at(offset), panel)),
-                    from: tracks
-                        .from
-                        .map(|tiles| tile_of(tiles.at(offset), panel).cast_const()),
-                    bias: match sizes.bias {
-                        true => bias.add(panel * width),
-                        false => core::ptr::null(),
-                    },
-                    preact: tile_of(gates, panel),
-                };
-                mix.run(self.isa);
-                let units = columns.units(&(panel..panel + 1));
+                for panel in panels {
+                    let tile = |tiles: Tiles| tile_of(tiles.at(offset), panel);
+                    let mix = Mix {
+                        rows,
+                        width,
+                        policy: [p_i, p_g, p_b].map(tile),
+                        from: tracks.from.map(tile).map(|from| from.cast_const()),
+                        bias: match sizes.bias {
+                            true => bias.add(panel * width),
+                            false => core::ptr::null(),
+                        },
+                        preact: tile(tracks.gates),
+                    };
+                    mix.run(self.isa);
+                }
                 forward(units.clone()).run(self.isa, kind, Half::Both);
                 if let Some(mask) = mask {
                     carry(units, mask).run(self.isa);
                 }
+            }
+        };
+        if rows == 1 {
+            // The gates of one sequence's panel are one chain of operations; those of all its panels
+            // overlap.
+            run(panels);
+        } else {
+            for panel in to_and_fro(panels, step) {
+                run(panel..panel + 1);
             }
         }
     }
