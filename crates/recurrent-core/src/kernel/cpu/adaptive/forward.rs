@@ -118,13 +118,7 @@ pub fn forward(
         0
     });
 
-    let biases = problem.layers.iter().enumerate();
-    let biases: Vec<_> = biases
-        .map(|(index, layer)| {
-            let start = problem.bias_start(index);
-            bias_tiles(isa, layer, &tensors.0[BIASES][start..])
-        })
-        .collect();
+    let biases = bias_tiles(isa, problem, tensors);
     let mut matrices = matrices(isa, members, problem, tensors, false);
     let targets = pack_targets(&mut matrices);
     let run = Run {

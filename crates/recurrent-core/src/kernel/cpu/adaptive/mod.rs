@@ -596,16 +596,18 @@ fn tile_of(rows: GateRows, panel: usize) -> *mut f32 {
     rows.at(0, 0, panel)
 }
 
-/// b in the order of tiles; nothing where there is none.
-fn bias_tiles(isa: Isa, layer: &Layer, bias: &[f32]) -> Vec<f32> {
-    let columns = Columns::gates(4, layer.d_hidden, isa.lanes());
-    match layer.bias {
-        true => row_of_tiles(
-            &columns,
-            Some(&bias[4 * layer.d_adapt..][..4 * layer.d_hidden]),
-        ),
-        false => Vec::new(),
-    }
+/// b of each layer in the order of tiles; nothing where there is none.
+fn bias_tiles(isa: Isa, problem: &Problem, tensors: Tensors<'_>) -> Vec<Vec<f32>> {
+    let of_layer = |(index, layer): (usize, &Layer)| {
+        if !layer.bias {
+            return Vec::new();
+        }
+        let start = problem.bias_start(index) + 4 * layer.d_adapt;
+        let bias = &tensors.0[BIASES][start..][..4 * layer.d_hidden];
+        let columns = Columns::gates(4, layer.d_hidden, isa.lanes());
+        row_of_tiles(&columns, Some(bias))
+    };
+    problem.layers.iter().enumerate().map(of_layer).collect()
 }
 
 /// The rows as a product reads them.

@@ -13,9 +13,8 @@ use weights::{LayerGrads, Pointers};
 use super::forward::NO_PEEPHOLES;
 use super::ops::{CarryBack, MixBack, ScaleBack};
 use super::{
-    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, StatePart,
-    Tape, Tensors, Weight, bias_tiles, kind, matrices, pack, pack_targets, tile_of, view,
-    weight_index,
+    FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, StatePart, Tape,
+    Tensors, Weight, bias_tiles, kind, matrices, pack, pack_targets, tile_of, view, weight_index,
 };
 use crate::kernel::cpu::buffer::{Buffer, zeros};
 use crate::kernel::cpu::gang;
@@ -69,13 +68,7 @@ pub fn backward(
     let pointers: Vec<_> = buffers.iter_mut().map(LayerGrads::pointers).collect();
     let most = |size: fn(&Layer) -> usize| problem.layers.iter().map(size).max().unwrap_or(0);
     let mut grad_hidden = Buffer::new(batch * most(|layer| layer.d_hidden));
-    let biases = problem.layers.iter().enumerate();
-    let biases: Vec<_> = biases
-        .map(|(index, layer)| {
-            let start = problem.bias_start(index);
-            bias_tiles(isa, layer, &tensors.0[BIASES][start..])
-        })
-        .collect();
+    let biases = bias_tiles(isa, problem, tensors);
 
     let seen = (0..problem.layers.len()).map(|layer| problem.d_seen(layer));
     let tallest = seen.max().unwrap_or(0);
@@ -416,15 +409,17 @@ impl Run<'_> {
         let layout = &self.tape.layers[layer].layout;
         let [grad_i, grad_g, grad_b] =
             (grads.policy_gates).map(|grad| layout.factor(grad, self.offsets[step]));
-        let factors = Factor::POLICY.into_iter();
-        let terms: Vec<Term> = factors
-            .zip([grad_x, grad_h, grad_i, grad_g, grad_b])
-            .map(|(factor, (a, pieces))| Term {
+        let lefts = [grad_x, grad_h, grad_i, grad_g, grad_b];
+        let terms: [Term; 5] = core::array::from_fn(|part| {
+            let (a, pieces) = lefts[part];
+            let matrix = &matrices[Factor::POLICY[part] as usize];
+            Term {
                 pieces,
-                ..matrices[factor as usize].term(a)
-            })
-            .filter(|term| term.k > 0)
-            .collect();
+                ..matrix.term(a)
+            }
+        });
+        // p_b comes last.
+        let terms = &terms[..if sizes.bias { 5 } else { 4 }];
         let backward = Backward {
             rows,
             units: columns.units(&panels),
@@ -454,7 +449,7 @@ impl Run<'_> {
                 let onto = Onto::Sum;
                 write_tile(self.isa, tile, columns, panel, rows, ptr, stride, onto);
             };
-            product(self.isa, scratch, rows, &terms, columns, panels, write);
+            product(self.isa, scratch, rows, terms, columns, panels, write);
             let kind = kind(self.problem.has(Mask::Adapt));
             backward.run(self.isa, kind, Half::Both);
         }
