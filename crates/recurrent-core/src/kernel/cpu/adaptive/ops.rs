@@ -91,10 +91,7 @@ impl WithSimd for Mix {
         for start in (0..self.width).step_by(S::F32_LANES) {
             // SAFETY: by the contract of `run`; a tile has whole vectors.
             unsafe {
-                let bias = match self.bias.is_null() {
-                    true => None,
-                    false => Some(load::<S>(self.bias.add(start))),
-                };
+                let bias = vector_of::<S>(self.bias, start);
                 for b in 0..self.rows {
                     let at = b * self.width + start;
                     let mut p = [simd.splat_f32s(0.0); 3];
@@ -112,6 +109,19 @@ impl WithSimd for Mix {
                 }
             }
         }
+    }
+}
+
+/// The vector of a row that begins at `start`, if there is the row.
+///
+/// # Safety
+/// The row, where it is not null, is readable there.
+#[inline(always)]
+unsafe fn vector_of<S: Simd>(row: *const f32, start: usize) -> Option<S::f32s> {
+    match row.is_null() {
+        true => None,
+        // SAFETY: by the contract of this function.
+        false => Some(unsafe { load::<S>(row.add(start)) }),
     }
 }
 
@@ -153,10 +163,7 @@ impl WithSimd for MixBack {
         for start in (0..self.width).step_by(S::F32_LANES) {
             // SAFETY: by the contract of `run`; a tile has whole vectors.
             unsafe {
-                let bias = match self.bias.is_null() {
-                    true => None,
-                    false => Some(load::<S>(self.bias.add(start))),
-                };
+                let bias = vector_of::<S>(self.bias, start);
                 for b in 0..self.rows {
                     let at = b * self.width + start;
                     let delta = load::<S>(self.grad.add(at));
