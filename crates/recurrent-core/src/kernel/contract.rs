@@ -94,6 +94,9 @@ pub trait SliceBackend: Backend {
     /// # Panics
     /// If the tensor is not contiguous, or not of f32.
     fn as_slice(tensor: &FloatTensor<Self>) -> &[f32];
+
+    /// A tensor of values in row-major order.
+    fn from_values(values: Vec<f32>, shape: &[usize], device: &Self::Device) -> FloatTensor<Self>;
 }
 
 /// The tensors of a call; their number is the kernel's.

@@ -1,11 +1,19 @@
 //! Slices of Flex tensors.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem::{ManuallyDrop, MaybeUninit, take};
+use core::ptr::NonNull;
 
 use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::{DType, TensorData};
+use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
 
 use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_once};
+use super::cpu::buffer;
 use super::slices::run_on_slices;
 
 impl SliceBackend for Flex {
@@ -20,6 +28,13 @@ impl SliceBackend for Flex {
     fn as_slice(tensor: &FloatTensor<Self>) -> &[f32] {
         tensor.as_slice().expect("a contiguous tensor of f32")
     }
+
+    fn from_values(values: Vec<f32>, shape: &[usize], device: &Self::Device) -> FloatTensor<Self> {
+        let len = size_of_val(&values[..]);
+        // SAFETY: all values of a vector are initialised.
+        let bytes = unsafe { Bytes::from_controller(Box::new(Kept(values)), len) };
+        Self::float_from_data(TensorData::from_bytes(bytes, shape, DType::F32), device)
+    }
 }
 
 run_on_slices!(Flex);
@@ -27,5 +42,51 @@ run_on_slices!(Flex);
 impl KernelBackend for Flex {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &kernel)
+    }
+}
+
+/// Memory of a tensor that goes back to the pool with it.
+struct Kept(Vec<f32>);
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.0.capacity() * size_of::<f32>()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        buffer::give_back(take(&mut self.0));
+    }
+}
+
+impl AllocationController for Kept {
+    fn alloc_align(&self) -> usize {
+        align_of::<f32>()
+    }
+
+    fn property(&self) -> AllocationProperty {
+        AllocationProperty::Native
+    }
+
+    unsafe fn memory_mut(
+        &mut self,
+        _: AccessPolicy,
+    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
+        let (values, len) = (self.0.as_mut_ptr(), self.len());
+        // SAFETY: the whole allocation, borrowed like `self`; the caller writes initialised bytes only,
+        // and any four of them are an f32.
+        Ok(unsafe { core::slice::from_raw_parts_mut(values.cast(), len) })
+    }
+
+    fn memory(&self, _: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
+        // SAFETY: the whole allocation, borrowed like `self`.
+        Ok(unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), self.len()) })
+    }
+
+    fn try_detach(&mut self) -> Option<NonNull<u8>> {
+        // A vector's memory is the global allocator's, with the capacity and alignment given above.
+        let values = &mut *ManuallyDrop::new(take(&mut self.0));
+        NonNull::new(values.as_mut_ptr().cast())
     }
 }

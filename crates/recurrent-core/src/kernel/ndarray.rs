@@ -2,10 +2,13 @@
 #![allow(deprecated)] // upstream has deprecated the backend; it is supported here
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use burn::backend::NdArray;
 use burn::backend::ndarray::NdArrayTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::TensorData;
 
 use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_once};
 use super::slices::run_on_slices;
@@ -29,6 +32,10 @@ impl SliceBackend for NdArray {
             }
             other => panic!("a kernel was given {other:?}, expected f32"),
         }
+    }
+
+    fn from_values(values: Vec<f32>, shape: &[usize], device: &Self::Device) -> FloatTensor<Self> {
+        Self::float_from_data(TensorData::new(values, shape), device)
     }
 }
 

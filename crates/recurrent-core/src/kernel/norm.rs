@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use super::Target;
 use super::contract::{self, Kept, SequenceKernel};
-use super::cpu::buffer::{Buffer, zeros};
+use super::cpu::buffer::{Buffer, unset};
 use super::cpu::gang;
 use super::cpu::pointwise::{GateRows, Rows};
 use super::cpu::product::part;
@@ -97,7 +97,7 @@ impl SequenceKernel for NormKernel {
         let weight = |index: usize| tensors[index].as_ptr();
         let gain = if self.gain { Some(weight(1)) } else { None };
         let shift = self.shift.then(|| weight(1 + usize::from(self.gain)));
-        let mut y = zeros(self.rows * n);
+        let mut y = unset(self.rows * n);
         let mut stats = Buffer::new(self.rows * STATS);
         let (out, kept) = (Shared(y.as_mut_ptr()), Shared(stats.as_mut_ptr()));
         let null = core::ptr::null_mut();
@@ -145,7 +145,13 @@ impl SequenceKernel for NormKernel {
         let mut grads: Vec<Option<Vec<f32>>> = tensors
             .iter()
             .zip(wanted)
-            .map(|(values, &wanted)| wanted.then(|| zeros(values.len())))
+            .enumerate()
+            .map(|(index, (values, &wanted))| {
+                wanted.then(|| match index {
+                    0 => unset(values.len()),
+                    _ => vec![0.0; values.len()], // summed up
+                })
+            })
             .collect();
         if let Some(grad_x) = &mut grads[0] {
             let grad_x = Shared(grad_x.as_mut_ptr());

@@ -5,18 +5,8 @@ use alloc::vec::Vec;
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::TensorData;
 
 use super::contract::{Kept, SequenceKernel, SliceBackend};
-
-/// A tensor from its values.
-fn from_values<B: SliceBackend>(
-    values: Vec<f32>,
-    shape: &[usize],
-    device: &B::Device,
-) -> FloatTensor<B> {
-    B::float_from_data(TensorData::new(values, shape), device)
-}
 
 /// [`RunKernel::forward`](super::contract::RunKernel::forward) on slices.
 pub(super) fn forward<B: SliceBackend>(
@@ -28,10 +18,7 @@ pub(super) fn forward<B: SliceBackend>(
     let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
     let (output, kept) = kernel.forward(&slices, keep);
     let len = output.len();
-    (
-        from_values::<B>(output, &[len], &device),
-        kept.map(Arc::new),
-    )
+    (B::from_values(output, &[len], &device), kept.map(Arc::new))
 }
 
 /// [`RunKernel::backward`](super::contract::RunKernel::backward) on slices.
@@ -53,7 +40,7 @@ pub(super) fn backward<B: SliceBackend>(
         wanted,
     );
     let shaped = tensors.iter().zip(grads).map(|(tensor, values)| {
-        values.map(|values| from_values::<B>(values, tensor.shape().as_slice(), &device))
+        values.map(|values| B::from_values(values, tensor.shape().as_slice(), &device))
     });
     shaped.collect()
 }

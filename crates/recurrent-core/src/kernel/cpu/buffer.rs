@@ -1,14 +1,18 @@
-//! Working memory that is kept between calls.
+//! Memory that is kept between calls.
 //!
 //! A training step needs buffers of some ten times the size of its output, and needs them again in
 //! the next step. Asking the system for them each time costs a page fault per 4 KiB, and clearing
-//! them: up to a tenth of a step. Buffers therefore go back to a pool, up to [`KEEP`] bytes in all.
+//! them: up to a tenth of a step. Buffers therefore go back to a pool, up to [`KEEP`] bytes in all, and
+//! so do results where the backend lets go of them here ([`give_back`]).
 
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 
 /// Bytes that the pool keeps; what goes beyond is given back to the system.
 pub const KEEP: usize = 512 << 20;
+
+/// Size in bytes from which on the pool takes memory: the allocator serves smaller pieces well.
+const WORTH_KEEPING: usize = 1 << 16;
 
 /// Size in bytes from which on huge pages are asked for: a few of them.
 #[cfg(target_os = "linux")]
@@ -33,7 +37,7 @@ impl Buffer {
             return Self::default();
         }
         let room = len + LINE / size_of::<f32>();
-        let mut values = pool::take(room).unwrap_or_else(|| zeros(room));
+        let mut values = pool::take(room, 2 * room).unwrap_or_else(|| fresh(room));
         if values.len() < room {
             values.resize(room, 0.0);
         }
@@ -68,20 +72,27 @@ pub fn release() {
     pool::clear();
 }
 
-/// Zeros.
-pub fn zeros(len: usize) -> Vec<f32> {
-    // Fresh memory, not yet touched, when it is large.
-    let buffer = alloc::vec![0.0; len];
-    advise(buffer.as_ptr(), len);
-    buffer
+/// Values of any content for a result, all of which the caller sets.
+pub fn unset(len: usize) -> Vec<f32> {
+    // A result may live long, so little more than it needs.
+    let mut values = pool::take(len, len + len / 4).unwrap_or_else(|| fresh(len));
+    values.resize(len, 0.0);
+    if cfg!(debug_assertions) {
+        values.fill(f32::NAN); // what is forgotten shows
+    }
+    values
 }
 
-/// Room for `len` values, whose length is to be set when they are: for what is written as a whole by
-/// several threads, which would wait while one clears it.
-pub fn room(len: usize) -> Vec<f32> {
-    let buffer = Vec::with_capacity(len);
-    advise(buffer.as_ptr(), len);
-    buffer
+/// Memory of a result that nobody needs any more.
+pub fn give_back(values: Vec<f32>) {
+    pool::put(values);
+}
+
+/// Zeros that no buffer has been before: memory not yet touched, when it is large.
+fn fresh(len: usize) -> Vec<f32> {
+    let values = alloc::vec![0.0; len];
+    advise(values.as_ptr(), len);
+    values
 }
 
 /// Asks for huge pages where it is worth it: 32 MiB cost 8192 page faults otherwise, and a matrix that is
@@ -102,37 +113,66 @@ fn advise(values: *const f32, len: usize) {
 
 mod pool {
     use alloc::vec::Vec;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use super::KEEP;
+    use super::{KEEP, WORTH_KEEPING};
 
-    /// Free buffers, the smallest first.
-    static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
-
-    /// The smallest free buffer with room for `len` values, if it is not far too large.
-    pub fn take(len: usize) -> Option<Vec<f32>> {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = free.partition_point(|buffer| buffer.capacity() < len);
-        let fits = free.get(index)?.capacity() <= 2 * len + 1024;
-        fits.then(|| free.remove(index))
+    /// What is free.
+    struct Pool {
+        /// The smallest first.
+        free: Vec<Vec<f32>>,
+        /// Of all of them.
+        bytes: usize,
     }
 
-    /// Keeps a buffer; the largest go where there are too many.
-    pub fn put(buffer: Vec<f32>) {
-        if buffer.capacity() == 0 {
+    static POOL: Mutex<Pool> = Mutex::new(Pool {
+        free: Vec::new(),
+        bytes: 0,
+    });
+
+    fn pool() -> MutexGuard<'static, Pool> {
+        POOL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes(values: &Vec<f32>) -> usize {
+        values.capacity() * size_of::<f32>()
+    }
+
+    /// The smallest free memory with room for `len` values, if it has room for no more than `most`.
+    pub fn take(len: usize, most: usize) -> Option<Vec<f32>> {
+        if len * size_of::<f32>() < WORTH_KEEPING {
+            return None;
+        }
+        let mut pool = pool();
+        let index = pool.free.partition_point(|other| other.capacity() < len);
+        if pool.free.get(index)?.capacity() > most {
+            return None;
+        }
+        let values = pool.free.remove(index);
+        pool.bytes -= bytes(&values);
+        Some(values)
+    }
+
+    /// Keeps memory; the largest goes where there is too much.
+    pub fn put(values: Vec<f32>) {
+        if bytes(&values) < WORTH_KEEPING {
             return;
         }
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = free.partition_point(|other| other.capacity() < buffer.capacity());
-        free.insert(index, buffer);
-        let mut bytes: usize = free.iter().map(|buffer| 4 * buffer.capacity()).sum();
-        while bytes > KEEP {
-            let Some(largest) = free.pop() else { return };
-            bytes -= 4 * largest.capacity();
+        let mut pool = pool();
+        let index = (pool.free).partition_point(|other| other.capacity() < values.capacity());
+        pool.bytes += bytes(&values);
+        pool.free.insert(index, values);
+        while pool.bytes > KEEP {
+            let Some(largest) = pool.free.pop() else {
+                return;
+            };
+            pool.bytes -= bytes(&largest);
         }
     }
 
     pub fn clear() {
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut pool = pool();
+        pool.free.clear();
+        pool.bytes = 0;
     }
 }

@@ -9,7 +9,7 @@ use super::{
     StatePart, Tape, Tensors, Tiles, Track, bias_tiles, kind, matrices, pack, pack_targets,
     tile_of, view,
 };
-use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::buffer::{Buffer, unset};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::layout::Layout;
 use crate::kernel::cpu::pointwise::{Forward, Half, PeepholeRows, Rows};
@@ -35,7 +35,7 @@ pub fn forward(
 ) -> (Vec<f32>, Option<Tape>) {
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (d_output, state) = (problem.d_output(), problem.state_size());
-    let mut out = zeros(rows * d_output + batch * state);
+    let mut out = unset(rows * d_output + batch * state);
     let (output, last) = out.split_at_mut(rows * d_output);
     let (output, last) = (output.as_mut_ptr(), last.as_mut_ptr());
     let offsets = problem.offsets();

@@ -13,10 +13,11 @@ use weights::{LayerGrads, Pointers};
 use super::forward::NO_PEEPHOLES;
 use super::ops::{CarryBack, MixBack, ScaleBack};
 use super::{
-    FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, StatePart, Tape,
-    Tensors, Weight, bias_tiles, kind, matrices, pack, pack_targets, tile_of, view, weight_index,
+    BIASES, FACTORS, Factor, INPUT, Layer, Mask, MaskTable, Matrix, Problem, STATES, StatePart,
+    Tape, Tensors, Weight, bias_tiles, kind, matrices, pack, pack_targets, tile_of, view,
+    weight_index,
 };
-use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::buffer::{Buffer, unset};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{Onto, Scratch, Term, product, write_tile};
@@ -50,10 +51,17 @@ pub fn backward(
     let mut grad_states = last.to_vec();
 
     let summed = weight_index(problem.layers.len(), Weight::AdaptInput);
+    let policies: Vec<_> = (0..problem.layers.len())
+        .map(|layer| weight_index(layer, Weight::Policy))
+        .collect();
     let mut grads: Vec<Option<Vec<f32>>> = (0..wanted.len())
         .map(|index| {
-            let room = wanted[index] && index < summed && index != STATES;
-            room.then(|| zeros(tensors.0[index].len()))
+            let len = tensors.0[index].len();
+            let own = wanted[index] && index < summed && index != STATES;
+            own.then(|| match policies.contains(&index) || index == BIASES {
+                true => vec![0.0; len], // summed up
+                false => unset(len),
+            })
         })
         .collect();
     let targets: Vec<_> = grads

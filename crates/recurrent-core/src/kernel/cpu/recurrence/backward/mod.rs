@@ -13,7 +13,7 @@ use super::groups::{Group, Member};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, shape};
 use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
-use crate::kernel::cpu::buffer::{Buffer, zeros};
+use crate::kernel::cpu::buffer::{Buffer, unset};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::layout::Layout;
 use crate::kernel::cpu::parts::{Key, Part, Parts, RoundPart};
@@ -153,11 +153,24 @@ pub fn backward(
             .filter(|key| matches!(key, Key::Round(..))),
     );
     let sums: Vec<Key> = sums.filter(|&key| wanted.has(key)).collect();
+    // What a weight is multiplied with has so many features; none: the gradient is a sum of rows.
+    let factor = |key| match key {
+        Key::Part(Part::WeightInput) => Some(problem.d_input),
+        Key::Part(Part::WeightHidden) => Some(d_output),
+        Key::Part(Part::PeepholeFull | Part::Projection) => Some(units),
+        Key::Round(round, RoundPart::Matrix) => Some(shape(problem, round).0),
+        Key::Round(round, RoundPart::Right) => Some(problem.rounds[round].unwrap_or(0)),
+        _ => None,
+    };
     for &key in &sums {
-        grads.set(key, parts.get(key).map(|values| zeros(values.len())));
+        let grad = |values: &&[f32]| match factor(key) {
+            Some(_) => unset(values.len()),
+            None => vec![0.0; values.len()],
+        };
+        grads.set(key, parts.get(key).map(grad));
     }
     if parts.has(Part::WeightInput) && wanted.has(Part::Input) {
-        grads.set(Part::Input, zeros(parts.of(Part::Input).len()));
+        grads.set(Part::Input, Some(unset(parts.of(Part::Input).len())));
     }
     let mut targets = Parts::default();
     for key in sums.into_iter().chain([Key::Part(Part::Input)]) {
@@ -166,15 +179,9 @@ pub fn backward(
 
     let mut transposed: Vec<(Key, Buffer)> = Vec::new();
     for key in targets.keys() {
-        let features = match key {
-            Key::Part(Part::WeightInput) => problem.d_input,
-            Key::Part(Part::WeightHidden) => d_output,
-            Key::Part(Part::PeepholeFull | Part::Projection) => units,
-            Key::Round(round, RoundPart::Matrix) => shape(problem, round).0,
-            Key::Round(round, RoundPart::Right) => problem.rounds[round].unwrap_or(0),
-            _ => continue,
-        };
-        transposed.push((key, Buffer::new(features * rows)));
+        if let Some(features) = factor(key) {
+            transposed.push((key, Buffer::new(features * rows)));
+        }
     }
     let transposed_factors: Vec<_> = transposed
         .iter_mut()

@@ -10,7 +10,7 @@ use super::groups::{Group, Member};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, shape};
 use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
-use crate::kernel::cpu::buffer::{Buffer, room, zeros};
+use crate::kernel::cpu::buffer::{Buffer, unset};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
 use crate::kernel::cpu::layout::{Layout, row_of_tiles};
@@ -62,7 +62,7 @@ pub fn forward(
     let full = parts.has(Part::PeepholeFull);
 
     let size = rows * d_output + batch * (d_output + units);
-    let mut out = room(size);
+    let mut out = unset(size);
     let output = out.as_mut_ptr();
     let last_hidden = output.wrapping_add(rows * d_output);
     let last_cell = last_hidden.wrapping_add(batch * d_output);
@@ -195,13 +195,13 @@ pub fn forward(
         _ => Vec::new(),
     };
     let bias_row = parts.get(Part::Bias).map_or_else(
-        || zeros(if in_step { width } else { 0 }),
+        || vec![0.0; if in_step { width } else { 0 }],
         |bias| bias.to_vec(),
     );
 
     if !keep {
         let cell = parts.of(Part::Cell);
-        // SAFETY: `[B, H]`, in the room that was just made.
+        // SAFETY: `[B, H]`, in the values that were just made.
         unsafe { core::ptr::copy_nonoverlapping(cell.as_ptr(), last_cell, batch * units) };
     }
     let scratch = scratch(shares, most, isa);
@@ -308,8 +308,6 @@ pub fn forward(
     if keep {
         tape.rounds = rounds;
     }
-    // SAFETY: all steps have written their rows of h', and the last states have been set above.
-    unsafe { out.set_len(size) };
     (out, keep.then_some(tape))
 }
 
