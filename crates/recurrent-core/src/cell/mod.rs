@@ -107,7 +107,7 @@ macro_rules! family_kernel {
         fn run_fused(
             &self,
             run: crate::sequence::FusedRun<'_, Self::State>,
-        ) -> (burn::tensor::Tensor<2>, Self::State) {
+        ) -> (burn::tensor::Tensor<3>, Self::State) {
             #[allow(unused_variables)]
             let $cell = self;
             crate::kernel::lstm::run(run, &self.preact, &self.transition, $variant)
@@ -279,9 +279,9 @@ pub trait Step: Send {
     /// with f32 tensors on a device that has kernels.
     ///
     /// # Returns
-    /// The outputs `[N, d_output]` and the state after the last step of each sequence, both in
-    /// running order.
-    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> (Tensor<2>, Self::State) {
+    /// The outputs, `[T, B, d_output]` where all steps have as many rows and `[1, N, d_output]`
+    /// otherwise, and the state after the last step of each sequence, both in running order.
+    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> (Tensor<3>, Self::State) {
         let _ = run;
         unreachable!("a cell without a kernel was run by one")
     }

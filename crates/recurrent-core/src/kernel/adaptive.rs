@@ -86,13 +86,13 @@ fn adapt_bias(layer: &AdaptiveLayer) -> Tensor<1> {
 }
 
 /// Runs all layers of an adaptive LSTM, of which [`check`] holds.
-pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<2>, AdaptiveState) {
+pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<3>, AdaptiveState) {
     let biases = cell.layers.iter().flat_map(|layer| {
         let bias = layer.cell.preact.bias.clone();
         [Some(adapt_bias(layer)), bias].into_iter().flatten()
     });
     let mut tensors = vec![
-        call.rows.in_running_order().into_dispatch(),
+        call.rows.for_kernel(),
         Tensor::cat(call.state.into_tensors(), 1).into_dispatch(),
         Tensor::cat(biases.collect(), 0).into_dispatch(),
     ];
@@ -133,13 +133,11 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         .iter()
         .flat_map(|layer| [layer.d_hidden, layer.d_hidden, layer.d_adapt, layer.d_adapt])
         .collect();
+    let output_shape = contract::sequence_shape(call.counts, d_output);
     let flat = contract::run(tensors, Arc::new(AdaptiveKernel { problem }));
 
-    let output_end = rows * d_output;
-    let output = flat.clone().slice(0..output_end).reshape([rows, d_output]);
-    let states = flat
-        .slice(output_end..output_end + batch * state_size)
-        .reshape([batch, state_size]);
+    let output = contract::piece(&flat, 0, output_shape);
+    let states: Tensor<2> = contract::piece(&flat, rows * d_output, [batch, state_size]);
     let mut start = 0;
     let piece = |size: &usize| {
         start += size;

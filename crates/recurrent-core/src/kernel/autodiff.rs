@@ -6,10 +6,12 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use burn::backend::Autodiff;
+use burn::backend::TensorMetadata;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::Shape;
 
 use super::contract::{KernelBackend, RunKernel, SequenceKernel, TensorList};
 
@@ -29,6 +31,20 @@ impl<B: RunKernel + KernelBackend, C: CheckpointStrategy> KernelBackend for Auto
             1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32
             33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48
         )
+    }
+
+    fn piece(flat: FloatTensor<Self>, start: usize, shape: Shape) -> FloatTensor<Self> {
+        let (flat, guard) = flat.into_parts();
+        let len = flat.shape().num_elements();
+        let piece = B::piece(flat, start, shape);
+        match Piece::<B>(PhantomData)
+            .prepare::<C>([guard])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::UnTracked(node) => node.finish(piece),
+            OpsKind::Tracked(node) => node.finish((start, len), piece),
+        }
     }
 }
 
@@ -118,5 +134,31 @@ impl<B: RunKernel + KernelBackend, const N: usize> Backward<B, N> for Node<B> {
                 grads.register::<B>(parent.id, grad);
             }
         }
+    }
+}
+
+/// The derivative of [`KernelBackend::piece`].
+struct Piece<B>(PhantomData<B>);
+
+impl<B> fmt::Debug for Piece<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Piece")
+    }
+}
+
+impl<B: RunKernel> Backward<B, 1> for Piece<B> {
+    /// Where the piece begins, and how many values there are in all.
+    type State = (usize, usize);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (start, len) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            B::place(grad, start, len)
+        });
     }
 }

@@ -13,9 +13,9 @@ use core::fmt::Debug;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Backend, BackendTensor, BackendTypes, Dispatch, DispatchAutodiffContext, DispatchTensor,
-    DispatchTensorKind, ExtensionType, backend_extension,
+    DispatchTensorKind, ExtensionType, TensorMetadata, backend_extension,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Shape, Slice, Tensor};
 
 /// What a forward keeps for its backward.
 pub type Kept = Box<dyn Any + Send + Sync>;
@@ -65,6 +65,15 @@ pub trait RunKernel: Backend {
     /// The same tensor, as kernels read it.
     fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// `len` zeros with the values of a tensor, in row-major order, from `start` on.
+    fn place(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
+        let zeros = Self::float_zeros(Shape::new([len]), &tensor.device(), tensor.dtype().into());
+        let count = tensor.shape().num_elements();
+        let values = Self::float_reshape(tensor, Shape::new([count]));
+        let place = Slice::from(start..start + count);
+        Self::float_slice_assign(zeros, &[place], values)
+    }
+
     /// Runs the forward on prepared tensors: the output, and what the backward needs if `keep`.
     fn forward(
         kernel: &Arc<dyn SequenceKernel>,
@@ -88,6 +97,9 @@ pub trait RunKernel: Backend {
 pub trait SliceBackend: Backend {
     /// The same tensor with its values in row-major order, next to each other.
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Copies the values of a tensor in row-major order.
+    fn copy_to(tensor: &FloatTensor<Self>, target: &mut [f32]);
 
     /// The values of such a tensor.
     ///
@@ -155,6 +167,13 @@ pub trait KernelBackend: Backend {
         #[extension_type] tensors: TensorList<Self>,
         kernel: Arc<dyn SequenceKernel>,
     ) -> FloatTensor<Self>;
+
+    /// The values from `start` on of what a kernel gave, as a tensor of another shape. Its gradient
+    /// may lie in any order: it is copied once, to where the kernel's backward reads it.
+    fn piece(flat: FloatTensor<Self>, start: usize, shape: Shape) -> FloatTensor<Self> {
+        let place = Slice::from(start..start + shape.num_elements());
+        Self::float_reshape(Self::float_slice(flat, &[place]), shape)
+    }
 }
 
 /// Runs a kernel without a backward to follow.
@@ -174,4 +193,20 @@ pub(super) fn run_once<B: RunKernel>(
 pub fn run(tensors: Vec<DispatchTensor>, kernel: Arc<dyn SequenceKernel>) -> Tensor<1> {
     let tensors = TensorList(tensors);
     Tensor::from_dispatch(<Dispatch as KernelBackend>::run_kernel(tensors, kernel))
+}
+
+/// A part of what [`run`] gave: the values from `start` on.
+pub fn piece<const D: usize>(flat: &Tensor<1>, start: usize, shape: [usize; D]) -> Tensor<D> {
+    let flat = flat.clone().into_dispatch();
+    let piece = <Dispatch as KernelBackend>::piece(flat, start, Shape::new(shape));
+    Tensor::from_dispatch(piece)
+}
+
+/// The shape of all steps' rows: `[T, B, features]`, or `[1, N, features]` where steps have unequal
+/// numbers of rows.
+pub fn sequence_shape(counts: &[usize], features: usize) -> [usize; 3] {
+    match counts.iter().all(|count| *count == counts[0]) {
+        true => [counts.len(), counts[0], features],
+        false => [1, counts.iter().sum(), features],
+    }
 }

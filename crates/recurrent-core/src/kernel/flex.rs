@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use core::mem::{ManuallyDrop, MaybeUninit, take};
 use core::ptr::NonNull;
 
-use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, TensorData};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
 
@@ -18,11 +18,20 @@ use super::slices::run_on_slices;
 
 impl SliceBackend for Flex {
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
-        if tensor.is_contiguous() {
-            tensor
-        } else {
-            tensor.to_contiguous()
+        if tensor.is_contiguous() || tensor.dtype() != DType::F32 {
+            return tensor.to_contiguous();
         }
+        let shape = tensor.shape();
+        let mut values = buffer::unset(shape.num_elements());
+        Self::copy_to(&tensor, &mut values);
+        Self::from_values(values, shape.as_slice(), &tensor.device())
+    }
+
+    fn copy_to(tensor: &FloatTensor<Self>, target: &mut [f32]) {
+        let layout = tensor.layout();
+        let (shape, strides) = (layout.shape().as_slice(), layout.strides());
+        let start = layout.start_offset() as isize;
+        copy(tensor.storage(), start, shape, strides, target);
     }
 
     fn as_slice(tensor: &FloatTensor<Self>) -> &[f32] {
@@ -42,6 +51,23 @@ run_on_slices!(Flex);
 impl KernelBackend for Flex {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &kernel)
+    }
+}
+
+/// Copies the values from `start` on, in row-major order.
+fn copy(values: &[f32], start: isize, shape: &[usize], strides: &[isize], target: &mut [f32]) {
+    match (shape, strides) {
+        ([len], [1]) => {
+            let start = start as usize;
+            target.copy_from_slice(&values[start..start + len]);
+        }
+        ([_, inner @ ..], [stride, rest @ ..]) => {
+            let size = inner.iter().product::<usize>().max(1);
+            for (index, target) in target.chunks_exact_mut(size).enumerate() {
+                copy(values, start + index as isize * stride, inner, rest, target);
+            }
+        }
+        _ => target[0] = values[start as usize],
     }
 }
 

@@ -74,7 +74,7 @@ pub fn run(
     preact: &Preactivation,
     transition: &Transition,
     variant: Variant,
-) -> (Tensor<2>, LstmState<2>) {
+) -> (Tensor<3>, LstmState<2>) {
     let Variant {
         coupling,
         peepholes,
@@ -96,12 +96,12 @@ pub fn run(
     let on_cpu = target(&call.rows.rows.device()) == Some(Target::Cpu);
     let apart = norm_input.is_some() && (!on_cpu || !rounds.is_empty());
     // What reads the input but x·W needs its rows in running order.
-    let (rows, order) = match apart || !rounds.is_empty() {
-        true => (call.rows.in_running_order(), None),
-        false => (call.rows.rows, call.rows.order),
+    let order = match apart || !rounds.is_empty() {
+        true => None,
+        false => call.rows.order.clone(),
     };
     if apart {
-        let projected = project(preact, rows);
+        let projected = project(preact, call.rows.in_running_order());
         let projected = match outer_bias {
             Some(bias) => projected + bias.unsqueeze(),
             None => projected,
@@ -113,7 +113,11 @@ pub fn run(
             None => (None, preact.input.bias.clone()),
         };
         let bias = sum(sum(preact.bias.clone(), outer), outer_bias);
-        set(&mut parts, Part::Input, Some(rows));
+        let rows = match order {
+            Some(_) => call.rows.rows.into_dispatch(),
+            None => call.rows.for_kernel(),
+        };
+        parts.set(Part::Input, Some(rows));
         set(
             &mut parts,
             Part::WeightInput,
@@ -196,23 +200,18 @@ pub fn run(
         rounds: ranks,
     };
     let (rows, batch) = (problem.rows(), problem.batch_size());
+    let output_shape = contract::sequence_shape(call.counts, d_output);
     let (tensors, which) = parts.into_list();
     let kernel = Arc::new(LstmKernel { problem, which });
     let flat = contract::run(tensors, kernel);
 
-    let output_end = rows * d_output;
-    let hidden_end = output_end + batch * d_output;
-    let piece = |from: usize, to: usize, features: usize| {
-        flat.clone()
-            .slice(from..to)
-            .reshape([(to - from) / features, features])
-    };
-    let output = piece(0, output_end, d_output);
+    let hidden_start = rows * d_output;
+    let cell_start = hidden_start + batch * d_output;
     let state = LstmState {
-        cell: piece(hidden_end, hidden_end + batch * d_hidden, d_hidden),
-        hidden: piece(output_end, hidden_end, d_output),
+        cell: contract::piece(&flat, cell_start, [batch, d_hidden]),
+        hidden: contract::piece(&flat, hidden_start, [batch, d_output]),
     };
-    (output, state)
+    (contract::piece(&flat, 0, output_shape), state)
 }
 
 /// `LN_x(x·W + b_x) + b`, the normalisation as one operation.

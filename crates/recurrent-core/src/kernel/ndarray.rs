@@ -24,6 +24,15 @@ impl SliceBackend for NdArray {
         }
     }
 
+    fn copy_to(tensor: &FloatTensor<Self>, target: &mut [f32]) {
+        let NdArrayTensor::F32(storage) = tensor else {
+            panic!("a kernel was given {tensor:?}, expected f32");
+        };
+        for (target, value) in target.iter_mut().zip(storage.view()) {
+            *target = *value;
+        }
+    }
+
     fn as_slice(tensor: &FloatTensor<Self>) -> &[f32] {
         match tensor {
             NdArrayTensor::F32(storage) => {

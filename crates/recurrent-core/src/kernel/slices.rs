@@ -7,6 +7,21 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
 use super::contract::{Kept, SequenceKernel, SliceBackend};
+use super::cpu::buffer::unset;
+
+/// [`RunKernel::place`](super::contract::RunKernel::place) on slices.
+pub(super) fn place<B: SliceBackend>(
+    tensor: &FloatTensor<B>,
+    start: usize,
+    len: usize,
+) -> FloatTensor<B> {
+    let end = start + tensor.shape().num_elements();
+    let mut values = unset(len);
+    values[..start].fill(0.0);
+    B::copy_to(tensor, &mut values[start..end]);
+    values[end..].fill(0.0);
+    B::from_values(values, &[len], &tensor.device())
+}
 
 /// [`RunKernel::forward`](super::contract::RunKernel::forward) on slices.
 pub(super) fn forward<B: SliceBackend>(
@@ -53,6 +68,10 @@ macro_rules! run_on_slices {
 
             fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::contiguous(tensor)
+            }
+
+            fn place(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
+                $crate::kernel::slices::place::<Self>(&tensor, start, len)
             }
 
             fn forward(

@@ -11,6 +11,8 @@ use crate::cell::Step;
 use crate::equations::dropout::StepMasks;
 #[cfg(feature = "kernel")]
 use crate::equations::dropout::{Mask, Masks};
+#[cfg(feature = "kernel")]
+use crate::kernel::Target;
 use crate::kernel::{Precision, Strategy, Unfused, target, unfused};
 
 /// A mask in running order.
@@ -39,33 +41,48 @@ pub struct FusedMasks {
     pub adapt: Option<FusedMask>,
 }
 
-/// The rows of the input of a run, as they lie in memory.
+/// The rows of the input of a run.
 #[derive(Debug, Clone)]
 pub struct FusedRows {
-    /// `[N, d_input]`
-    pub rows: Tensor<2>,
+    /// `[T, B, d_input]` or `[1, N, d_input]`, in any order in memory.
+    pub rows: Tensor<3>,
     /// Which of them each row in running order is; none: they are in running order. There is one only
     /// in inference on a CPU, where it saves a copy of the input.
     pub order: Option<Arc<[usize]>>,
 }
 
 impl FusedRows {
-    /// The rows in running order.
+    /// The rows in running order, `[N, d_input]`.
     pub fn in_running_order(self) -> Tensor<2> {
+        let [steps, rows, features] = self.rows.dims();
+        let all = self.rows.reshape([steps * rows, features]);
         let Some(order) = self.order else {
-            return self.rows;
+            return all;
         };
         let indices: Vec<i64> = order.iter().map(|&row| row as i64).collect();
         let indices = TensorData::new(indices, [order.len()]);
-        let device = self.rows.device();
+        let device = all.device();
         let indices: Tensor<1, Int> = Tensor::from_data(indices, &device);
-        self.rows.select(0, indices)
+        all.select(0, indices)
+    }
+
+    /// The same, of any shape: where tensors are slices of memory, it costs less to copy them there than
+    /// in an operation of its own.
+    #[cfg(feature = "kernel")]
+    pub(crate) fn for_kernel(self) -> burn::backend::DispatchTensor {
+        match target(&self.rows.device()) {
+            Some(Target::Cpu) if self.order.is_none() => self.rows.into_dispatch(),
+            _ => self.in_running_order().into_dispatch(),
+        }
     }
 }
 
 impl From<Tensor<2>> for FusedRows {
     fn from(rows: Tensor<2>) -> Self {
-        Self { rows, order: None }
+        Self {
+            rows: rows.unsqueeze_dim(0),
+            order: None,
+        }
     }
 }
 
@@ -120,7 +137,7 @@ pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfuse
     }
 }
 
-/// Runs a kernel over the rows of a plan.
+/// Runs a kernel over the rows of a plan. The output is that of [`Step::run_fused`].
 #[cfg(feature = "kernel")]
 pub(super) fn run_fused<C: Step>(
     cell: &C,
@@ -129,7 +146,7 @@ pub(super) fn run_fused<C: Step>(
     masks: &Masks,
     plan: &Plan,
     precision: Precision,
-) -> (Tensor<2>, C::State) {
+) -> (Tensor<3>, C::State) {
     let rows_of = |mask: &Option<Mask>| mask.as_ref().map(|mask| plan.mask_rows(mask));
     let counts = plan.counts();
     let (output, state) = cell.run_fused(FusedRun {
@@ -172,7 +189,7 @@ pub fn step<C: Step>(
             per_step: false,
         })
     };
-    cell.run_fused(FusedRun {
+    let (output, state) = cell.run_fused(FusedRun {
         rows: input.into(),
         state,
         counts: &[batch_size],
@@ -185,5 +202,6 @@ pub fn step<C: Step>(
             adapt: rows_of(&masks.adapt),
         },
         precision: Precision::F32,
-    })
+    });
+    (output.squeeze_dim(0), state)
 }

@@ -112,7 +112,10 @@ fn run_padded<C: Step>(
         #[cfg(feature = "kernel")]
         None if fused::is_fused(cell, options.strategy, &device, dtype) => {
             let rows = plan.pack_as_it_lies(input);
-            fused::run_fused(cell, rows, state, masks, &plan, options.precision)
+            let precision = options.precision;
+            let (output, state) = fused::run_fused(cell, rows, state, masks, &plan, precision);
+            let output = plan.unpack_fused(output);
+            return (SequenceOutput { output, state }, plan);
         }
         None => run_rows(cell, plan.pack(input), state, masks, &plan, options),
     };
@@ -133,7 +136,9 @@ fn run_rows<C: Step>(
     let fused = fused::is_fused(cell, options.strategy, &rows.device(), rows.dtype());
     #[cfg(feature = "kernel")]
     if fused {
-        return fused::run_fused(cell, rows.into(), state, masks, plan, options.precision);
+        let precision = options.precision;
+        let (output, state) = fused::run_fused(cell, rows.into(), state, masks, plan, precision);
+        return (output.flatten(0, 1), state);
     }
     debug_assert!(!fused, "without kernels nothing is fused");
     scan::scan(cell, rows, state, masks, plan, &mut |_| {})

@@ -94,19 +94,20 @@ impl Plan {
         }
     }
 
-    /// [`pack`](Self::pack) without a copy, where a kernel finds its rows itself: on a CPU, in
-    /// inference, without lengths.
+    /// [`pack`](Self::pack) without a copy, where a kernel finds its rows itself: on a CPU, without
+    /// lengths. In inference it is told the order of the rows.
     #[cfg(feature = "kernel")]
     pub fn pack_as_it_lies(&self, input: Tensor<3>) -> super::fused::FusedRows {
-        let [seq_length, batch_size, features] = input.dims();
-        let lies = match &self.ragged {
-            Some(_) => None,
-            None => crate::kernel::lies(&input),
-        };
-        let batch_first = match (lies, self.direction) {
-            (None, _) | (Some(Lies::TimeFirst), Direction::Forward) => {
-                return self.pack(input).into();
-            }
+        use super::fused::FusedRows;
+
+        if self.ragged.is_some() {
+            return self.pack(input).into();
+        }
+        let [seq_length, batch_size, _] = input.dims();
+        let in_running_order = |rows: Tensor<3>| FusedRows { rows, order: None };
+        let batch_first = match (crate::kernel::lies(&input), self.direction) {
+            (None | Some(Lies::TimeFirst), Direction::Forward) => return in_running_order(input),
+            (None, Direction::Backward) => return in_running_order(input.flip([0])),
             (Some(lies), _) => lies == Lies::BatchFirst,
         };
         let rows = match batch_first {
@@ -124,8 +125,8 @@ impl Plan {
                 false => time * batch_size + sequence,
             }));
         }
-        super::fused::FusedRows {
-            rows: rows.reshape([seq_length * batch_size, features]),
+        FusedRows {
+            rows,
             order: Some(order.into()),
         }
     }
@@ -141,13 +142,24 @@ impl Plan {
                     .select(0, ragged.scatter.clone())
                     .reshape(shape)
             }
-            None => {
-                let output = rows.reshape(shape);
-                match self.direction {
-                    Direction::Forward => output,
-                    Direction::Backward => output.flip([0]),
-                }
-            }
+            None => self.in_time(rows.reshape(shape)),
+        }
+    }
+
+    /// [`unpack`](Self::unpack) of what a kernel gave: `[T, B, ·]` or `[1, N, ·]`.
+    #[cfg(feature = "kernel")]
+    pub fn unpack_fused(&self, output: Tensor<3>) -> Tensor<3> {
+        match &self.ragged {
+            Some(_) => self.unpack(output.flatten(0, 1)),
+            None => self.in_time(output),
+        }
+    }
+
+    /// Steps in running order to steps in time.
+    fn in_time(&self, output: Tensor<3>) -> Tensor<3> {
+        match self.direction {
+            Direction::Forward => output,
+            Direction::Backward => output.flip([0]),
         }
     }
 
