@@ -116,3 +116,48 @@ impl AllocationController for Kept {
         NonNull::new(values.as_mut_ptr().cast())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(len: usize) -> FloatTensor<Flex> {
+        let values = (0..len).map(|index| index as f32).collect();
+        Flex::from_values(values, &[len], &Default::default())
+    }
+
+    #[test]
+    fn values_are_kept() {
+        let len = 1001;
+        let tensor = Flex::float_mul_scalar(tensor(len), 2.0f32.into());
+        let copied = tensor.clone().into_data().try_into_vec::<f32>();
+        let copied = copied.expect("f32");
+        let start = Flex::as_slice(&tensor).as_ptr();
+        let detached = tensor.into_data().try_into_vec::<f32>().expect("f32");
+        assert_eq!(copied, detached);
+        assert_eq!(detached[len - 1], 2.0 * (len - 1) as f32);
+        assert_eq!(detached.as_ptr(), start, "the only owner needs no copy");
+    }
+
+    #[test]
+    fn memory_comes_back() {
+        // Nothing else here is as large.
+        let len = 1_000_003;
+        let tensor = tensor(len);
+        let start = Flex::as_slice(&tensor).as_ptr();
+        drop(tensor);
+        let again = buffer::unset(len);
+        assert_eq!(again.as_ptr(), start);
+    }
+
+    #[test]
+    fn any_order_is_copied() {
+        let values: Vec<f32> = (0..24).map(|index| index as f32).collect();
+        let tensor = Flex::from_values(values, &[2, 3, 4], &Default::default());
+        let turned = tensor.transpose(0, 1).transpose(1, 2);
+        let expected = turned.to_contiguous();
+        let got = Flex::contiguous(turned);
+        assert_eq!(Flex::as_slice(&got), Flex::as_slice(&expected));
+        assert_eq!(Flex::as_slice(&got)[..3], [0.0, 12.0, 1.0]);
+    }
+}

@@ -8,7 +8,7 @@ use recurrent_core::{LstmState, SequenceOptions, Strategy, sequence};
 use rstest::rstest;
 
 use crate::case::{Case, Results, dims};
-use crate::common::devices;
+use crate::common::{Random, devices};
 use crate::kinds::{KINDS, Kind};
 use crate::leaves::{Layout, Leaves};
 use crate::options::{FEW_AND_ALL, option_sets};
@@ -77,6 +77,47 @@ fn strided_tensors(#[values(Layout::Transposed, Layout::Sliced, Layout::Flipped)
                 case.name()
             );
         }
+    }
+}
+
+/// The gradient of the output may lie in any order in memory.
+#[test]
+fn gradients_lie_as_they_may() {
+    let [b, t, i, h] = [3, 5, 7, 11];
+    let case = Case::new(Kind::Lstm, "plain", dims(b, t, i, h));
+    for (device_name, device) in devices(DType::F32) {
+        let leaves = case.leaves(&device, DType::F32);
+        let draw = |random: &mut Random, count| random.values(count, 1.0);
+        let weights: Tensor<3> = leaves.constant("weights", [t, b, h], draw);
+        let gradients = |loss: &dyn Fn(Tensor<3>) -> Tensor<1>| {
+            let outputs = case.run(&leaves, Strategy::Fused, false);
+            leaves.gradients(&loss(outputs.output).backward())
+        };
+        let permuted = |axes: [isize; 3]| {
+            // Weights of that order of axes next to each other, so that the product has it too.
+            let weights = weights.clone().permute(axes);
+            let weights = Tensor::<3>::from_data(weights.into_data(), &device);
+            gradients(&move |output| (output.permute(axes) * weights.clone()).sum())
+        };
+        let expected = permuted([0, 1, 2]);
+        let flipped = weights.clone().flip([0]);
+        let flipped = gradients(&|output| (output.flip([0]) * flipped.clone()).sum());
+        for (name, got) in [
+            ("batch first", permuted([1, 0, 2])),
+            ("features first", permuted([2, 0, 1])),
+            ("flipped", flipped),
+        ] {
+            assert!(got == expected, "{device_name}: {name}");
+        }
+        // One number, seen everywhere.
+        let all = |factor: Tensor<3>| {
+            gradients(&move |output| (output * factor.clone().expand([t, b, h])).sum())
+        };
+        let ones: Tensor<3> = Tensor::ones([t, b, h], &device);
+        assert!(
+            all(ones) == all(Tensor::ones([1, 1, 1], &device)),
+            "{device_name}: expanded"
+        );
     }
 }
 
