@@ -41,7 +41,7 @@ impl SliceBackend for Flex {
     fn from_values(values: Vec<f32>, shape: &[usize], device: &Self::Device) -> FloatTensor<Self> {
         let len = size_of_val(&values[..]);
         // SAFETY: all values of a vector are initialised.
-        let bytes = unsafe { Bytes::from_controller(Box::new(Kept(values)), len) };
+        let bytes = unsafe { Bytes::from_controller(Box::new(Pooled(values)), len) };
         Self::float_from_data(TensorData::from_bytes(bytes, shape, DType::F32), device)
     }
 }
@@ -72,21 +72,21 @@ fn copy(values: &[f32], start: isize, shape: &[usize], strides: &[isize], target
 }
 
 /// Memory of a tensor that goes back to the pool with it.
-struct Kept(Vec<f32>);
+struct Pooled(Vec<f32>);
 
-impl Kept {
+impl Pooled {
     fn len(&self) -> usize {
         self.0.capacity() * size_of::<f32>()
     }
 }
 
-impl Drop for Kept {
+impl Drop for Pooled {
     fn drop(&mut self) {
         buffer::give_back(take(&mut self.0));
     }
 }
 
-impl AllocationController for Kept {
+impl AllocationController for Pooled {
     fn alloc_align(&self) -> usize {
         align_of::<f32>()
     }

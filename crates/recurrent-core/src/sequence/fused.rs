@@ -44,7 +44,7 @@ pub struct FusedMasks {
 /// The rows of the input of a run.
 #[derive(Debug, Clone)]
 pub struct FusedRows {
-    /// `[T, B, d_input]` or `[1, N, d_input]`, in any order in memory.
+    /// `[T, B, d_input]` or `[1, N, d_input]`; with an order, all rows in two axes of any lengths.
     pub rows: Tensor<3>,
     /// Which of them each row in running order is; none: they are in running order. There is one only
     /// in inference on a CPU, where it saves a copy of the input.

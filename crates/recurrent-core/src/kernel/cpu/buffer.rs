@@ -2,16 +2,18 @@
 //!
 //! A training step needs buffers of some ten times the size of its output, and needs them again in
 //! the next step. Asking the system for them each time costs a page fault per 4 KiB, and clearing
-//! them: up to a tenth of a step. Buffers therefore go back to a pool, up to [`KEEP`] bytes in all, and
-//! so do results where the backend lets go of them here ([`give_back`]).
+//! them: up to a tenth of a step. Buffers therefore go back to a pool, up to [`KEEP`] bytes. Results have a
+//! pool of their own, filled by backends that let go of them here ([`give_back`]): where none does, they
+//! must not use up the memory of the buffers.
 
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes that the pool keeps; what goes beyond is given back to the system.
+/// Bytes that each pool keeps; what goes beyond is given back to the system.
 pub const KEEP: usize = 512 << 20;
 
-/// Size in bytes from which on the pool takes memory: the allocator serves smaller pieces well.
+/// Size in bytes from which on a pool takes memory: the allocator serves smaller pieces well.
 const WORTH_KEEPING: usize = 1 << 16;
 
 /// Size in bytes from which on huge pages are asked for: a few of them.
@@ -37,7 +39,7 @@ impl Buffer {
             return Self::default();
         }
         let room = len + LINE / size_of::<f32>();
-        let mut values = pool::take(room, 2 * room).unwrap_or_else(|| fresh(room));
+        let mut values = BUFFERS.take(room, 2 * room).unwrap_or_else(|| fresh(room));
         if values.len() < room {
             values.resize(room, 0.0);
         }
@@ -49,7 +51,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        pool::put(core::mem::take(&mut self.values));
+        BUFFERS.put(core::mem::take(&mut self.values));
     }
 }
 
@@ -67,15 +69,16 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Gives the memory that the pool keeps back to the system.
+/// Gives the memory that the pools keep back to the system.
 pub fn release() {
-    pool::clear();
+    BUFFERS.clear();
+    RESULTS.clear();
 }
 
 /// Values of any content for a result, all of which the caller sets.
 pub fn unset(len: usize) -> Vec<f32> {
     // A result may live long, so little more than it needs.
-    let mut values = pool::take(len, len + len / 4).unwrap_or_else(|| fresh(len));
+    let mut values = (RESULTS.take(len, len + len / 4)).unwrap_or_else(|| fresh(len));
     values.resize(len, 0.0);
     if cfg!(debug_assertions) {
         values.fill(f32::NAN); // what is forgotten shows
@@ -85,7 +88,7 @@ pub fn unset(len: usize) -> Vec<f32> {
 
 /// Memory of a result that nobody needs any more.
 pub fn give_back(values: Vec<f32>) {
-    pool::put(values);
+    RESULTS.put(values);
 }
 
 /// Zeros that no buffer has been before: memory not yet touched, when it is large.
@@ -111,68 +114,70 @@ fn advise(values: *const f32, len: usize) {
     let _ = (values, len);
 }
 
-mod pool {
-    use alloc::vec::Vec;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
+static BUFFERS: Pool = Pool::new();
+static RESULTS: Pool = Pool::new();
 
-    use super::{KEEP, WORTH_KEEPING};
+/// Memory that nobody uses.
+struct Pool(Mutex<Free>);
 
-    /// What is free.
-    struct Pool {
-        /// The smallest first.
-        free: Vec<Vec<f32>>,
-        /// Of all of them.
-        bytes: usize,
+struct Free {
+    /// The smallest first.
+    list: Vec<Vec<f32>>,
+    /// Of all of them.
+    bytes: usize,
+}
+
+fn bytes(values: &Vec<f32>) -> usize {
+    values.capacity() * size_of::<f32>()
+}
+
+impl Pool {
+    const fn new() -> Self {
+        Self(Mutex::new(Free {
+            list: Vec::new(),
+            bytes: 0,
+        }))
     }
 
-    static POOL: Mutex<Pool> = Mutex::new(Pool {
-        free: Vec::new(),
-        bytes: 0,
-    });
-
-    fn pool() -> MutexGuard<'static, Pool> {
-        POOL.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bytes(values: &Vec<f32>) -> usize {
-        values.capacity() * size_of::<f32>()
-    }
-
-    /// The smallest free memory with room for `len` values, if it has room for no more than `most`.
-    pub fn take(len: usize, most: usize) -> Option<Vec<f32>> {
+    /// The smallest with room for `len` values, if it has room for no more than `most`.
+    fn take(&self, len: usize, most: usize) -> Option<Vec<f32>> {
         if len * size_of::<f32>() < WORTH_KEEPING {
             return None;
         }
-        let mut pool = pool();
-        let index = pool.free.partition_point(|other| other.capacity() < len);
-        if pool.free.get(index)?.capacity() > most {
+        let mut free = self.lock();
+        let index = free.list.partition_point(|other| other.capacity() < len);
+        if free.list.get(index)?.capacity() > most {
             return None;
         }
-        let values = pool.free.remove(index);
-        pool.bytes -= bytes(&values);
+        let values = free.list.remove(index);
+        free.bytes -= bytes(&values);
         Some(values)
     }
 
     /// Keeps memory; the largest goes where there is too much.
-    pub fn put(values: Vec<f32>) {
+    fn put(&self, values: Vec<f32>) {
         if bytes(&values) < WORTH_KEEPING {
             return;
         }
-        let mut pool = pool();
-        let index = (pool.free).partition_point(|other| other.capacity() < values.capacity());
-        pool.bytes += bytes(&values);
-        pool.free.insert(index, values);
-        while pool.bytes > KEEP {
-            let Some(largest) = pool.free.pop() else {
+        let mut free = self.lock();
+        let index = (free.list).partition_point(|other| other.capacity() < values.capacity());
+        free.bytes += bytes(&values);
+        free.list.insert(index, values);
+        while free.bytes > KEEP {
+            let Some(largest) = free.list.pop() else {
                 return;
             };
-            pool.bytes -= bytes(&largest);
+            free.bytes -= bytes(&largest);
         }
     }
 
-    pub fn clear() {
-        let mut pool = pool();
-        pool.free.clear();
-        pool.bytes = 0;
+    fn clear(&self) {
+        let mut free = self.lock();
+        free.list.clear();
+        free.bytes = 0;
     }
 }
