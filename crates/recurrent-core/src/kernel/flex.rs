@@ -18,8 +18,11 @@ use super::slices::run_on_slices;
 
 impl SliceBackend for Flex {
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
-        if tensor.is_contiguous() || tensor.dtype() != DType::F32 {
-            return tensor.to_contiguous();
+        if tensor.is_contiguous() {
+            return tensor;
+        }
+        if tensor.dtype() != DType::F32 {
+            return tensor.to_contiguous(); // refused later, by name
         }
         let shape = tensor.shape();
         let mut values = buffer::unset(shape.num_elements());

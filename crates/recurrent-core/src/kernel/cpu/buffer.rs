@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Bytes that each pool keeps; what goes beyond is given back to the system.
 pub const KEEP: usize = 512 << 20;
 
-/// Size in bytes from which on a pool takes memory: the allocator serves smaller pieces well.
+/// Size in bytes from which on results go to their pool: there may be any number of small ones, which the
+/// allocator serves well.
 const WORTH_KEEPING: usize = 1 << 16;
 
 /// Size in bytes from which on huge pages are asked for: a few of them.
@@ -39,7 +40,9 @@ impl Buffer {
             return Self::default();
         }
         let room = len + LINE / size_of::<f32>();
-        let mut values = BUFFERS.take(room, 2 * room).unwrap_or_else(|| fresh(room));
+        let mut values = BUFFERS
+            .take(room, 2 * room + 1024)
+            .unwrap_or_else(|| fresh(room));
         if values.len() < room {
             values.resize(room, 0.0);
         }
@@ -114,11 +117,15 @@ fn advise(values: *const f32, len: usize) {
     let _ = (values, len);
 }
 
-static BUFFERS: Pool = Pool::new();
-static RESULTS: Pool = Pool::new();
+static BUFFERS: Pool = Pool::new(0);
+static RESULTS: Pool = Pool::new(WORTH_KEEPING);
 
 /// Memory that nobody uses.
-struct Pool(Mutex<Free>);
+struct Pool {
+    /// Bytes of the smallest piece that is kept.
+    least: usize,
+    free: Mutex<Free>,
+}
 
 struct Free {
     /// The smallest first.
@@ -132,20 +139,23 @@ fn bytes(values: &Vec<f32>) -> usize {
 }
 
 impl Pool {
-    const fn new() -> Self {
-        Self(Mutex::new(Free {
-            list: Vec::new(),
-            bytes: 0,
-        }))
+    const fn new(least: usize) -> Self {
+        Self {
+            least,
+            free: Mutex::new(Free {
+                list: Vec::new(),
+                bytes: 0,
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The smallest with room for `len` values, if it has room for no more than `most`.
     fn take(&self, len: usize, most: usize) -> Option<Vec<f32>> {
-        if len * size_of::<f32>() < WORTH_KEEPING {
+        if len * size_of::<f32>() < self.least {
             return None;
         }
         let mut free = self.lock();
@@ -160,7 +170,7 @@ impl Pool {
 
     /// Keeps memory; the largest goes where there is too much.
     fn put(&self, values: Vec<f32>) {
-        if bytes(&values) < WORTH_KEEPING {
+        if values.capacity() == 0 || bytes(&values) < self.least {
             return;
         }
         let mut free = self.lock();
