@@ -184,13 +184,14 @@ fn bernoulli_on_cpu<const D: usize>(
         pair.copy_from_slice(&(word as u16).to_le_bytes());
     }
     let mut random = Xoshiro256PlusPlus::from_seed(bytes);
-    let below = (keep * f64::from(u32::MAX)) as u32;
+    // 2³² for keep = 1: nothing is dropped then.
+    let below = (keep * (f64::from(u32::MAX) + 1.0)) as u64;
     let scale = scale as f32;
     let mut mask = alloc::vec![0.0; shape.iter().product()];
     for pair in mask.chunks_mut(2) {
         let bits = random.next_u64();
         for (value, bits) in pair.iter_mut().zip([bits as u32, (bits >> 32) as u32]) {
-            *value = if bits < below { scale } else { 0.0 };
+            *value = if u64::from(bits) < below { scale } else { 0.0 };
         }
     }
     Tensor::from_data(TensorData::new(mask, shape), device)

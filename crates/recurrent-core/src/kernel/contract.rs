@@ -196,6 +196,9 @@ pub fn run(tensors: Vec<DispatchTensor>, kernel: Arc<dyn SequenceKernel>) -> Ten
 }
 
 /// A part of what [`run`] gave: the values from `start` on.
+///
+/// # Panics
+/// If there are fewer of them than the shape has.
 pub fn piece<const D: usize>(flat: &Tensor<1>, start: usize, shape: [usize; D]) -> Tensor<D> {
     let flat = flat.clone().into_dispatch();
     let piece = <Dispatch as KernelBackend>::piece(flat, start, Shape::new(shape));
@@ -204,6 +207,9 @@ pub fn piece<const D: usize>(flat: &Tensor<1>, start: usize, shape: [usize; D]) 
 
 /// The shape of all steps' rows: `[T, B, features]`, or `[1, N, features]` where steps have unequal
 /// numbers of rows.
+///
+/// # Panics
+/// If there are no steps.
 pub fn sequence_shape(counts: &[usize], features: usize) -> [usize; 3] {
     match counts.iter().all(|count| *count == counts[0]) {
         true => [counts.len(), counts[0], features],
