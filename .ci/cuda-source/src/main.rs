@@ -1,5 +1,5 @@
-//! Writes every kernel of `crates/recurrent-core/src/kernel/cube/pointwise` into a folder, as CUDA C++:
-//! `cuda-source FOLDER`.
+//! Writes every kernel of `crates/recurrent-core/src/kernel/cube/pointwise` into a folder, as CUDA C++ and,
+//! with the feature `ptx`, as PTX: `cuda-source FOLDER`.
 
 extern crate alloc;
 
@@ -41,10 +41,16 @@ mod source;
 
 fn main() {
     let folder = std::env::args_os().nth(1).expect("a folder to write to");
-    let sources = source::cuda();
-    for (name, source) in &sources {
-        let path = std::path::Path::new(&folder).join(format!("{name}.cu"));
-        std::fs::write(path, source).expect("a folder to write to");
+    let write = |name: &str, text: String| {
+        let path = std::path::Path::new(&folder).join(name);
+        std::fs::write(path, text).expect("a folder to write to");
+    };
+    let kernels = source::kernels();
+    let count = kernels.len();
+    for (name, kernel) in kernels {
+        #[cfg(feature = "ptx")]
+        write(&format!("{name}.ptx"), source::ptx(&*kernel));
+        write(&format!("{name}.cu"), source::cpp(&*kernel));
     }
-    println!("{} kernels written", sources.len());
+    println!("{count} kernels written");
 }

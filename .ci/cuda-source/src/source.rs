@@ -1,5 +1,6 @@
-//! The kernels as CUDA C++: what CubeCL hands to NVRTC with its `cuda-cpp` feature.
+//! The kernels for CUDA, as CubeCL's two ways to there take them.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -58,7 +59,11 @@ fn settings(threads: usize) -> KernelSettings {
     KernelSettings::new(dim, ExecutionMode::Checked, AddressType::U32)
 }
 
-fn source(kernel: &impl CubeKernel) -> String {
+/// CUDA C++: what CubeCL hands to NVRTC with its feature `cuda-cpp`.
+///
+/// # Panics
+/// If CubeCL cannot translate it.
+pub fn cpp(kernel: &dyn CubeKernel) -> String {
     let options = CompilationOptions {
         // As the CUDA runtime sets it for every device.
         supports_features: CppSupportedFeatures {
@@ -71,6 +76,34 @@ fn source(kernel: &impl CubeKernel) -> String {
     compiled
         .unwrap_or_else(|error| panic!("a kernel that CUDA can run: {error:?}"))
         .source
+}
+
+/// PTX: what CubeCL hands to the driver by default, by its own LLVM.
+///
+/// # Panics
+/// If CubeCL cannot translate it.
+#[cfg(feature = "ptx")]
+pub fn ptx(kernel: &dyn CubeKernel) -> String {
+    use burn_cubecl::cubecl::ir::nvidia::SmArch;
+    use cubecl_llvm::nvptx::ptx_version::PtxVersion;
+    use cubecl_llvm::{LlvmTarget, PlironArtifact, PlironCompiler, PlironOptions};
+
+    let options = PlironOptions {
+        sm_arch: Some(SmArch::new(75, true)),
+        ptx_version: PtxVersion::for_driver(12080),
+        // As the CUDA runtime sets it from compute capability 7.0 on.
+        grid_constants: true,
+        ..Default::default()
+    };
+    let target = LlvmTarget::Nvptx;
+    match (PlironCompiler { target }).compile(kernel.define(), &options) {
+        Ok(PlironArtifact::NvptxCode(module)) => {
+            let text = module.ptx.iter().map(|&byte| byte as u8 as char);
+            text.take_while(|&byte| byte != '\0').collect()
+        }
+        Ok(_) => unreachable!("the target is NVPTX"),
+        Err(error) => panic!("a kernel that CUDA can run: {error:?}"),
+    }
 }
 
 fn buffer() -> BufferCompilationArg {
@@ -177,11 +210,11 @@ fn layer_kinds() -> [(&'static str, LayerKind); 4] {
     ]
 }
 
-/// The source of a kernel: its type and units of a cube; a word per buffer; what follows them, and then
+/// A kernel: its type and units of a cube; a word per buffer; what follows them, and then
 /// what it is compiled for.
-macro_rules! source {
+macro_rules! kernel {
     ($kernel:ty, $threads:expr; $($buffer:ident)*; $($rest:expr),*) => {
-        source(&<$kernel>::new(
+        Box::new(<$kernel>::new(
             settings($threads),
             properties(),
             Arc::new(TargetProperties::default()),
@@ -274,35 +307,32 @@ fn kinds() -> Vec<(String, Kind)> {
 /// Hidden units of the kernels that run all steps: R and one row take 44 KiB.
 const SMALL: usize = 52;
 
-/// Every kernel as (name, CUDA C++), for vectors of 1 and 4 values.
-///
-/// # Panics
-/// If CubeCL cannot translate one.
-pub fn cuda() -> Vec<(String, String)> {
-    let mut sources = Vec::new();
-    let mut add = |name: String, source: String| sources.push((name, source));
+/// Every kernel with its name, for vectors of 1 and 4 values.
+pub fn kernels() -> Vec<(String, Box<dyn CubeKernel>)> {
+    let mut kernels = Vec::new();
+    let mut add = |name: String, kernel: Box<dyn CubeKernel>| kernels.push((name, kernel));
     for (name, kind) in kinds() {
         for lanes in [1, 4] {
             add(
                 format!("step_{name}_{lanes}"),
-                source!(step::Step, kind.threads; x x x x x x x x x x x; at(), lanes, kind),
+                kernel!(step::Step, kind.threads; x x x x x x x x x x x; at(), lanes, kind),
             );
             if kind.keep {
                 add(
                     format!("step_back_{name}_{lanes}"),
-                    source!(step_back::StepBack, kind.threads; x x x x x x x x x x x x x x; at(), lanes, kind),
+                    kernel!(step_back::StepBack, kind.threads; x x x x x x x x x x x x x x; at(), lanes, kind),
                 );
             }
         }
         if !kind.by_row() && !kind.full && !kind.projected {
             add(
                 format!("steps_{name}"),
-                source!(steps::Steps, 64; x x x x x x x x x x; at(), (), 1, kind, kind.masks, SMALL),
+                kernel!(steps::Steps, 64; x x x x x x x x x x; at(), (), 1, kind, kind.masks, SMALL),
             );
             if kind.keep {
                 add(
                     format!("steps_back_{name}"),
-                    source!(steps_back::StepsBack, 64; x x x x x x x x x x x x x; at(), (), 1, kind, kind.masks, SMALL),
+                    kernel!(steps_back::StepsBack, 64; x x x x x x x x x x x x x; at(), (), 1, kind, kind.masks, SMALL),
                 );
             }
         }
@@ -313,55 +343,56 @@ pub fn cuda() -> Vec<(String, String)> {
             let name = format!("{lanes}_{yes}");
             add(
                 format!("project_{name}"),
-                source!(project::Project, 0; x x x x x; at(), lanes, masks, yes),
+                kernel!(project::Project, 0; x x x x x; at(), lanes, masks, yes),
             );
             add(
                 format!("project_back_{name}"),
-                source!(project_back::ProjectBack, 0; x x x x x x; at(), lanes, masks),
+                kernel!(project_back::ProjectBack, 0; x x x x x x; at(), lanes, masks),
             );
             add(
                 format!("round_{name}"),
-                source!(round::Round, 0; x x x x x x; (), (), (), (), lanes, yes, yes),
+                kernel!(round::Round, 0; x x x x x x; (), (), (), (), lanes, yes, yes),
             );
             add(
                 format!("round_back_{name}"),
-                source!(round_back::RoundBack, 0; x x x x x x x; (), (), (), (), lanes, yes, yes),
+                kernel!(round_back::RoundBack, 0; x x x x x x x; (), (), (), (), lanes, yes, yes),
             );
         }
         for (name, kind) in layer_kinds() {
-            let mut add = |kernel: &str, source| add(format!("{kernel}_{name}_{lanes}"), source);
+            let mut add =
+                |of: &str, kernel: Box<dyn CubeKernel>| add(format!("{of}_{name}_{lanes}"), kernel);
             add(
                 "adapt",
-                source!(adapt::Adapt, 0; x x x x x x x x x x x x; layer_at(), lanes, kind),
+                kernel!(adapt::Adapt, 0; x x x x x x x x x x x x; layer_at(), lanes, kind),
             );
             add(
                 "scale",
-                source!(scale::Scale, 0; x x x x x x x; layer_at(), lanes, kind),
+                kernel!(scale::Scale, 0; x x x x x x x; layer_at(), lanes, kind),
             );
             add(
                 "advance",
-                source!(advance::Advance, 0; x x x x x x x x x x x; layer_at(), lanes, kind),
+                kernel!(advance::Advance, 0; x x x x x x x x x x x; layer_at(), lanes, kind),
             );
             if !kind.keep {
                 continue;
             }
             add(
                 "adapt_back",
-                source!(adapt_back::AdaptBack, 0; x x x x x x x x x; layer_at(), lanes, kind),
+                kernel!(adapt_back::AdaptBack, 0; x x x x x x x x x; layer_at(), lanes, kind),
             );
             add(
                 "scale_back",
-                source!(scale_back::ScaleBack, 0; x x x x x x x x x; layer_at(), lanes, kind),
+                kernel!(scale_back::ScaleBack, 0; x x x x x x x x x; layer_at(), lanes, kind),
             );
             add(
                 "advance_back",
-                source!(advance_back::AdvanceBack, 0; x x x x x x x x x x x x x x; layer_at(), lanes, kind),
+                kernel!(advance_back::AdvanceBack, 0; x x x x x x x x x x x x x x; layer_at(), lanes, kind),
             );
         }
         add(
             format!("accumulate_{lanes}"),
-            source!(accumulate::Accumulate, 0; x x; (), lanes),
+            kernel!(accumulate::Accumulate, 0; x x; (), lanes),
         );
     }
-    sources
+    kernels
 }
