@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The kernels, modules and an example on wgpu, on a machine without a GPU: software Vulkan (Mesa's
-# llvmpipe). Installs the driver where it may (Debian, Ubuntu, as root); otherwise says what to install.
+# The kernels, modules and an example on a machine without a GPU: on wgpu with software Vulkan (Mesa's
+# llvmpipe), and the kernels on CubeCL's CPU runtime. Installs Mesa's driver where it may (Debian, Ubuntu,
+# as root), otherwise says what to install; .ci/llvm.sh gets the LLVM of the CPU runtime.
 # Takes names of the stages to run instead of all: `.ci/gpu-software.sh golden`.
-# RECURRENT_GPU_DEVICES names the devices, `wgpu` by default; `wgpu cpu` adds CubeCL's CPU runtime, with its
-# LLVM from .ci/llvm.sh.
+# RECURRENT_GPU_DEVICES names the devices, `wgpu cpu` by default.
 # RECURRENT_GPU_FEATURES adds features of the crates, such as `fusion` or `fusion,autotune`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,7 +31,7 @@ VK_ICD_FILENAMES=$(driver) || {
 # The plain `wgpu` feature, without `autotune`: docs/gpu.md says why.
 export VK_ICD_FILENAMES
 features=wgpu
-devices=${RECURRENT_GPU_DEVICES:-wgpu}
+devices=${RECURRENT_GPU_DEVICES:-wgpu cpu}
 # One build for both devices.
 if [[ " $devices " == *" cpu "* ]]; then
   if library=$(.ci/llvm.sh "$CARGO_TARGET_DIR/data"); then
@@ -60,6 +60,21 @@ run() { # test, names within it
   cargo test "${options[@]}" --test "$test" -- --nocapture "$@"
 }
 
+# A folder with one golden file of each variant.
+one_of_each() {
+  local file variant
+  local -A last
+  for file in crates/recurrent-modules/tests/golden/data/*.safetensors; do
+    variant=${file##*/}
+    last[${variant%%__*}]=$file
+  done
+  mkdir -p "$scratch/golden"
+  cp "${last[@]}" "$scratch/golden"
+  echo "$scratch/golden"
+}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
 printf '\n== build\n'
 # From an empty folder it may take long: what is done by then is kept, and the next run goes on from there.
 bound=${RECURRENT_GPU_BUILD_SECONDS:-2400}
@@ -77,7 +92,7 @@ for device in $devices; do
   if test "$device" = cpu; then
     # Kernels alone: Burn's products, and with them all that is composed, take seconds each there.
     run fused adaptive_in_vectors large::case_02 large::case_07
-    run golden chosen_device
+    RECURRENT_GOLDEN_DIR=${RECURRENT_GOLDEN_DIR:-$(one_of_each)} run golden chosen_device
     continue
   fi
   run launches
@@ -93,8 +108,8 @@ if [[ " $devices " == *" wgpu "* ]] && stage example; then
     cargo build "${options[@]}" --example "$example"
   done
   binaries=$CARGO_TARGET_DIR/gpu/examples
-  results=$(mktemp -d)
-  trap 'rm -rf "$results"' EXIT
+  results=$scratch/results
+  mkdir "$results"
   "$binaries/capacity" --device wgpu --seeds 1 --epochs 1 --readout-epochs 1 --models lstm --out "$results"
   grep -q llvmpipe "$results/capacity.json" || { echo "capacity.json does not name the device" >&2; exit 1; }
   printf '\n== a machine without the device (%d s so far)\n' "$((SECONDS - started))"
