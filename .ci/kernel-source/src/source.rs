@@ -1,4 +1,4 @@
-//! The kernels for CUDA, as CubeCL's two ways to there take them.
+//! The kernels as CubeCL hands them to the drivers of GPUs.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -11,9 +11,11 @@ use burn_cubecl::cubecl::ir::features::Features;
 use burn_cubecl::cubecl::ir::{DeviceIdentity, HardwareProperties, MemoryDeviceProperties};
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::cubecl::profile::TimingMethod;
+use burn_cubecl::cubecl::{VulkanCompilationOptions, WgpuCompilationOptions};
 use cubecl_cpp::register_supported_types;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::Cuda;
+use cubecl_spirv::SpirvCompiler;
 
 use crate::pointwise::adaptive::{
     LayerAtCompilationArg, LayerKind, adapt, adapt_back, advance, advance_back, scale, scale_back,
@@ -76,6 +78,31 @@ pub fn cpp(kernel: &dyn CubeKernel) -> String {
     compiled
         .unwrap_or_else(|error| panic!("a kernel that CUDA can run: {error:?}"))
         .source
+}
+
+/// SPIR-V: what CubeCL hands to Vulkan with its feature `vulkan`.
+///
+/// # Panics
+/// If CubeCL cannot translate it.
+pub fn spirv(kernel: &dyn CubeKernel) -> Vec<u8> {
+    let options = WgpuCompilationOptions {
+        supports_u64: true,
+        supports_vulkan_compiler: true,
+        // As the drivers of desktop GPUs have it.
+        vulkan: VulkanCompilationOptions {
+            supports_explicit_smem: true,
+            supports_uniform_standard_layout: true,
+            max_spirv_version: (1, 6),
+            max_vector_size: 4,
+            push_constant_size: 128,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let compiled = SpirvCompiler.compile(kernel.define(), &options);
+    let kernel = compiled.unwrap_or_else(|error| panic!("a kernel that Vulkan can run: {error:?}"));
+    let words = kernel.assembled_module.iter();
+    words.flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// PTX: what CubeCL hands to the driver by default, by its own LLVM.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Compiles the kernels for CUDA on a machine without CUDA, on both ways that CubeCL has: as CUDA C++ by
-# NVRTC (feature `cuda-cpp`), and as PTX that CubeCL's own LLVM writes (the default) by ptxas. NVIDIA's
-# compilers come as Python packages. Exit code 77 where those cannot be had; PTX is left out where LLVM
-# cannot.
+# Compiles the kernels for GPUs on a machine without one: CubeCL writes them as CUDA C++ (its feature
+# `cuda-cpp`), as PTX by its own LLVM (its default for CUDA), and as SPIR-V (its feature `vulkan`); NVRTC,
+# ptxas and spirv-val take those. NVIDIA's compilers come as Python packages; exit code 77 where those
+# cannot be had. Says what is left out where LLVM or spirv-val cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${RECURRENT_GPU_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/recurrent-gpu-target}"
@@ -30,5 +30,20 @@ else
 fi
 sources=$(mktemp -d)
 trap 'rm -rf "$sources"' EXIT
-cargo run --profile emit --locked --manifest-path .ci/cuda-source/Cargo.toml "${options[@]}" -- "$sources"
+cargo run --profile emit --locked --manifest-path .ci/kernel-source/Cargo.toml "${options[@]}" -- "$sources"
 python3 .ci/nvidia.py "$packages" "$sources"
+
+if ! command -v spirv-val > /dev/null && test "$(id -u)" = 0 && command -v apt-get > /dev/null; then
+  install() { apt-get install -y --no-install-recommends spirv-tools; }
+  { install || { apt-get update && install; }; } > /dev/null 2>&1 || true
+fi
+if ! command -v spirv-val > /dev/null; then
+  echo "SPIR-V is left out: no spirv-val (Debian, Ubuntu: spirv-tools)"
+  exit 0
+fi
+failed=0
+for file in "$sources"/*.spv; do
+  spirv-val --target-env vulkan1.3 "$file" || { echo "$(basename "$file") is not valid" >&2; failed=$((failed + 1)); }
+done
+echo "$(spirv-val --version | head -n 1): $(ls "$sources"/*.spv | wc -l) kernels checked, $failed not valid"
+test "$failed" = 0

@@ -1,5 +1,5 @@
-//! Writes every kernel of `crates/recurrent-core/src/kernel/cube/pointwise` into a folder, as CUDA C++ and,
-//! with the feature `ptx`, as PTX: `cuda-source FOLDER`.
+//! Writes every kernel of `crates/recurrent-core/src/kernel/cube/pointwise` into a folder, as CUDA C++,
+//! SPIR-V and, with the feature `ptx`, PTX: `kernel-source FOLDER`.
 
 extern crate alloc;
 
@@ -41,16 +41,17 @@ mod source;
 
 fn main() {
     let folder = std::env::args_os().nth(1).expect("a folder to write to");
-    let write = |name: &str, text: String| {
+    let write = |name: String, text: &[u8]| {
         let path = std::path::Path::new(&folder).join(name);
         std::fs::write(path, text).expect("a folder to write to");
     };
     let kernels = source::kernels();
     let count = kernels.len();
     for (name, kernel) in kernels {
+        write(format!("{name}.cu"), source::cpp(&*kernel).as_bytes());
+        write(format!("{name}.spv"), &source::spirv(&*kernel));
         #[cfg(feature = "ptx")]
-        write(&format!("{name}.ptx"), source::ptx(&*kernel));
-        write(&format!("{name}.cu"), source::cpp(&*kernel));
+        write(format!("{name}.ptx"), source::ptx(&*kernel).as_bytes());
     }
     println!("{count} kernels written");
 }
