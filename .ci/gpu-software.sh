@@ -92,6 +92,7 @@ for device in $devices; do
   if test "$device" = cpu; then
     # Kernels alone: Burn's products, and with them all that is composed, take seconds each there.
     run fused adaptive_in_vectors large::case_02 large::case_07
+    # One file of each variant, for the time; all of them if that folder is named.
     RECURRENT_GOLDEN_DIR=${RECURRENT_GOLDEN_DIR:-$(one_of_each)} run golden chosen_device
     continue
   fi

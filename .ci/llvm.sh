@@ -3,8 +3,8 @@
 # download, so that it downloads nothing. `.ci/llvm.sh DATA [nvptx]` prints the folder of the library:
 # builds need XDG_DATA_HOME=DATA, programs need LD_LIBRARY_PATH with that folder. The headers come from a
 # Python package, and so does the library for the `cpu` runtime; that one writes x86 code alone. With
-# `nvptx` it is the one of a Rust nightly of the same release, which writes PTX too. Exit code 77 where
-# it cannot be had.
+# `nvptx` it is the one of a Rust nightly of the same release, which writes PTX too: DATA is then another
+# folder. Exit code 77 where it cannot be had.
 set -euo pipefail
 data=${1:?the folder to install into}
 backend=${2:-cpu}

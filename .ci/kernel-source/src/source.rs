@@ -88,7 +88,7 @@ pub fn spirv(kernel: &dyn CubeKernel) -> Vec<u8> {
     let options = WgpuCompilationOptions {
         supports_u64: true,
         supports_vulkan_compiler: true,
-        // As the drivers of desktop GPUs have it.
+        // Of a driver with VK_KHR_workgroup_memory_explicit_layout: docs/gpu.md says what happens without.
         vulkan: VulkanCompilationOptions {
             supports_explicit_smem: true,
             supports_uniform_standard_layout: true,
