@@ -348,6 +348,7 @@ impl Step for AdaptiveLayers {
     }
 
     #[cfg(feature = "kernel")]
+    #[track_caller]
     fn run_fused(
         &self,
         run: crate::sequence::FusedRun<'_, AdaptiveState>,

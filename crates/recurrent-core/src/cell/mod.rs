@@ -104,6 +104,7 @@ macro_rules! family_kernel {
             $check
         }
 
+        #[track_caller]
         fn run_fused(
             &self,
             run: crate::sequence::FusedRun<'_, Self::State>,
@@ -278,9 +279,13 @@ pub trait Step: Send {
     /// All steps by a fused kernel; called only where [`kernel`](Self::kernel) says that there is one,
     /// with f32 tensors on a device that has kernels.
     ///
+    /// # Panics
+    /// If a tensor of the call or of the cell has another shape than the others ask for.
+    ///
     /// # Returns
     /// The outputs, `[T, B, d_output]` where all steps have as many rows and `[1, N, d_output]`
     /// otherwise, and the state after the last step of each sequence, both in running order.
+    #[track_caller]
     fn run_fused(&self, run: FusedRun<'_, Self::State>) -> (Tensor<3>, Self::State) {
         let _ = run;
         unreachable!("a cell without a kernel was run by one")

@@ -123,6 +123,7 @@ impl Step for SlowLstmCell {
 
     /// By the kernel of the packed cell, whose weights are those of the gates side by side.
     #[cfg(feature = "kernel")]
+    #[track_caller]
     fn run_fused(
         &self,
         run: crate::sequence::FusedRun<'_, LstmState<2>>,

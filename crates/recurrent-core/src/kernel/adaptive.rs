@@ -1,6 +1,8 @@
 //! The kernel of the adaptive LSTM as an operation on tensors.
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,12 +11,13 @@ use burn::tensor::Tensor;
 
 use super::Unfused;
 use super::contract::{self, Kept, SequenceKernel};
-use super::cpu::adaptive::{Layer, Problem, Tape, Tensors, backward, forward};
+use super::cpu::adaptive::{Layer, Mask, Problem, Tape, Tensors, Weight, backward, forward};
 use super::cpu::simd::Isa;
+use super::shapes::Expected;
 use crate::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveState};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::adaptive::PolicyLayout;
-use crate::sequence::FusedRun;
+use crate::sequence::{FusedMask, FusedMasks, FusedRun};
 use crate::state::State;
 
 /// Most layers: a node of the autodiff graph has no more parents than that.
@@ -85,8 +88,114 @@ fn adapt_bias(layer: &AdaptiveLayer) -> Tensor<1> {
     })
 }
 
+/// A part of a layer, for messages.
+fn of_layer(name: &str, layer: usize) -> String {
+    format!("{name} of layer {layer}")
+}
+
+/// Checks all tensors of a call against the sizes of the layers.
+///
+/// # Panics
+/// If one has another shape.
+#[track_caller]
+fn check_shapes(problem: &Problem, call: &FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) {
+    problem.check_sizes();
+    let [first, second, features] = call.rows.rows.dims();
+    let input = problem.expected_input();
+    input.check("input", &[first * second, features]);
+
+    let batch = problem.batch_size();
+    let state = |features: usize| Expected::new("[batch_size, features]", [batch, features]);
+    let states = &call.state;
+    assert!(
+        states.main.len() == problem.layers.len() && states.adapt.len() == problem.layers.len(),
+        "state has {} and {} cells, expected two for each of {} layers",
+        states.main.len(),
+        states.adapt.len(),
+        problem.layers.len(),
+    );
+    for (index, layer) in cell.layers.iter().enumerate() {
+        let sizes = &problem.layers[index];
+        let (main, adapt) = (&states.main[index], &states.adapt[index]);
+        for (name, tensor, features) in [
+            ("state cell", &main.cell, sizes.d_hidden),
+            ("state hidden", &main.hidden, sizes.d_hidden),
+            ("state adapt cell", &adapt.cell, sizes.d_adapt),
+            ("state adapt hidden", &adapt.hidden, sizes.d_adapt),
+        ] {
+            state(features).check(of_layer(name, index), &tensor.dims());
+        }
+        for (weight, tensor) in weights(layer) {
+            let expected = problem.expected_weight(index, weight);
+            expected.check(of_layer(weight.name(), index), &tensor.dims());
+        }
+        let main_bias = &layer.cell.preact.bias;
+        let preact = &layer.adapt.preact;
+        for (name, bias, units) in [
+            ("bias", main_bias, sizes.d_hidden),
+            ("bias of the adaptation cell", &preact.bias, sizes.d_adapt),
+            (
+                "bias of the adaptation cell",
+                &preact.input.bias,
+                sizes.d_adapt,
+            ),
+            (
+                "bias of the adaptation cell",
+                &preact.hidden.bias,
+                sizes.d_adapt,
+            ),
+        ] {
+            if let Some(bias) = bias {
+                let expected = Expected::new("[4·units]", [4 * units]);
+                expected.check(of_layer(name, index), &bias.dims());
+            }
+        }
+    }
+    let given = masks(&call.masks);
+    for (mask, given) in Mask::ALL.into_iter().zip(given) {
+        if let Some(given) = given {
+            problem
+                .expected_mask(mask)
+                .check(mask.name(), &given.rows.dims());
+        }
+    }
+}
+
+/// The weights of a layer, in the order of the kernel's list.
+fn weights(layer: &AdaptiveLayer) -> [(Weight, &Tensor<2>); 5] {
+    [
+        (Weight::AdaptInput, &layer.adapt.preact.input.weight),
+        (Weight::AdaptHidden, &layer.adapt.preact.hidden.weight),
+        (Weight::Policy, &layer.policy_projection),
+        (Weight::Input, &layer.cell.preact.input.weight),
+        (Weight::Hidden, &layer.cell.preact.hidden.weight),
+    ]
+}
+
+/// The masks in the order of the kernel's list.
+fn masks(masks: &FusedMasks) -> [Option<&FusedMask>; 6] {
+    [
+        masks.candidate.as_ref(),
+        masks.cell.as_ref(),
+        masks.hidden.as_ref(),
+        masks.update_cell.as_ref(),
+        masks.update_hidden.as_ref(),
+        masks.adapt.as_ref(),
+    ]
+}
+
 /// Runs all layers of an adaptive LSTM, of which [`check`] holds.
+///
+/// # Panics
+/// If a tensor has another shape than the sizes of the layers ask for.
+#[track_caller]
 pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<3>, AdaptiveState) {
+    let problem = Problem {
+        layers: cell.layers.iter().map(problem_layer).collect(),
+        counts: call.counts.to_vec(),
+        masks: masks(&call.masks).map(|mask| mask.map(|mask| mask.per_step)),
+    };
+    check_shapes(&problem, &call, cell);
     let biases = cell.layers.iter().flat_map(|layer| {
         let bias = layer.cell.preact.bias.clone();
         [Some(adapt_bias(layer)), bias].into_iter().flatten()
@@ -97,36 +206,12 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         Tensor::cat(biases.collect(), 0).into_dispatch(),
     ];
     for layer in &cell.layers {
-        let weights = [
-            &layer.adapt.preact.input.weight,
-            &layer.adapt.preact.hidden.weight,
-            &layer.policy_projection,
-            &layer.cell.preact.input.weight,
-            &layer.cell.preact.hidden.weight,
-        ];
-        tensors.extend(weights.map(|weight| weight.clone().into_dispatch()));
+        tensors.extend(weights(layer).map(|(_, weight)| weight.clone().into_dispatch()));
     }
-    let masks = call.masks;
-    let masks = [
-        masks.candidate,
-        masks.cell,
-        masks.hidden,
-        masks.update_cell,
-        masks.update_hidden,
-        masks.adapt,
-    ];
-    let masks = masks.map(|mask| {
-        let mask = mask?;
-        tensors.push(mask.rows.into_dispatch());
-        Some(mask.per_step)
-    });
+    let given = masks(&call.masks).into_iter().flatten();
+    tensors.extend(given.map(|mask| mask.rows.clone().into_dispatch()));
 
-    let problem = Problem {
-        layers: cell.layers.iter().map(problem_layer).collect(),
-        counts: call.counts.to_vec(),
-        masks,
-    };
-    let (rows, batch) = (problem.rows(), problem.batch_size());
+    let batch = problem.batch_size();
     let (d_output, state_size) = (problem.d_output(), problem.state_size());
     let parts: Vec<usize> = problem
         .layers
@@ -136,12 +221,12 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
     let output_shape = contract::sequence_shape(call.counts, d_output);
     let flat = contract::run(tensors, Arc::new(AdaptiveKernel { problem }));
 
-    let output = contract::piece(&flat, 0, output_shape);
-    let states: Tensor<2> = contract::piece(&flat, rows * d_output, [batch, state_size]);
+    let (output, states) = contract::output_and_rest(&flat, output_shape, batch * state_size);
+    let states = states.reshape([batch, state_size]);
     let mut start = 0;
     let piece = |size: &usize| {
         start += size;
-        states.clone().slice([0..batch, start - size..start])
+        contract::owned(states.clone().slice([0..batch, start - size..start]))
     };
     let state = AdaptiveState::from_tensors(parts.iter().map(piece).collect());
     (output, state)
@@ -154,6 +239,7 @@ pub(super) struct AdaptiveKernel {
 }
 
 impl SequenceKernel for AdaptiveKernel {
+    #[cfg(feature = "cube")]
     fn output_len(&self) -> usize {
         let problem = &self.problem;
         problem.rows() * problem.d_output() + problem.batch_size() * problem.state_size()

@@ -46,6 +46,19 @@ impl<B: RunKernel + KernelBackend, C: CheckpointStrategy> KernelBackend for Auto
             OpsKind::Tracked(node) => node.finish((start, len), piece),
         }
     }
+
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (tensor, guard) = tensor.into_parts();
+        let copied = <B as KernelBackend>::copied(tensor);
+        match Copied::<B>(PhantomData)
+            .prepare::<C>([guard])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::UnTracked(node) => node.finish(copied),
+            OpsKind::Tracked(node) => node.finish((), copied),
+        }
+    }
 }
 
 /// Runs the forward, and registers its backward if a parent is tracked.
@@ -160,5 +173,27 @@ impl<B: RunKernel> Backward<B, 1> for Piece<B> {
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
             B::place(grad, start, len)
         });
+    }
+}
+
+/// The derivative of [`KernelBackend::copied`].
+struct Copied<B>(PhantomData<B>);
+
+impl<B> fmt::Debug for Copied<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Copied")
+    }
+}
+
+impl<B: RunKernel> Backward<B, 1> for Copied<B> {
+    type State = ();
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| grad);
     }
 }

@@ -23,6 +23,7 @@ pub type Kept = Box<dyn Any + Send + Sync>;
 /// A function of tensors with a hand-written derivative, on slices.
 pub trait SequenceKernel: Debug + Send + Sync {
     /// Values of the output.
+    #[cfg(feature = "cube")]
     fn output_len(&self) -> usize;
 
     /// # Arguments
@@ -73,6 +74,9 @@ pub trait RunKernel: Backend {
         let place = Slice::from(start..start + count);
         Self::float_slice_assign(zeros, &[place], values)
     }
+
+    /// The same values in memory that holds nothing else, where a slice of a tensor is a view of it.
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Runs the forward on prepared tensors: the output, and what the backward needs if `keep`.
     fn forward(
@@ -170,10 +174,15 @@ pub trait KernelBackend: Backend {
 
     /// The values from `start` on of what a kernel gave, as a tensor of another shape. Its gradient
     /// may lie in any order: it is copied once, to where the kernel's backward reads it.
+    ///
+    /// It may be a view, which keeps all of the kernel's output in memory: see [`owned`].
     fn piece(flat: FloatTensor<Self>, start: usize, shape: Shape) -> FloatTensor<Self> {
         let place = Slice::from(start..start + shape.num_elements());
         Self::float_reshape(Self::float_slice(flat, &[place]), shape)
     }
+
+    /// The same values in memory that holds nothing else.
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// Runs a kernel without a backward to follow.
@@ -203,6 +212,29 @@ pub fn piece<const D: usize>(flat: &Tensor<1>, start: usize, shape: [usize; D]) 
     let flat = flat.clone().into_dispatch();
     let piece = <Dispatch as KernelBackend>::piece(flat, start, Shape::new(shape));
     Tensor::from_dispatch(piece)
+}
+
+/// The same tensor in memory of its own: what outlives a call must not keep the rest of the kernel's
+/// output alive.
+pub fn owned<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as KernelBackend>::copied(tensor.into_dispatch()))
+}
+
+/// The output of a call and what follows it, flat. The output is a view where it is most of what the
+/// kernel gave, and has memory of its own otherwise; what follows is a view.
+///
+/// # Arguments
+/// * `flat` - what [`run`] gave
+/// * `shape` - of the output, whose values come first
+/// * `rest` - values that follow
+pub fn output_and_rest(flat: &Tensor<1>, shape: [usize; 3], rest: usize) -> (Tensor<3>, Tensor<1>) {
+    let count = shape.iter().product();
+    let output = piece(flat, 0, shape);
+    let output = match count < 7 * rest {
+        true => owned(output),
+        false => output,
+    };
+    (output, piece(flat, count, [rest]))
 }
 
 /// The shape of all steps' rows: `[T, B, features]`, or `[1, N, features]` where steps have unequal

@@ -12,7 +12,9 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, TensorData};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
 
-use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_once};
+use super::contract::{
+    KernelBackend, RunKernel, SequenceKernel, SliceBackend, TensorList, run_once,
+};
 use super::cpu::buffer;
 use super::slices::run_on_slices;
 
@@ -54,6 +56,10 @@ run_on_slices!(Flex);
 impl KernelBackend for Flex {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &kernel)
+    }
+
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as RunKernel>::copied(tensor)
     }
 }
 

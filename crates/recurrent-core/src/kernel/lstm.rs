@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use burn::backend::DispatchTensor;
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
@@ -15,7 +16,6 @@ use super::cpu::simd::Isa;
 use crate::cell::mogrifier::{Round, RoundMatrix};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::cifg;
-use crate::equations::layer_norm::Norm;
 use crate::kernel::{Precision, Target, target};
 use crate::sequence::FusedRun;
 
@@ -69,6 +69,10 @@ impl Variant {
 }
 
 /// Runs a cell of the LSTM family.
+///
+/// # Panics
+/// If a tensor has another shape than the input, the state and the cell's sizes ask for.
+#[track_caller]
 pub fn run(
     call: FusedRun<'_, LstmState<2>>,
     preact: &Preactivation,
@@ -83,7 +87,7 @@ pub fn run(
     } = variant;
     let d_hidden = preact.width() / coupling.gates();
     let d_output = transition.d_output(d_hidden);
-    let mut parts = Parts::default();
+    let mut parts = CallParts::default();
     let norm_hidden = preact.norm_hidden.as_ref();
     // Without LN_h, its bias is one among the others.
     let (inner_bias, outer_bias) = match norm_hidden {
@@ -92,54 +96,49 @@ pub fn run(
     };
     let outer_bias = sum(outer_bias, extra_bias);
     // LN_x is part of the kernel on a CPU, and comes before it elsewhere.
-    let norm_input = preact.norm_input.as_ref();
     let on_cpu = target(&call.rows.rows.device()) == Some(Target::Cpu);
-    let apart = norm_input.is_some() && (!on_cpu || !rounds.is_empty());
-    // What reads the input but x·W needs its rows in running order.
-    let order = match apart || !rounds.is_empty() {
-        true => None,
-        false => call.rows.order.clone(),
+    let norm_input = preact.norm_input.as_ref().filter(|_| on_cpu);
+    let order = match rounds.is_empty() {
+        true => call.rows.order.clone(),
+        // Each round reads the rows of a step.
+        false => None,
     };
-    if apart {
-        let projected = project(preact, call.rows.in_running_order());
+    if preact.norm_input.is_some() && !on_cpu {
+        let projected = preact.from_input(call.rows.in_running_order());
         let projected = match outer_bias {
             Some(bias) => projected + bias.unsqueeze(),
             None => projected,
         };
-        set(&mut parts, Part::Input, Some(projected));
+        parts.set(Part::Input, Some(projected));
     } else {
         let (inner, outer) = match norm_input {
             Some(_) => (preact.input.bias.clone(), None),
             None => (None, preact.input.bias.clone()),
         };
-        let bias = sum(sum(preact.bias.clone(), outer), outer_bias);
+        let [first, second, features] = call.rows.rows.dims();
+        parts
+            .shapes
+            .set(Part::Input, alloc::vec![first * second, features]);
         let rows = match order {
             Some(_) => call.rows.rows.into_dispatch(),
             None => call.rows.for_kernel(),
         };
-        parts.set(Part::Input, Some(rows));
-        set(
-            &mut parts,
-            Part::WeightInput,
-            Some(preact.input.weight.clone()),
-        );
-        set(&mut parts, Part::Bias, bias);
-        set(&mut parts, Part::BiasInput, inner);
+        parts.tensors.set(Part::Input, rows);
+        parts.set(Part::WeightInput, Some(preact.input.weight.clone()));
+        let bias = sum(sum(preact.bias.clone(), outer), outer_bias);
+        parts.set(Part::Bias, bias);
+        parts.set(Part::BiasInput, inner);
     }
-    set(
-        &mut parts,
-        Part::WeightHidden,
-        Some(preact.hidden.weight.clone()),
-    );
-    set(&mut parts, Part::BiasHidden, inner_bias);
-    set(&mut parts, Part::Cell, Some(call.state.cell));
-    set(&mut parts, Part::Hidden, Some(call.state.hidden));
+    parts.set(Part::WeightHidden, Some(preact.hidden.weight.clone()));
+    parts.set(Part::BiasHidden, inner_bias);
+    parts.set(Part::Cell, Some(call.state.cell));
+    parts.set(Part::Hidden, Some(call.state.hidden));
     let [first, second] = peepholes.shares;
-    set(&mut parts, Part::PeepholeFirst, first);
-    set(&mut parts, Part::PeepholeSecond, second);
-    set(&mut parts, Part::PeepholeOutput, peepholes.output);
-    set(&mut parts, Part::PeepholeFull, peepholes.full);
-    set(&mut parts, Part::Projection, transition.projection.clone());
+    parts.set(Part::PeepholeFirst, first);
+    parts.set(Part::PeepholeSecond, second);
+    parts.set(Part::PeepholeOutput, peepholes.output);
+    parts.set(Part::PeepholeFull, peepholes.full);
+    parts.set(Part::Projection, transition.projection.clone());
     let mut ranks = Vec::with_capacity(rounds.len());
     for (index, round) in rounds.into_iter().enumerate() {
         let (matrix, right) = match round.matrix {
@@ -148,24 +147,21 @@ pub fn run(
         };
         ranks.push(right.is_some().then(|| matrix.dims()[1]));
         let key = |part| Key::Round(index, part);
-        set(&mut parts, key(RoundPart::Matrix), Some(matrix));
-        set(&mut parts, key(RoundPart::Right), right);
-        set(&mut parts, key(RoundPart::Bias), round.bias);
+        parts.set(key(RoundPart::Matrix), Some(matrix));
+        parts.set(key(RoundPart::Right), right);
+        parts.set(key(RoundPart::Bias), round.bias);
     }
-    let weights = |norm: Option<&Norm>| {
-        norm.map_or((None, None), |norm| (norm.gain.clone(), norm.shift.clone()))
-    };
-    if let Some(norm) = norm_input.filter(|_| !apart) {
-        set(&mut parts, Part::NormInputGain, norm.gain.clone());
-        set(&mut parts, Part::NormInputShift, norm.shift.clone());
-    }
-    let (gain, shift) = weights(norm_hidden);
-    set(&mut parts, Part::NormHiddenGain, gain);
-    set(&mut parts, Part::NormHiddenShift, shift);
     let norm_cell = transition.norm_cell.as_ref();
-    let (gain, shift) = weights(norm_cell);
-    set(&mut parts, Part::NormCellGain, gain);
-    set(&mut parts, Part::NormCellShift, shift);
+    for (norm, gain, shift) in [
+        (norm_input, Part::NormInputGain, Part::NormInputShift),
+        (norm_hidden, Part::NormHiddenGain, Part::NormHiddenShift),
+        (norm_cell, Part::NormCellGain, Part::NormCellShift),
+    ] {
+        if let Some(norm) = norm {
+            parts.set(gain, norm.gain.clone());
+            parts.set(shift, norm.shift.clone());
+        }
+    }
 
     let mut per_step = Parts::default();
     let masks = call.masks;
@@ -178,7 +174,7 @@ pub fn run(
     ] {
         if let Some(mask) = mask {
             per_step.set(part, mask.per_step.then_some(()));
-            set(&mut parts, part, Some(mask.rows));
+            parts.set(part, Some(mask.rows));
         }
     }
 
@@ -190,7 +186,7 @@ pub fn run(
         counts: call.counts.to_vec(),
         order,
         clip: transition.clip.map_or(f32::INFINITY, |clip| clip as f32),
-        norm_input: norm_input.filter(|_| !apart).map(|norm| norm.normalizer),
+        norm_input: norm_input.map(|norm| norm.normalizer),
         norm_hidden: norm_hidden.map(|norm| norm.normalizer),
         norm_cell: norm_cell.map(|norm| norm.normalizer),
         carry_normalized: transition.carry_normalized,
@@ -199,32 +195,22 @@ pub fn run(
         halves: call.precision == Precision::Bf16,
         rounds: ranks,
     };
-    let (rows, batch) = (problem.rows(), problem.batch_size());
+    problem.check_shapes(&parts.shapes);
+    let batch = problem.batch_size();
     let output_shape = contract::sequence_shape(call.counts, d_output);
-    let (tensors, which) = parts.into_list();
+    let (tensors, which) = parts.tensors.into_list();
     let kernel = Arc::new(LstmKernel { problem, which });
     let flat = contract::run(tensors, kernel);
 
-    let hidden_start = rows * d_output;
-    let cell_start = hidden_start + batch * d_output;
+    let state_size = batch * (d_output + d_hidden);
+    let (output, states) = contract::output_and_rest(&flat, output_shape, state_size);
+    let cell = contract::piece(&states, batch * d_output, [batch, d_hidden]);
+    let hidden = contract::piece(&states, 0, [batch, d_output]);
     let state = LstmState {
-        cell: contract::piece(&flat, cell_start, [batch, d_hidden]),
-        hidden: contract::piece(&flat, hidden_start, [batch, d_output]),
+        cell: contract::owned(cell),
+        hidden: contract::owned(hidden),
     };
-    (contract::piece(&flat, 0, output_shape), state)
-}
-
-/// `LN_x(x·W + b_x) + b`, the normalisation as one operation.
-fn project(preact: &Preactivation, x: Tensor<2>) -> Tensor<2> {
-    let product = preact.input.forward(x);
-    let normalized = match &preact.norm_input {
-        Some(norm) => super::norm::normalize(norm, product),
-        None => product,
-    };
-    match &preact.bias {
-        Some(bias) => normalized + bias.clone().unsqueeze(),
-        None => normalized,
-    }
+    (output, state)
 }
 
 fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
@@ -234,12 +220,20 @@ fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
     }
 }
 
-fn set<const D: usize>(
-    parts: &mut Parts<burn::backend::DispatchTensor>,
-    key: impl Into<Key>,
-    tensor: Option<Tensor<D>>,
-) {
-    parts.set(key, tensor.map(Tensor::into_dispatch));
+/// The tensors of a call with their shapes.
+#[derive(Default)]
+struct CallParts {
+    tensors: Parts<DispatchTensor>,
+    shapes: Parts<Vec<usize>>,
+}
+
+impl CallParts {
+    fn set<const D: usize>(&mut self, key: impl Into<Key>, tensor: Option<Tensor<D>>) {
+        let key = key.into();
+        let shape = tensor.as_ref().map(|tensor| tensor.dims().to_vec());
+        self.shapes.set(key, shape);
+        self.tensors.set(key, tensor.map(Tensor::into_dispatch));
+    }
 }
 
 /// A call of the recurrence: the problem, and which tensors it comes with.
@@ -256,6 +250,7 @@ impl LstmKernel {
 }
 
 impl SequenceKernel for LstmKernel {
+    #[cfg(feature = "cube")]
     fn output_len(&self) -> usize {
         let problem = &self.problem;
         let batch = problem.batch_size();

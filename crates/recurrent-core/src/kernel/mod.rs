@@ -13,25 +13,31 @@
 //! The composed scan is the reference; what a kernel may differ in is rounding.
 
 #[cfg(feature = "kernel")]
-pub mod adaptive;
+pub(crate) mod adaptive;
 #[cfg(feature = "kernel")]
 mod autodiff;
 #[cfg(feature = "kernel")]
-pub mod contract;
-#[cfg(feature = "kernel")]
+mod contract;
+#[cfg(all(feature = "kernel", not(feature = "eval")))]
+pub(crate) mod cpu;
+/// Public with the feature `eval` only, for the tests of single kernels.
+#[cfg(all(feature = "kernel", feature = "eval"))]
 pub mod cpu;
 #[cfg(feature = "cube")]
-pub mod cube;
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "kernel")]
-pub mod lstm;
+pub(crate) mod lstm;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 #[cfg(feature = "kernel")]
-mod norm;
+mod shapes;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod slices;
+
+#[cfg(feature = "kernel")]
+pub use cpu::buffer::release as release_buffers;
 
 use alloc::string::String;
 

@@ -10,7 +10,9 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 
-use super::contract::{KernelBackend, SequenceKernel, SliceBackend, TensorList, run_once};
+use super::contract::{
+    KernelBackend, RunKernel, SequenceKernel, SliceBackend, TensorList, run_once,
+};
 use super::slices::run_on_slices;
 
 impl SliceBackend for NdArray {
@@ -58,5 +60,9 @@ run_on_slices!(NdArray);
 impl KernelBackend for NdArray {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &kernel)
+    }
+
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as RunKernel>::copied(tensor)
     }
 }

@@ -23,6 +23,14 @@ pub(super) fn place<B: SliceBackend>(
     B::from_values(values, &[len], &tensor.device())
 }
 
+/// [`RunKernel::copied`](super::contract::RunKernel::copied) on slices.
+pub(super) fn copied<B: SliceBackend>(tensor: &FloatTensor<B>) -> FloatTensor<B> {
+    let shape = tensor.shape();
+    let mut values = unset(shape.num_elements());
+    B::copy_to(tensor, &mut values);
+    B::from_values(values, shape.as_slice(), &tensor.device())
+}
+
 /// [`RunKernel::forward`](super::contract::RunKernel::forward) on slices.
 pub(super) fn forward<B: SliceBackend>(
     kernel: &Arc<dyn SequenceKernel>,
@@ -72,6 +80,10 @@ macro_rules! run_on_slices {
 
             fn place(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
                 $crate::kernel::slices::place::<Self>(&tensor, start, len)
+            }
+
+            fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+                $crate::kernel::slices::copied::<Self>(&tensor)
             }
 
             fn forward(

@@ -139,6 +139,7 @@ pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfuse
 
 /// Runs a kernel over the rows of a plan. The output is that of [`Step::run_fused`].
 #[cfg(feature = "kernel")]
+#[track_caller]
 pub(super) fn run_fused<C: Step>(
     cell: &C,
     rows: FusedRows,

@@ -52,6 +52,9 @@ impl Layout {
     }
 }
 
+/// A change of the shape of a leaf.
+pub type Resize<'a> = &'a dyn Fn(&str, &mut [usize]);
+
 /// A change of the values of a name.
 pub type Alter<'a> = &'a dyn Fn(&str, &mut Vec<f64>);
 
@@ -71,6 +74,7 @@ pub struct Leaves<'a> {
     pub layout: Layout,
     pub tracked: &'a dyn Fn(&str) -> bool,
     pub alter: Alter<'a>,
+    pub resize: Resize<'a>,
     pub(crate) list: RefCell<Vec<Leaf>>,
 }
 
@@ -83,6 +87,7 @@ impl<'a> Leaves<'a> {
             layout: Layout::Plain,
             tracked: &|_| true,
             alter: &|_, _| {},
+            resize: &|_, _| {},
             list: RefCell::default(),
         }
     }
@@ -120,6 +125,8 @@ impl<'a> Leaves<'a> {
             let tensor = leaf.tensor.downcast_ref::<Tensor<D>>().expect("this rank");
             return self.layout.view(tensor.clone());
         }
+        let mut shape = shape;
+        (self.resize)(name, &mut shape);
         let values_of = |random: &mut Random, count| {
             let list = random.values(count, bound);
             list.into_iter().map(|v| middle + v).collect()
@@ -139,6 +146,12 @@ impl<'a> Leaves<'a> {
             }),
         });
         layout.view(leaf)
+    }
+
+    /// The names of the leaves so far.
+    pub fn names(&self) -> Vec<String> {
+        let list = self.list.borrow();
+        list.iter().map(|leaf| leaf.name.clone()).collect()
     }
 
     /// Every leaf's gradient by name; `None` where none arrived.

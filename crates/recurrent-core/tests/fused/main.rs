@@ -1,7 +1,9 @@
 //! Fused kernels against the composed scan: values and all gradients.
 //!
 //! - `agreement`: every cell and option set, sizes around the ends of vectors, large sizes;
+//! - `amplified`: masks of 10 per step, large cells, saturated gates;
 //! - `graph`: some parents tracked, strided tensors, repeated calls;
+//! - `shapes`: tensors of other shapes than a call's are refused;
 //! - `strategy`: which way a call goes, and what is said where there is none.
 //!
 //! The composed scan runs in f64 on Flex, so that all of a difference is the kernel's rounding.
@@ -15,8 +17,10 @@ mod common;
 mod options;
 
 mod agreement;
+mod amplified;
 mod case;
 mod graph;
 mod kinds;
 mod leaves;
+mod shapes;
 mod strategy;

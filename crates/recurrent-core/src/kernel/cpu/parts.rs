@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 /// steps of all sequences, in running order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// x `[N, I]`; the pre-activations from the input `[N, G·H]` where there is no `WeightInput`.
+    /// x `[N, I]`; on devices of CubeCL with LN_x the normalised x·W + b_x `[N, G·H]`, without
+    /// `WeightInput`.
     Input,
     /// W `[I, G·H]`
     WeightInput,
-    /// b `[G·H]`, only with `WeightInput`
+    /// b `[G·H]`
     Bias,
     /// b_x `[G·H]`, inside LN_x
     BiasInput,

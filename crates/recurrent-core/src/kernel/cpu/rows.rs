@@ -139,6 +139,9 @@ impl WithSimd for NormForward {
 }
 
 /// Zero in the lanes that do not exist.
+///
+/// # Safety
+/// None of the lanes lies beyond a vector; [`Lanes`] are made so.
 #[inline(always)]
 unsafe fn lanes_or_zero<S: Simd>(simd: S, lanes: impl Lanes<S>, value: S::f32s) -> S::f32s {
     // SAFETY: a vector is as long as its lanes.

@@ -239,21 +239,37 @@ pub fn fma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
     simd.mul_add_e_f32s(a, b, c)
 }
 
-/// `x` between `low` and `high`; NaN stays NaN.
+/// The smaller of `x` and `high`; NaN stays NaN.
 #[inline(always)]
-pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
-    let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
+fn at_most<S: Simd>(simd: S, x: S::f32s, high: f32) -> S::f32s {
+    let high = simd.splat_f32s(high);
     if S::F32_LANES > 4 {
-        // x86's min and max give the second operand where one is NaN.
-        simd.max_f32s(low, simd.min_f32s(high, x))
+        // x86's min gives the second operand where one is NaN.
+        simd.min_f32s(high, x)
     } else {
-        // Those of portable code give the other operand. A comparison with NaN is false.
-        let x = simd.select_f32s(simd.less_than_f32s(high, x), high, x);
+        // That of portable code gives the other operand. A comparison with NaN is false.
+        simd.select_f32s(simd.less_than_f32s(high, x), high, x)
+    }
+}
+
+/// The larger of `x` and `low`; NaN stays NaN.
+#[inline(always)]
+fn at_least<S: Simd>(simd: S, x: S::f32s, low: f32) -> S::f32s {
+    let low = simd.splat_f32s(low);
+    if S::F32_LANES > 4 {
+        simd.max_f32s(low, x)
+    } else {
         simd.select_f32s(simd.less_than_f32s(x, low), low, x)
     }
 }
 
-/// `eˣ` for −87 ≤ x ≤ 87: range reduction by powers of two and a polynomial (Cephes `expf`), about
+/// `x` between `low` and `high`; NaN stays NaN.
+#[inline(always)]
+pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
+    at_least(simd, at_most(simd, x, high), low)
+}
+
+/// `eˣ` for −87 ≤ x ≤ 87, not for NaN: range reduction by powers of two and a polynomial (Cephes `expf`), about
 /// one unit in the last place.
 #[inline(always)]
 fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
@@ -278,84 +294,60 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(fraction), exponent))
 }
 
-/// `1 + e^{−x}`, the denominator of σ(x).
+/// `1 + eˣ` for −87 ≤ x ≤ 87; NaN stays NaN.
+#[inline(always)]
+fn one_plus_exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // `exp` adds integers to the bits of a NaN, which may come out as a number.
+    let one = fma(simd, x, simd.splat_f32s(0.0), simd.splat_f32s(1.0));
+    simd.add_f32s(exp(simd, x), one)
+}
+
+/// `σ(x) = 1/(1 + e^{−x})`
 ///
-/// x is bounded to ±42, where σ differs from 0 or 1 by 6e-19, so that the product of two
-/// denominators is finite.
-#[inline(always)]
-fn logistic_denominator<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let x = clamp(simd, x, -42.0, 42.0);
-    simd.add_f32s(exp(simd, simd.neg_f32s(x)), simd.splat_f32s(1.0))
-}
-
-/// `tanh(x) = p/q`: numerator and denominator of a rational function of degree 13 over 6 (that of
-/// Eigen), good to a few units in the last place, also near 0.
-#[inline(always)]
-fn tanh_fraction<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
-    let splat = |value| simd.splat_f32s(value);
-    // Beyond it, tanh rounds to ±1.
-    let x = clamp(simd, x, -7.905_311, 7.905_311);
-    let x2 = simd.mul_f32s(x, x);
-    let p = splat(-2.760_768_5e-16);
-    let p = fma(simd, p, x2, splat(2.000_188e-13));
-    let p = fma(simd, p, x2, splat(-8.604_672e-11));
-    let p = fma(simd, p, x2, splat(5.122_297e-8));
-    let p = fma(simd, p, x2, splat(1.485_722_4e-5));
-    let p = fma(simd, p, x2, splat(6.372_619e-4));
-    let p = fma(simd, p, x2, splat(4.893_524_6e-3));
-    let q = splat(1.198_258_4e-6);
-    let q = fma(simd, q, x2, splat(1.185_347_1e-4));
-    let q = fma(simd, q, x2, splat(2.268_434_6e-3));
-    let q = fma(simd, q, x2, splat(4.893_525e-3));
-    (simd.mul_f32s(x, p), q)
-}
-
-/// `1/x`
-#[inline(always)]
-fn recip<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    simd.div_f32s(simd.splat_f32s(1.0), x)
-}
-
-/// `σ(x)`
+/// 0 < σ ≤ 1, exactly 1 from x = 16.64 on, monotone; NaN stays NaN. Every operation after `exp` is a
+/// correctly rounded monotone function of its argument, so the result is as monotone as `exp` is, and a
+/// denominator that rounds to 1 gives exactly 1. A division that is shared with another function has
+/// neither property: it may give 1 − 2⁻²⁴ for every large x, whose slope y(1 − y) is not 0.
+///
+/// Below −87, where σ is 1.6e-38, x counts as −87.
 #[inline(always)]
 pub fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    recip(simd, logistic_denominator(simd, x))
-}
-
-/// `tanh(x)`
-#[inline(always)]
-pub fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let (p, q) = tanh_fraction(simd, x);
-    simd.div_f32s(p, q)
-}
-
-/// `(σ(a), σ(b), tanh(x))` with one division, the slowest operation of all: `1/(d_a·d_b·q)` gives
-/// each quotient after multiplying with the other denominators.
-#[inline(always)]
-pub fn sigmoid_sigmoid_tanh<S: Simd>(
-    simd: S,
-    a: S::f32s,
-    b: S::f32s,
-    x: S::f32s,
-) -> (S::f32s, S::f32s, S::f32s) {
-    let a = logistic_denominator(simd, a);
-    let b = logistic_denominator(simd, b);
-    let (p, q) = tanh_fraction(simd, x);
-    let ab = simd.mul_f32s(a, b);
-    let r = recip(simd, simd.mul_f32s(ab, q));
-    let rq = simd.mul_f32s(r, q);
-    (
-        simd.mul_f32s(rq, b),
-        simd.mul_f32s(rq, a),
-        simd.mul_f32s(simd.mul_f32s(r, ab), p),
+    let one = simd.splat_f32s(1.0);
+    simd.div_f32s(
+        one,
+        one_plus_exp(simd, simd.neg_f32s(clamp(simd, x, -87.0, 87.0))),
     )
 }
 
-/// `(σ(a), tanh(x))` with one division.
+/// `tanh(x)`
+///
+/// |tanh| ≤ 1, exactly ±1 from |x| = 9.02 on, odd, monotone; NaN stays NaN. In two pieces:
+/// ```text
+/// |x| < 0.625   |x| + |x|·x²·P(x²)       P of degree 4 (Cephes `tanhf`); one rounding at the end
+/// otherwise     1 − 2/(e^{2|x|} + 1)     each operation monotone and correctly rounded
+/// ```
+/// A rational function over the whole range is a few operations shorter, but its rounding errors are not
+/// monotone, and it does not reach 1: a slope 1 − tanh² of 5e-7 for every large x is enough to train
+/// on where masks multiply the cell by 10 at each step.
 #[inline(always)]
-pub fn sigmoid_tanh<S: Simd>(simd: S, a: S::f32s, x: S::f32s) -> (S::f32s, S::f32s) {
-    let a = logistic_denominator(simd, a);
-    let (p, q) = tanh_fraction(simd, x);
-    let r = recip(simd, simd.mul_f32s(a, q));
-    (simd.mul_f32s(r, q), simd.mul_f32s(simd.mul_f32s(r, a), p))
+pub fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let splat = |value| simd.splat_f32s(value);
+    let size = simd.abs_f32s(x);
+
+    let x2 = simd.mul_f32s(x, x);
+    let p = splat(-5.704_988_7e-3);
+    let p = fma(simd, p, x2, splat(2.063_908_9e-2));
+    let p = fma(simd, p, x2, splat(-5.373_971_6e-2));
+    let p = fma(simd, p, x2, splat(1.333_144_2e-1));
+    let p = fma(simd, p, x2, splat(-3.333_328_2e-1));
+    let small = fma(simd, simd.mul_f32s(p, x2), size, size);
+
+    // From 9.02 on 2/(e^{2x} + 1) is below 2⁻²⁵, half a unit in the last place of 1.
+    let twice = at_most(simd, simd.add_f32s(size, size), 18.2);
+    let rest = simd.div_f32s(splat(2.0), one_plus_exp(simd, twice));
+    let large = simd.sub_f32s(splat(1.0), rest);
+
+    let y = simd.select_f32s(simd.less_than_f32s(size, splat(0.625)), small, large);
+    let sign = simd.and_u32s(simd.transmute_u32s_f32s(x), simd.splat_u32s(1 << 31));
+    simd.transmute_f32s_u32s(simd.or_u32s(simd.transmute_u32s_f32s(y), sign))
 }

@@ -74,6 +74,14 @@ where
         tensor
     }
 
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let shape = tensor.shape();
+        let mut results = queue::<B>("copied", vec![tensor], &[shape], |tensors| {
+            tensors.into_iter().map(<B as RunKernel>::copied).collect()
+        });
+        results.pop().expect("one tensor for one")
+    }
+
     fn forward(
         kernel: &Arc<dyn SequenceKernel>,
         tensors: &[FloatTensor<Self>],
@@ -145,5 +153,9 @@ where
 {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &kernel)
+    }
+
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as RunKernel>::copied(tensor)
     }
 }

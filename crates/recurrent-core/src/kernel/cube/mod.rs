@@ -80,6 +80,10 @@ impl RunKernel for CubeBackend {
         burn_cubecl::kernel::into_contiguous(tensor)
     }
 
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        tensor.copy()
+    }
+
     fn forward(
         kernel: &Arc<dyn SequenceKernel>,
         tensors: &[FloatTensor<Self>],
@@ -104,5 +108,9 @@ impl RunKernel for CubeBackend {
 impl KernelBackend for CubeBackend {
     fn run_kernel(tensors: TensorList<Self>, kernel: Arc<dyn SequenceKernel>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &kernel)
+    }
+
+    fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as RunKernel>::copied(tensor)
     }
 }

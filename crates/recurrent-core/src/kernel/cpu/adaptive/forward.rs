@@ -26,6 +26,10 @@ use crate::kernel::cpu::simd::Isa;
 ///
 /// # Returns
 /// `[N·H | B·Σ(2H + 2A)]`: the output of all rows, then the last states of each sequence.
+///
+/// # Panics
+/// If the number of tensors or the size of one is another than the problem says.
+#[track_caller]
 pub fn forward(
     isa: Isa,
     members: usize,
@@ -33,6 +37,8 @@ pub fn forward(
     tensors: Tensors<'_>,
     keep: bool,
 ) -> (Vec<f32>, Option<Tape>) {
+    problem.check_slices(tensors);
+    let members = members.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (d_output, state) = (problem.d_output(), problem.state_size());
     let mut out = unset(rows * d_output + batch * state);
@@ -41,7 +47,10 @@ pub fn forward(
     let offsets = problem.offsets();
     let masked = problem.has(Mask::Hidden);
 
-    let mut tape = Tape::default();
+    let mut tape = Tape {
+        made_for: (problem.clone(), isa.lanes()),
+        layers: Vec::with_capacity(problem.layers.len()),
+    };
     let mut tracks = Vec::with_capacity(problem.layers.len());
     for (index, layer) in problem.layers.iter().enumerate() {
         let mut kept = LayerTape::new(isa, problem, index, keep);
@@ -227,8 +236,9 @@ struct Run<'a> {
     unmasked: *mut f32,
 }
 
-// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
-// and reads what earlier phases wrote.
+// SAFETY: the pointers lead to tensors and buffers that outlive the run and have the sizes of the problem;
+// within a phase each share writes rows or columns of its own, and reads what earlier phases wrote
+// (`recurrence/mod.rs`, "Why the pointers are sound").
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
@@ -313,6 +323,10 @@ impl Run<'_> {
         }
     }
 
+    /// The adaptation cell of a step.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn adapt(&self, step: usize, layer: usize, share: usize) {
         let rows = self.problem.counts[step];
         let tracks = &self.tracks[layer];
@@ -371,6 +385,10 @@ impl Run<'_> {
         }
     }
 
+    /// The policy of a step, and what it scales.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn policy(&self, step: usize, layer: usize, share: usize) {
         let rows = self.problem.counts[step];
         let tracks = &self.tracks[layer];
@@ -406,6 +424,10 @@ impl Run<'_> {
         }
     }
 
+    /// The main cell of a step.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn main(&self, step: usize, layer: usize, share: usize) {
         let rows = self.problem.counts[step];
         let tracks = &self.tracks[layer];

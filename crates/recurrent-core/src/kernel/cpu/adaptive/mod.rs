@@ -22,6 +22,7 @@ mod backward;
 mod forward;
 mod masks;
 mod ops;
+mod shapes;
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -39,7 +40,7 @@ use super::product::{Begin, Columns, Panels, Sums, Term, View, Weights};
 use super::simd::Isa;
 
 /// One layer of a call.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     /// I
     pub d_input: usize,
@@ -187,7 +188,7 @@ pub fn weight_index(layer: usize, weight: Weight) -> usize {
 }
 
 /// A call without its tensors.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// First to last.
     pub layers: Vec<Layer>,
@@ -352,8 +353,10 @@ struct LayerTape {
 }
 
 /// What the forward of a training step keeps for the backward.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tape {
+    /// The call that it was made for, and the lanes of its vectors: the sizes of the buffers follow.
+    made_for: (Problem, usize),
     layers: Vec<LayerTape>,
 }
 

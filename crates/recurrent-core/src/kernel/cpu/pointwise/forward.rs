@@ -116,15 +116,14 @@ impl Forward {
                 let v = at.weight(simd, self.peepholes.output_previous);
                 z_output = fma(simd, v, cell, z_output);
             }
-            let (shares, mut g) = if C::SHARES == 2 {
-                let (a, b, g) = sigmoid_sigmoid_tanh(simd, z[0], z[1], preact(candidate));
-                keep(1, b);
-                ([a, b], g)
-            } else {
-                let (a, g) = sigmoid_tanh(simd, z[0], preact(candidate));
-                ([a, a], g)
-            };
-            keep(0, shares[0]);
+            let first = sigmoid(simd, z[0]);
+            keep(0, first);
+            let mut shares = [first; 2];
+            if C::SHARES == 2 {
+                shares[1] = sigmoid(simd, z[1]);
+                keep(1, shares[1]);
+            }
+            let mut g = tanh(simd, preact(candidate));
             keep(candidate, g);
 
             let (input, forget) = C::weigh(simd, shares);
@@ -166,9 +165,9 @@ impl Forward {
                 let v = at.weight(simd, self.peepholes.output_new);
                 z_output = fma(simd, v, raw, z_output);
             }
-            let (o, squashed) = sigmoid_tanh(simd, z_output, normalized);
+            let o = sigmoid(simd, z_output);
             at.write_gate(simd, self.gates, output, o);
-            let mut hidden = simd.mul_f32s(o, squashed);
+            let mut hidden = simd.mul_f32s(o, tanh(simd, normalized));
             let mut next = carried;
             if MASKED {
                 hidden = simd.mul_f32s(hidden, at.read(simd, self.masks.hidden));

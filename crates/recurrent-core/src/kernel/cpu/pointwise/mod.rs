@@ -18,7 +18,7 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
-use super::simd::{Either, Isa, Lanes, clamp, fma, load, sigmoid_sigmoid_tanh, sigmoid_tanh, tanh};
+use super::simd::{Either, Isa, Lanes, clamp, fma, load, sigmoid, tanh};
 
 pub use coupled::{CappedInput, Coupled, ForgetFromInput, Independent, InputFromForget, Refined};
 
@@ -28,16 +28,17 @@ fn one_minus<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.sub_f32s(simd.splat_f32s(1.0), x)
 }
 
-/// `σ'` and `tanh'` from the value: `y(1 − y)`, `1 − y²`.
+/// `σ'` from the value: `y(1 − y)`.
 #[inline(always)]
 fn sigmoid_slope<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
     simd.mul_f32s(y, one_minus(simd, y))
 }
 
+/// `tanh'` from the value: `1 − y²` as `(1 − y)(1 + y)`, whose first factor is exact near 1.
 #[inline(always)]
 fn tanh_slope<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
-    let y = simd.neg_f32s(simd.mul_f32s(y, y));
-    simd.add_f32s(simd.splat_f32s(1.0), y)
+    let above = simd.add_f32s(simd.splat_f32s(1.0), y);
+    simd.mul_f32s(one_minus(simd, y), above)
 }
 
 /// Rows of values for the sequences of one step: row `b` begins at `ptr + b·stride`.

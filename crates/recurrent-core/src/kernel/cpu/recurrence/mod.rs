@@ -12,12 +12,25 @@
 //! ```
 //! The forward of a training step keeps the activated gates and the cells; nothing that is kept is
 //! ever overwritten. Gates and their gradients lie in tiles (`kernel/cpu/layout.rs`).
+//!
+//! # Why the pointers are sound
+//! The phases of a run read and write through raw pointers. Three things make that sound; the `SAFETY`
+//! comments of the phases name which of their rows and columns they rely on.
+//! - **Bounds.** [`forward`] and [`backward`] first check every tensor, and the order of the input,
+//!   against the table of shapes of the problem (`shapes.rs`). All buffers are made from the same problem,
+//!   in the same function, and outlive the run. A backward is only given the tape of its own forward.
+//! - **No two writers.** Within a phase each share writes the rows (`product::part`) or the columns
+//!   (`Columns::share`) of its own number. These cut a range into consecutive pieces, and every share is
+//!   run once. A group of sequences works alone, on rows of its own.
+//! - **Order.** A phase reads what earlier phases wrote. All shares of a phase are done before the next
+//!   begins, which the thread team's acquire and release operations make visible (`gang.rs`).
 
 mod backward;
 mod forward;
 mod groups;
 mod packed;
 mod rounds;
+mod shapes;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -39,7 +52,7 @@ use super::simd::Isa;
 use crate::equations::layer_norm::Normalizer;
 
 /// A call without its tensors.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// I
     pub d_input: usize,
@@ -56,7 +69,7 @@ pub struct Problem {
     pub order: Option<Arc<[usize]>>,
     /// Bound of |c̃|; infinite for none.
     pub clip: f32,
-    /// LN_x, only with `WeightInput` and without rounds.
+    /// LN_x; without rounds.
     pub norm_input: Option<Normalizer>,
     /// LN_h
     pub norm_hidden: Option<Normalizer>,
@@ -210,8 +223,10 @@ const MASKS: [Part; 5] = [
 ];
 
 /// What the forward of a training step keeps for the backward.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tape {
+    /// The call that it was made for: the sizes of the buffers follow from it.
+    made_for: MadeFor,
     /// How the gates of all rows lie.
     layout: Layout,
     /// Activated gates `[N, G·H]`.
@@ -236,6 +251,24 @@ pub struct Tape {
     unprojected: Buffer,
     /// What each round of the Mogrifier gave.
     rounds: Vec<RoundTape>,
+}
+
+/// What the sizes of a tape's buffers depend on.
+#[derive(Debug, PartialEq)]
+struct MadeFor {
+    problem: Problem,
+    which: Parts<()>,
+    lanes: usize,
+}
+
+impl MadeFor {
+    fn new(isa: Isa, problem: &Problem, parts: &Parts<&[f32]>) -> Self {
+        Self {
+            problem: problem.clone(),
+            which: parts.clone().map(|_| ()),
+            lanes: isa.lanes(),
+        }
+    }
 }
 
 /// A value per member that only the member's share touches.

@@ -339,7 +339,7 @@ pub fn unit_back<N: Size>(
             normalized += vectors[comptime![kind.shift_cell_at()] * units + unit];
         }
     }
-    let squashed = normalized.tanh();
+    let squashed = tanh::<N>(normalized);
     let grad_o = grad_h * squashed * sigmoid_slope::<N>(o);
     grad_preact[row * gates + (shares + 1) * units + unit] = grad_o;
     let mut grad_normalized = grad_h * o * tanh_slope::<N>(squashed);

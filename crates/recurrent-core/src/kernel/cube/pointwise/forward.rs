@@ -207,7 +207,7 @@ pub fn unit_forward<N: Size>(
     } else {
         a
     };
-    let candidate = z[shares].tanh();
+    let candidate = tanh::<N>(z[shares]);
     if comptime![kind.keep] {
         tape[on_tape + unit] = a;
         if comptime![shares == 2] {
@@ -278,7 +278,7 @@ fn advance<N: Size>(
         let on_tape = (at.tape_row as usize + b) * units * comptime![kind.tape()];
         tape[on_tape + comptime![kind.gates()] * units + unit] = next;
     }
-    let mut h = o * n.tanh();
+    let mut h = o * tanh::<N>(n);
     if comptime![kind.projected] {
         // Masks and the output follow the projection.
         hidden[i] = h;

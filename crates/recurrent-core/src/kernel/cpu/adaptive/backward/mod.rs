@@ -23,6 +23,7 @@ use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{Onto, Scratch, Term, product, write_tile};
 use crate::kernel::cpu::recurrence::{PerMember, scratch};
 use crate::kernel::cpu::simd::Isa;
+use crate::kernel::shapes::Expected;
 
 /// The gradients of a call.
 ///
@@ -34,6 +35,11 @@ use crate::kernel::cpu::simd::Isa;
 ///
 /// # Returns
 /// The gradient of each wanted tensor, of its own shape.
+///
+/// # Panics
+/// If the number of tensors or the size of one is another than the problem says, or the tape is another
+/// call's.
+#[track_caller]
 #[allow(clippy::too_many_arguments)] // what a derivative takes
 pub fn backward(
     isa: Isa,
@@ -45,7 +51,23 @@ pub fn backward(
     grad: &[f32],
     wanted: &[bool],
 ) -> Vec<Option<Vec<f32>>> {
+    problem.check_slices(tensors);
+    assert!(
+        tape.made_for.0 == *problem && tape.made_for.1 == isa.lanes(),
+        "the saved tensors of a backward are those of another call"
+    );
+    assert!(
+        wanted.len() == tensors.0.len(),
+        "asked for {} gradients, expected one answer per tensor: {}",
+        wanted.len(),
+        tensors.0.len(),
+    );
+    let members = members.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
+    let size = rows * problem.d_output() + batch * problem.state_size();
+    for (name, values) in [("output", out), ("gradient of the output", grad)] {
+        Expected::new("[output, states]", [size]).check_len(name, values.len());
+    }
     let (grad_output, last) = grad.split_at(rows * problem.d_output());
     let offsets = problem.offsets();
     let mut grad_states = last.to_vec();
@@ -156,8 +178,9 @@ struct Run<'a> {
     biases: &'a [Vec<f32>],
 }
 
-// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
-// and reads what earlier phases wrote.
+// SAFETY: the pointers lead to tensors and buffers that outlive the run and have the sizes of the problem;
+// within a phase each share writes rows or columns of its own, and reads what earlier phases wrote
+// (`recurrence/mod.rs`, "Why the pointers are sound").
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
@@ -275,6 +298,10 @@ impl Run<'_> {
         }
     }
 
+    /// The main cell's gates of a step backward.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn main(&self, step: usize, layer: usize, share: usize) {
         let sizes = &self.problem.layers[layer];
         let (rows, d_hidden) = (self.problem.counts[step], sizes.d_hidden);
@@ -352,6 +379,10 @@ impl Run<'_> {
         }
     }
 
+    /// What the scaled input and hidden state pass back.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn scaled(&self, step: usize, layer: usize, share: usize) {
         let sizes = &self.problem.layers[layer];
         let (tape, own) = (&self.tape.layers[layer], &self.layers[layer]);
@@ -402,6 +433,10 @@ impl Run<'_> {
         }
     }
 
+    /// The adaptation cell's gates of a step backward.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn adapt(&self, step: usize, layer: usize, share: usize) {
         let sizes = &self.problem.layers[layer];
         let (rows, d_adapt) = (self.problem.counts[step], sizes.d_adapt);
@@ -464,6 +499,9 @@ impl Run<'_> {
     }
 
     /// From ∂q to ∂x, ∂h, ∂z and ∂z_below, for this share's columns of each.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn pass_back(&self, step: usize, layer: usize, share: usize) {
         let rows = self.problem.counts[step];
         let width = 4 * self.problem.layers[layer].d_adapt;

@@ -12,7 +12,7 @@ use core::ops::Range;
 use super::groups::{Group, Member};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape, shape};
-use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
+use super::{MadeFor, PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, unset};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::layout::Layout;
@@ -25,6 +25,7 @@ use crate::kernel::cpu::product::{
 use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
 use crate::kernel::cpu::transpose::Transpose;
+use crate::kernel::shapes::Expected;
 
 /// Rows of ∂x that are summed up at a time.
 const CHUNK_ROWS: usize = 256;
@@ -39,6 +40,10 @@ const CHUNK_ROWS: usize = 256;
 ///
 /// # Returns
 /// The gradients of the wanted parts, each of the part's own shape.
+///
+/// # Panics
+/// If a tensor is missing or has another size than the problem says, or the tape is another call's.
+#[track_caller]
 #[allow(clippy::too_many_arguments)] // what a derivative takes
 pub fn backward(
     isa: Isa,
@@ -50,10 +55,16 @@ pub fn backward(
     grad: &[f32],
     wanted: &Parts<()>,
 ) -> Parts<Vec<f32>> {
-    debug_assert!(
+    problem.check_slices(parts);
+    assert!(
         problem.order.is_none(),
-        "the input of a backward lies in running order"
+        "the input of a backward is in running order, got an order"
     );
+    assert!(
+        tape.made_for == MadeFor::new(isa, problem, parts),
+        "the saved tensors of a backward are those of another call"
+    );
+    let members = members.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (units, d_output) = (problem.d_hidden, problem.d_output);
     let projected = parts.has(Part::Projection);
@@ -69,6 +80,10 @@ pub fn backward(
     };
     let shares = members * problem.shares_each(members);
 
+    let size = rows * d_output + batch * (d_output + units);
+    for (name, values) in [("output", out), ("gradient of the output", grad)] {
+        Expected::new("[output, states]", [size]).check_len(name, values.len());
+    }
     let (grad_output, last) = grad.split_at(rows * d_output);
     let (last_hidden, last_cell) = last.split_at(batch * d_output);
     let mut grad_hidden = last_hidden.to_vec();
@@ -127,7 +142,7 @@ pub fn backward(
         PackedWeights::new(panels, factors)
     };
     let in_step = pack && mogrified;
-    let after = parts.has(Part::WeightInput) && used_again && wanted.has(Part::Input);
+    let after = used_again && wanted.has(Part::Input);
     let packed = match by_group {
         true => pack_weights(false, after && !mogrified),
         false => pack_weights(pack, in_step || after),
@@ -169,7 +184,7 @@ pub fn backward(
         };
         grads.set(key, parts.get(key).map(grad));
     }
-    if parts.has(Part::WeightInput) && wanted.has(Part::Input) {
+    if wanted.has(Part::Input) {
         grads.set(Part::Input, Some(unset(parts.of(Part::Input).len())));
     }
     let mut targets = Parts::default();
@@ -270,9 +285,6 @@ pub fn backward(
 
     grads.set(Part::Hidden, wanted.get(Part::Hidden).map(|()| grad_hidden));
     grads.set(Part::Cell, wanted.get(Part::Cell).map(|()| grad_cell));
-    if !parts.has(Part::WeightInput) && wanted.has(Part::Input) {
-        grads.set(Part::Input, grad_preact.to_vec());
-    }
     grads
 }
 
@@ -415,8 +427,9 @@ struct Run<'a> {
     grad_raw: *mut f32,
 }
 
-// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
-// and reads what earlier phases wrote.
+// SAFETY: the pointers lead to tensors and buffers that outlive the run and have the sizes of the problem;
+// within a phase each share writes rows or columns of its own, and reads what earlier phases wrote
+// (`recurrence/mod.rs`, "Why the pointers are sound").
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
@@ -523,6 +536,10 @@ impl Run<'_> {
         View::rows(self.parts.of(part), columns).transposed()
     }
 
+    /// Transposed weights into panels.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn pack(&self, share: usize) {
         let width = self.problem.width();
         for (part, target) in self.packed.targets() {

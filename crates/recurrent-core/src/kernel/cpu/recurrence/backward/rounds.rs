@@ -69,6 +69,9 @@ impl Run<'_> {
     }
 
     /// What the round after this one passes back (∂z after the last), then this round's gate.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn unmix(&self, step: usize, round: usize, share: usize) {
         let problem = self.problem;
         let rows = problem.counts[step];
@@ -141,6 +144,10 @@ impl Run<'_> {
         }
     }
 
+    /// The low-rank half of a round backward.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn unmix_inner(&self, step: usize, round: usize, share: usize) {
         let rows = self.problem.counts[step];
         let factor = &self.packed.factors[round][0];
@@ -165,6 +172,9 @@ impl Run<'_> {
     }
 
     /// Copies or adds this share's columns of ∂h between rounds to ∂h of the step before.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn pass_on(&self, step: usize, share: usize) {
         let d_output = self.problem.d_output;
         let panels = self.columns_hidden.share(share, self.shares);

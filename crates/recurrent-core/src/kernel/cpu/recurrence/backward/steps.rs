@@ -106,6 +106,9 @@ impl Run<'_> {
     }
 
     /// What a step passes to the one before it: ∂h, and ∂c through full peepholes.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn pass_back(&self, step: usize, share: usize) {
         let problem = self.problem;
         let rows = problem.counts[step];
@@ -198,6 +201,10 @@ impl Run<'_> {
         }
     }
 
+    /// ∂h of a step, where a projection or masks on h come between.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn hidden(&self, step: usize, share: usize) {
         let share = turn(share, self.shares_each, step);
         let problem = self.problem;
@@ -219,6 +226,9 @@ impl Run<'_> {
     }
 
     /// ∂h' to the gradient of what the projection gave: back through the masks on h.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn mask_projected(&self, step: usize, rows: usize, columns: Range<usize>) {
         let problem = self.problem;
         let (offset, d_output) = (self.offsets[step], problem.d_output);
@@ -243,6 +253,10 @@ impl Run<'_> {
         }
     }
 
+    /// ∂h̃ = ∂h·Pᵀ of a step.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn unproject(&self, step: usize, share: usize) {
         let problem = self.problem;
         let rows = problem.counts[step];
@@ -275,6 +289,10 @@ impl Run<'_> {
         }
     }
 
+    /// What needs whole rows of a step: the derivatives of normalisations, and the pointwise part between.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn rows(&self, step: usize, share: usize) {
         let problem = self.problem;
         let d_hidden = problem.d_hidden;

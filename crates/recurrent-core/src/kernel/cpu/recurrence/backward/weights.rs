@@ -5,6 +5,9 @@ use crate::kernel::cpu::sums::{Outer, Right};
 
 impl Run<'_> {
     /// ∂x = ∂z·Wᵀ, for this share's rows.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn input(&self, share: usize) {
         let Some(&target) = self.targets.get(Part::Input) else {
             return;
@@ -58,6 +61,9 @@ impl Run<'_> {
     }
 
     /// Back through LN_x, for this share's rows.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn norm_input(&self, share: usize) {
         let gain = self.parts.get(Part::NormInputGain);
         let norm = NormBackward {
@@ -96,6 +102,9 @@ impl Run<'_> {
     }
 
     /// Transposes this share's columns of what the weights are multiplied with.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn transpose(&self, share: usize) {
         let rows = self.problem.rows();
         for &(key, target) in self.transposed_factors {
@@ -124,6 +133,9 @@ impl Run<'_> {
     ///
     /// # Arguments
     /// * `d`, `n` - the gradient of the product, and its columns
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn outer(&self, key: impl Into<Key>, d: Right, n: usize, share: usize) {
         let key = key.into();
         let Some(&out) = self.targets.get(key) else {
@@ -153,6 +165,9 @@ impl Run<'_> {
     }
 
     /// The gradients that are sums over all rows, for this share's columns.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn weights(&self, share: usize) {
         let problem = self.problem;
         let (d_hidden, d_output, width) = (problem.d_hidden, problem.d_output, problem.width());
@@ -231,6 +246,9 @@ impl Run<'_> {
     }
 
     /// The gradients of a round's matrices and bias, for this share's columns.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn round_weights(&self, round: usize, share: usize) {
         let (_, to) = shape(self.problem, round);
         let rows = self.problem.rows();
@@ -269,6 +287,9 @@ impl Run<'_> {
     }
 
     /// The gradients of diagonal peepholes, for the units of a panel.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn peepholes(&self, panel: usize) {
         let problem = self.problem;
         let d_hidden = problem.d_hidden;
@@ -306,6 +327,10 @@ impl Run<'_> {
         }
     }
 
+    /// The sum over all rows of some columns.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn sum(
         &self,
         key: impl Into<Key>,

@@ -9,7 +9,7 @@ use core::ops::Range;
 use super::groups::{Group, Member};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, Gate, RoundRows, RoundTape, shape};
-use super::{PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
+use super::{MadeFor, PACK_BACK_FROM, PerMember, Pointwise, Problem, Tape, scratch, turn};
 use crate::kernel::cpu::buffer::{Buffer, unset};
 use crate::kernel::cpu::gang;
 use crate::kernel::cpu::halves::{Halves, RowTimesHalves};
@@ -47,6 +47,10 @@ const HALVES_ABOVE: usize = 1 << 20;
 ///
 /// # Returns
 /// `[N·d_output | B·d_output | B·H]`: h' of all rows, then the last h' and c' of each sequence.
+///
+/// # Panics
+/// If a tensor is missing or has another size than the problem says.
+#[track_caller]
 pub fn forward(
     isa: Isa,
     members: usize,
@@ -54,6 +58,8 @@ pub fn forward(
     parts: &Parts<&[f32]>,
     keep: bool,
 ) -> (Vec<f32>, Option<Tape>) {
+    problem.check_slices(parts);
+    let members = members.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (units, width, d_output) = (problem.d_hidden, problem.width(), problem.d_output);
     let projected = parts.has(Part::Projection);
@@ -70,7 +76,7 @@ pub fn forward(
     let single = batch == 1;
     let steps = problem.counts.len();
     let mogrified = !problem.rounds.is_empty();
-    let in_step = parts.has(Part::WeightInput) && problem.projects_in_step();
+    let in_step = problem.projects_in_step();
     let bytes = units * width * 4;
     let in_halves = problem.halves && single && !mogrified && !keep && steps > 1;
     let in_halves = in_halves && !full && bytes > HALVES_ABOVE;
@@ -80,7 +86,7 @@ pub fn forward(
     let chunks = chunks(&problem.counts);
     let chunk_rows = |chunk: &Range<usize>| offsets[chunk.end] - offsets[chunk.start];
     let most = chunks.iter().map(chunk_rows).max().unwrap_or(0).max(batch);
-    let ring = match (parts.has(Part::WeightInput) && !in_step, keep) {
+    let ring = match (!in_step, keep) {
         (_, true) => 0,
         (true, false) => most,
         (false, false) => batch,
@@ -106,7 +112,7 @@ pub fn forward(
     // What the backward of a single sequence does not pack, it reads row by row. The same without a
     // backward: tiles are summed up in another order.
     let packed_back = !single || steps >= PACK_BACK_FROM;
-    let tiled = parts.has(Part::WeightInput) && !by_rows_of_w && packed_back;
+    let tiled = !by_rows_of_w && packed_back;
     let layout = |rows: usize| match tiled {
         true => Layout::tiles(&columns, rows),
         false => Layout::row_major(&columns, units, rows),
@@ -124,6 +130,7 @@ pub fn forward(
         })
     };
     let mut tape = Tape {
+        made_for: MadeFor::new(isa, problem, parts),
         layout: gates,
         gates: Buffer::new(if keep { gates.size } else { 0 }),
         cells: Buffer::new(match (keep, full) {
@@ -171,7 +178,7 @@ pub fn forward(
         PackedWeights::new(panels, factors)
     };
     let mut halves = in_halves.then(|| Halves::new(isa, d_output, columns.vectors, units));
-    let reused = pack && in_step || parts.has(Part::WeightInput) && chunks.len() > 1;
+    let reused = pack && in_step || chunks.len() > 1;
     let packed = match by_group {
         true => pack_weights(false, reused && !in_step),
         false => pack_weights(pack, reused),
@@ -400,14 +407,15 @@ struct Run<'a> {
     dropped: *mut f32,
 }
 
-// SAFETY: the pointers lead to buffers that outlive the run; each phase writes what its share owns,
-// and reads what earlier phases wrote.
+// SAFETY: the pointers lead to tensors and buffers that outlive the run and have the sizes of the problem;
+// within a phase each share writes rows or columns of its own, and reads what earlier phases wrote
+// (`recurrence/mod.rs`, "Why the pointers are sound").
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
     /// Whether `x·W` is done before the steps.
     fn hoisted(&self) -> bool {
-        self.parts.has(Part::WeightInput) && !self.in_step
+        !self.in_step
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -521,6 +529,10 @@ impl Run<'_> {
         }
     }
 
+    /// Weights into panels.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     unsafe fn pack(&self, share: usize) {
         if let (Some(halves), Some(words)) = (self.halves, self.fill_halves) {
             let r = View::rows(self.parts.of(Part::WeightHidden), self.problem.width());
@@ -560,21 +572,14 @@ impl Run<'_> {
 
     /// Pre-activations from the input at a step.
     fn preact(&self, chunk: usize, step: usize) -> GateRows {
-        let width = self.problem.width();
         let offset = self.offsets[step];
-        let row_major = |ptr: *const f32, stride: usize| {
-            Rows::read(ptr, stride).gates(self.problem.d_hidden, self.isa)
-        };
         if self.in_step {
-            return row_major(self.bias_row.as_ptr(), 0);
+            let bias = Rows::read(self.bias_row.as_ptr(), 0);
+            return bias.gates(self.problem.d_hidden, self.isa);
         }
-        match (self.parts.has(Part::WeightInput), self.keep) {
-            (false, _) => {
-                let input = self.parts.of(Part::Input).as_ptr();
-                row_major(input.wrapping_add(offset * width), width)
-            }
-            (true, true) => self.layout.rows(self.gates, offset),
-            (true, false) => {
+        match self.keep {
+            true => self.layout.rows(self.gates, offset),
+            false => {
                 let first = self.offsets[self.chunks[chunk].start];
                 self.layout.rows(self.ring, offset - first)
             }

@@ -37,6 +37,10 @@ impl Run<'_> {
         Term::new(a, factor.size.0, weights)
     }
 
+    /// The first product of a round of low rank.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn inner(&self, step: usize, round: usize, share: usize) {
         let rows = self.problem.counts[step];
         let factor = &self.packed.factors[round][0];
@@ -71,6 +75,10 @@ impl Run<'_> {
         }
     }
 
+    /// A round of a step: the product and its gate.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn round(&self, step: usize, round: usize, share: usize) {
         let rows = self.problem.counts[step];
         let factors = &self.packed.factors[round];

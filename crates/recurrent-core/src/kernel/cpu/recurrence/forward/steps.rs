@@ -3,6 +3,10 @@
 use super::*;
 
 impl Run<'_> {
+    /// x·W + b of a chunk, for this share's panels.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn project(&self, chunk: usize, share: usize) {
         let problem = self.problem;
         let steps = &self.chunks[chunk];
@@ -78,6 +82,9 @@ impl Run<'_> {
     }
 
     /// LN_x of a chunk, for this share's rows.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn norm_input(&self, chunk: usize, share: usize) {
         let problem = self.problem;
         let Some(form) = problem.norm_input else {
@@ -148,6 +155,10 @@ impl Run<'_> {
             .map(move |gate| gate * d_hidden + units.start..gate * d_hidden + units.end)
     }
 
+    /// The products of a step, and its pointwise part where no whole row is needed.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn step(&self, chunk: usize, step: usize, share: usize) {
         let share = turn(share, self.shares_each, step);
         let problem = self.problem;
@@ -444,6 +455,10 @@ impl Run<'_> {
         }
     }
 
+    /// What needs whole rows of a step: normalisations, and the pointwise part after them.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn rows(&self, chunk: usize, step: usize, share: usize) {
         let problem = self.problem;
         let d_hidden = problem.d_hidden;
@@ -514,6 +529,10 @@ impl Run<'_> {
         }
     }
 
+    /// The projection of h̃ of a step.
+    ///
+    /// # Safety
+    /// As [`work`](Self::work), whose phase it is.
     pub(super) unsafe fn out(&self, step: usize, share: usize) {
         let problem = self.problem;
         let rows = problem.counts[step];

@@ -28,7 +28,7 @@ fn cell_back<N: Size>(
     let (i, f) = (gates[0], gates[1]);
     let (g, o) = (gates[2], gates[3]);
     let raw = unbounded::<N>(i, f, g, c, masks, at, unit, masked);
-    let squashed = bounded::<N>(raw, bound, clip).tanh();
+    let squashed = tanh::<N>(bounded::<N>(raw, bound, clip));
     let mut grad_c = Vector::<f32, N>::new(0.0f32);
     let mut grad = carried;
     if comptime![masked.update_cell] {

@@ -20,7 +20,7 @@ fn cell<N: Size>(
 ) -> (Vector<f32, N>, Vector<f32, N>) {
     let i = sigmoid::<N>(gates[0]);
     let f = sigmoid::<N>(gates[1]);
-    let g = gates[2].tanh();
+    let g = tanh::<N>(gates[2]);
     let o = sigmoid::<N>(gates[3]);
     gates[0] = i;
     gates[1] = f;
@@ -32,7 +32,7 @@ fn cell<N: Size>(
     if comptime![masked.update_cell] {
         next = zoneout::<N>(masks[at.update_cell as usize + unit], raw, c);
     }
-    (next, o * raw.tanh())
+    (next, o * tanh::<N>(raw))
 }
 
 /// The adaptation cell.
@@ -143,7 +143,7 @@ pub fn scale<N: Size>(
 ) {
     let units = at.policy as usize;
     let (b, unit, row) = place(at, units);
-    let p = product[b * units + unit].tanh();
+    let p = tanh::<N>(product[b * units + unit]);
     policy[(at.kept_row as usize + b) * units + unit] = p;
 
     // p_x and p_h are the first features of p.
