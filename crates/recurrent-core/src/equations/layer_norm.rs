@@ -121,16 +121,17 @@ impl Normalizer {
     ///
     /// ```text
     /// d = √(s² + ε) or s + ε        k = n or n − 1        s̃ = d (inside) or s (outside)
-    /// ∂L/∂x = (δ − mean(δ)) / d − (x − μ) · Σ(δ ⊙ (x − μ)) / (k · s̃ · d²)
+    /// ∂L/∂x = (δ − mean(δ) − x̂ · Σ(δ ⊙ x̂) · d / (k · s̃)) / d
     /// ```
     pub fn backward(&self, x: Tensor<2>, grad: Tensor<2>) -> Tensor<2> {
         let (centred, root) = self.centre(x);
         let deviation = self.deviation(root.clone());
         let divisor = self.divisor(centred.dims()[1]);
-        let along = (grad.clone() * centred.clone()).sum_dim(1);
+        let normal = centred / deviation.clone();
+        let along = (grad.clone() * normal.clone()).sum_dim(1);
         let mean = grad.clone().mean_dim(1);
-        (grad - mean) / deviation.clone()
-            - centred * along / (root * deviation.square()).mul_scalar(divisor)
+        let ratio = deviation.clone() / root.mul_scalar(divisor);
+        (grad - mean - normal * along * ratio) / deviation
     }
 }
 

@@ -23,21 +23,20 @@ use burn::tensor::Tensor;
 
 use super::lstm::one_minus;
 
-/// The refined forget gate `2 r f + (1 − 2 r) f²`.
+/// The refined forget gate `2 r f + (1 − 2 r) f²`, as `f (f + 2 r (1 − f))`, where nothing cancels.
 pub fn effective_gate(forget: Tensor<2>, refine: Tensor<2>) -> Tensor<2> {
-    let squared = forget.clone().square();
     let twice = refine.mul_scalar(2.0);
-    twice.clone() * forget + one_minus(twice) * squared
+    forget.clone() * (forget.clone() + twice * one_minus(forget))
 }
 
 /// Derivative of [`effective_gate`]: `(∂e/∂f, ∂e/∂r)`.
 ///
 /// ```text
-/// ∂e/∂f = 2 r + 2 (1 − 2 r) f        ∂e/∂r = 2 f (1 − f)
+/// ∂e/∂f = 2 (r (1 − f) + f (1 − r))        ∂e/∂r = 2 f (1 − f)
 /// ```
 pub fn effective_gate_backward(forget: Tensor<2>, refine: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-    let twice = refine.mul_scalar(2.0);
-    let by_forget = twice.clone() + (one_minus(twice) * forget.clone()).mul_scalar(2.0);
+    let by_forget = refine.clone() * one_minus(forget.clone());
+    let by_forget = (by_forget + forget.clone() * one_minus(refine)).mul_scalar(2.0);
     let by_refine = (forget.clone() * one_minus(forget)).mul_scalar(2.0);
     (by_forget, by_refine)
 }

@@ -111,11 +111,11 @@ impl WithSimd for NormForward {
                     let centred = lanes_or_zero(simd, lanes, simd.sub_f32s(value, mu));
                     squares = fma(simd, centred, centred, squares);
                 });
-                let (inverse, slope) = deviation(&self.form, simd.reduce_sum_f32s(squares), n);
+                let (inverse, ratio) = deviation(&self.form, simd.reduce_sum_f32s(squares), n);
                 let stats = self.stats.from_row(b).ptr;
                 *stats = mean;
                 *stats.add(1) = inverse;
-                *stats.add(2) = slope;
+                *stats.add(2) = ratio;
 
                 let inverse = simd.splat_f32s(inverse);
                 each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
@@ -148,7 +148,7 @@ unsafe fn lanes_or_zero<S: Simd>(simd: S, lanes: impl Lanes<S>, value: S::f32s) 
     unsafe { lanes.load(simd, core::ptr::from_ref(&value).cast()) }
 }
 
-/// (1/d, 1/(k·s̃·d²)) from the sum of squares.
+/// (1/d, d/(k·s̃)) from the sum of squares.
 fn deviation(form: &Normalizer, squares: f32, n: usize) -> (f32, f32) {
     let k = match form.variance {
         Variance::Biased => n as f32,
@@ -166,7 +166,7 @@ fn deviation(form: &Normalizer, squares: f32, n: usize) -> (f32, f32) {
             (root, root + epsilon)
         }
     };
-    (1.0 / deviation, 1.0 / (k * root * deviation * deviation))
+    (1.0 / deviation, deviation / (k * root))
 }
 
 /// Derivative of [`NormForward`] to x: from `∂L/∂y` to `∂L/∂x`.
@@ -199,7 +199,7 @@ impl NormBackward {
 }
 
 impl NormBackward {
-    /// (the gradient of what the gain is multiplied with, x − μ)
+    /// (the gradient of what the gain is multiplied with, x̂)
     ///
     /// # Safety
     /// As [`run`](Self::run).
@@ -211,6 +211,7 @@ impl NormBackward {
         (b, gate, panel): (usize, usize, usize),
         unit: usize,
         mu: S::f32s,
+        inverse: S::f32s,
     ) -> (S::f32s, S::f32s) {
         // SAFETY: by the contract of this function.
         unsafe {
@@ -219,11 +220,14 @@ impl NormBackward {
                 grad = simd.mul_f32s(grad, lanes.load(simd, self.gain.add(unit)));
             }
             let x = lanes.load(simd, self.x.at(b, gate, panel));
-            (grad, simd.sub_f32s(x, mu))
+            (grad, simd.mul_f32s(simd.sub_f32s(x, mu), inverse))
         }
     }
 }
 
+// δ: the gradient of what the gain is multiplied with. Nothing here is larger than δ or x̂: a power of d,
+// which may be as large as the cell, would leave the range of f32.
+// ∂L/∂x = (δ − mean(δ) − x̂·Σ(δ·x̂)·d/(k·s̃)) / d
 impl WithSimd for NormBackward {
     type Output = ();
 
@@ -234,25 +238,24 @@ impl WithSimd for NormBackward {
             // SAFETY: by the contract of `run`.
             unsafe {
                 let stats = self.stats.from_row(b).ptr;
-                let (mean, inverse, slope) = (*stats, *stats.add(1), *stats.add(2));
-                let mu = simd.splat_f32s(mean);
+                let (mean, inverse, ratio) = (*stats, *stats.add(1), *stats.add(2));
+                let (mu, inverse) = (simd.splat_f32s(mean), simd.splat_f32s(inverse));
                 let mut sum = simd.splat_f32s(0.0);
                 let mut along = simd.splat_f32s(0.0);
                 each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
                     let at = (b, gate, panel);
-                    let (grad, centred) = self.read(simd, lanes, at, unit, mu);
+                    let (grad, normal) = self.read(simd, lanes, at, unit, mu, inverse);
                     sum = simd.add_f32s(sum, grad);
                     // The gradient is 0 in lanes that do not exist.
-                    along = fma(simd, grad, centred, along);
+                    along = fma(simd, grad, normal, along);
                 });
                 let mean_grad = simd.splat_f32s(simd.reduce_sum_f32s(sum) / n as f32);
-                let along = simd.splat_f32s(-simd.reduce_sum_f32s(along) * slope);
-                let inverse = simd.splat_f32s(inverse);
+                let along = simd.splat_f32s(-simd.reduce_sum_f32s(along) * ratio);
                 each_gate_vector!(S, simd, self, |gate, panel, unit, lanes| {
                     let at = (b, gate, panel);
-                    let (grad, centred) = self.read(simd, lanes, at, unit, mu);
-                    let grad = simd.mul_f32s(simd.sub_f32s(grad, mean_grad), inverse);
-                    let grad = fma(simd, centred, along, grad);
+                    let (grad, normal) = self.read(simd, lanes, at, unit, mu, inverse);
+                    let grad = fma(simd, normal, along, simd.sub_f32s(grad, mean_grad));
+                    let grad = simd.mul_f32s(grad, inverse);
                     lanes.store(simd, self.grad_x.at(b, gate, panel), grad);
                 });
             }

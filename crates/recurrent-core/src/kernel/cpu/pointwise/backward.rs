@@ -71,7 +71,7 @@ impl Backward {
         }
     }
 
-    /// From ∂h' and ∂c' to ∂z_o: gives (∂n, ∂c̃ past n, ∂c past c̃).
+    /// From ∂h' and ∂c' to ∂z_o: gives (∂n, ∂c̃ past n, ∂c past c̃). What is carried is n or c̃.
     ///
     /// # Safety
     /// As [`run`](Self::run).
@@ -106,14 +106,18 @@ impl Backward {
             let squashed = tanh(simd, normalized);
             let grad_z = times(times(grad_hidden, squashed), sigmoid_slope(simd, o));
             at.write_gate(simd, self.grad_preact, output, grad_z);
+            let mut grad_normalized = times(times(grad_hidden, o), tanh_slope(simd, squashed));
             let mut grad_raw = carried;
+            if self.carry_normalized {
+                grad_normalized = simd.add_f32s(grad_normalized, carried);
+                grad_raw = simd.splat_f32s(0.0);
+            }
             if PEEPHOLE {
                 let v = at.weight(simd, self.peepholes.output_new);
                 grad_raw = fma(simd, grad_z, v, grad_raw);
                 let v = at.weight(simd, self.peepholes.output_previous);
                 grad_cell = fma(simd, grad_z, v, grad_cell);
             }
-            let grad_normalized = times(times(grad_hidden, o), tanh_slope(simd, squashed));
             [grad_normalized, grad_raw, grad_cell]
         }
     }
@@ -264,19 +268,8 @@ impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenBack<PEEPHOLE,
             // SAFETY: by the contract of `Backward::run`.
             unsafe {
                 let normalized = at.read(simd, args.normalized);
-                let carried = at.read(simd, args.grad_cell);
-                let [mut grad_normalized, mut grad_raw, grad_cell] =
+                let [grad_normalized, grad_raw, grad_cell] =
                     args.hidden::<S, PEEPHOLE, MASKED>(simd, at, *output, normalized);
-                if args.carry_normalized {
-                    // What is carried is n, not c̃.
-                    let mut carried = carried;
-                    if MASKED {
-                        let update = at.read(simd, args.masks.update_cell);
-                        carried = simd.mul_f32s(carried, update);
-                    }
-                    grad_normalized = simd.add_f32s(grad_normalized, carried);
-                    grad_raw = simd.sub_f32s(grad_raw, carried);
-                }
                 at.write(simd, args.grad_normalized, grad_normalized);
                 at.write(simd, args.grad_raw, grad_raw);
                 at.write(simd, args.grad_cell, grad_cell);

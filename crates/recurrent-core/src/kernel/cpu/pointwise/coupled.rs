@@ -120,7 +120,10 @@ impl Coupled for CappedInput {
 }
 
 /// The gates are r and f; the effective gate e = 2rf + (1 − 2r)f² weighs the old cell, 1 − e the
-/// candidate.
+/// candidate. Both as sums of what is not negative, so that nothing cancels:
+/// ```text
+/// e = f·(f + 2r(1 − f))      1 − e = (1 − f)·(1 − f + 2f(1 − r))
+/// ```
 #[derive(Clone, Copy)]
 pub struct Refined;
 
@@ -129,15 +132,15 @@ impl Coupled for Refined {
 
     #[inline(always)]
     fn weigh<S: Simd>(simd: S, [refine, forget]: [S::f32s; 2]) -> (S::f32s, S::f32s) {
-        let twice = simd.add_f32s(refine, refine);
-        let squared = simd.mul_f32s(forget, forget);
-        let effective = fma(
-            simd,
-            twice,
-            forget,
-            simd.mul_f32s(one_minus(simd, twice), squared),
-        );
-        (one_minus(simd, effective), effective)
+        let rest = one_minus(simd, forget);
+        let twice_refine = simd.add_f32s(refine, refine);
+        let twice_forget = simd.add_f32s(forget, forget);
+        let effective = fma(simd, twice_refine, rest, forget);
+        let others = fma(simd, twice_forget, one_minus(simd, refine), rest);
+        (
+            simd.mul_f32s(rest, others),
+            simd.mul_f32s(forget, effective),
+        )
     }
 
     #[inline(always)]
@@ -148,10 +151,12 @@ impl Coupled for Refined {
         grad_forget: S::f32s,
     ) -> [S::f32s; 2] {
         let grad = simd.sub_f32s(grad_forget, grad_input);
-        let twice = simd.add_f32s(refine, refine);
-        let rest = simd.mul_f32s(one_minus(simd, twice), forget);
-        let by_forget = simd.add_f32s(twice, simd.add_f32s(rest, rest));
-        let slope = simd.mul_f32s(forget, one_minus(simd, forget));
+        // ∂e/∂f = 2(r(1 − f) + f(1 − r)), ∂e/∂r = 2f(1 − f)
+        let rest = one_minus(simd, forget);
+        let by_forget = simd.mul_f32s(forget, one_minus(simd, refine));
+        let by_forget = fma(simd, refine, rest, by_forget);
+        let by_forget = simd.add_f32s(by_forget, by_forget);
+        let slope = simd.mul_f32s(forget, rest);
         [
             simd.mul_f32s(grad, simd.add_f32s(slope, slope)),
             simd.mul_f32s(grad, by_forget),

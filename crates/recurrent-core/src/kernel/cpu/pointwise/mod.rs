@@ -358,8 +358,11 @@ impl<S: Simd> At<S> {
 /// `u ⊙ new + (1 − u) ⊙ old`
 #[inline(always)]
 fn zoneout<S: Simd>(simd: S, update: S::f32s, new: S::f32s, old: S::f32s) -> S::f32s {
-    // Exactly `new` where u = 1, whatever `old` is.
-    let kept = simd.mul_f32s(one_minus(simd, update), old);
+    // Exactly `new` where u = 1, whatever `old` is, also infinite: u is 1 where only another mask is set.
+    let kept = one_minus(simd, update);
+    let zero = simd.splat_f32s(0.0);
+    let none = simd.equal_f32s(kept, zero);
+    let kept = simd.select_f32s(none, zero, simd.mul_f32s(kept, old));
     simd.add_f32s(simd.mul_f32s(update, new), kept)
 }
 

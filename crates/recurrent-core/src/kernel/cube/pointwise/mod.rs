@@ -314,7 +314,9 @@ fn input_gate<N: Size>(
         let most = one_minus::<N>(b);
         select_many(a.greater_than(&most), most, a)
     } else {
-        one_minus::<N>(forget_gate::<N>(a, b, coupling))
+        // 1 − e = (1 − f)·(1 − f + 2f(1 − r)): nothing cancels.
+        let rest = one_minus::<N>(b);
+        rest * (rest + (b + b) * one_minus::<N>(a))
     }
 }
 
@@ -335,9 +337,8 @@ fn forget_gate<N: Size>(
     } else if comptime![coupling == Coupling::ForgetFromInput] {
         one_minus::<N>(a)
     } else {
-        // e = 2rf + (1 − 2r)f²
-        let twice = a + a;
-        twice * b + one_minus::<N>(twice) * (b * b)
+        // e = 2rf + (1 − 2r)f² = f·(f + 2r(1 − f))
+        b * (b + (a + a) * one_minus::<N>(b))
     }
 }
 
@@ -379,9 +380,8 @@ fn second_share<N: Size>(
         let capped = select_many(a.greater_than(&one_minus::<N>(b)), grad_input, zero);
         grad_forget - capped
     } else if comptime![coupling == Coupling::Refined] {
-        let twice = a + a;
-        let rest = one_minus::<N>(twice) * b;
-        (grad_forget - grad_input) * (twice + rest + rest)
+        let half = a * one_minus::<N>(b) + b * one_minus::<N>(a);
+        (grad_forget - grad_input) * (half + half)
     } else {
         grad_forget
     }

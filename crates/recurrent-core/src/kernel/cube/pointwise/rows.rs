@@ -53,7 +53,7 @@ pub fn inverse_deviation(squares: f32, share: f32, epsilon: f32, #[comptime] out
     }
 }
 
-/// 1/(k·s̃·d²) from the sum of squares.
+/// 1/(k·s̃·d²) from the sum of squares; without d³, which may leave the range of f32.
 #[cube]
 pub fn slope(squares: f32, share: f32, epsilon: f32, #[comptime] outside: bool) -> f32 {
     let variance = squares * share;
@@ -61,9 +61,9 @@ pub fn slope(squares: f32, share: f32, epsilon: f32, #[comptime] outside: bool) 
         // As the composed form: a constant row has a slope of 0, not of 0·∞.
         let root = f32::max(variance, f32::MIN_POSITIVE).sqrt();
         let deviation = root + epsilon;
-        share / (root * deviation * deviation)
+        share / root / deviation / deviation
     } else {
         let root = (variance + epsilon).sqrt();
-        share / (root * root * root)
+        share / root / root / root
     }
 }
