@@ -269,7 +269,7 @@ pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
     at_least(simd, at_most(simd, x, high), low)
 }
 
-/// `eˣ` for −87 ≤ x ≤ [`INFINITE_EXP`], where it is infinite; not for NaN: range reduction by powers of two and a polynomial (Cephes `expf`), about
+/// `eˣ` for −87 ≤ x ≤ 87, not for NaN: range reduction by powers of two and a polynomial (Cephes `expf`), about
 /// one unit in the last place.
 #[inline(always)]
 fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
@@ -294,10 +294,7 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(fraction), exponent))
 }
 
-/// From here on `exp` gives infinity: the nearest f32 to 128·ln 2, where its polynomial is 1 exactly.
-const INFINITE_EXP: f32 = 88.722_84;
-
-/// `1 + eˣ` for −87 ≤ x ≤ 88.72…; NaN stays NaN.
+/// `1 + eˣ` for −87 ≤ x ≤ 87; NaN stays NaN.
 #[inline(always)]
 fn one_plus_exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // `exp` adds integers to the bits of a NaN, which may come out as a number.
@@ -307,13 +304,13 @@ fn one_plus_exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// `σ(x) = 1/(1 + e^{−x})`
 ///
-/// 0 ≤ σ ≤ 1, exactly 1 from x = 16.64 on, exactly 0 up to −88.73, monotone; NaN stays NaN. Every operation after `exp` is a
+/// 0 < σ ≤ 1, exactly 1 from x = 16.64 on, 1.6e-38 up to −87, monotone; NaN stays NaN. Every operation after `exp` is a
 /// correctly rounded monotone function of its argument, so the result is as monotone as `exp` is, and a
 /// denominator that rounds to 1 gives exactly 1. A division that is shared with another function has
 /// neither property: it may give 1 − 2⁻²⁴ for every large x, whose slope y(1 − y) is not 0.
 #[inline(always)]
 pub fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let minus_x = clamp(simd, simd.neg_f32s(x), -87.0, INFINITE_EXP);
+    let minus_x = clamp(simd, simd.neg_f32s(x), -87.0, 87.0);
     simd.div_f32s(simd.splat_f32s(1.0), one_plus_exp(simd, minus_x))
 }
 
