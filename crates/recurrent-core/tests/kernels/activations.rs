@@ -62,12 +62,12 @@ fn apply(isa: Isa, function: Function, x: &[f32]) -> Vec<f32> {
 }
 
 fn samples() -> Vec<f32> {
-    let steps = 40_000;
-    let even = (0..=steps).map(|step| -100.0 + 200.0 * step as f32 / steps as f32);
+    let steps = 400_000;
+    let even = |bound: f32| (0..=steps).map(move |s| bound * (2.0 * s as f32 / steps as f32 - 1.0));
     // Magnitudes from 1e-38 to 100.
     let scaled = (-380..=20).map(|tenth| 10f32.powf(tenth as f32 / 10.0));
     let scaled: Vec<f32> = scaled.flat_map(|v| [v, -v]).collect();
-    even.chain(scaled).collect()
+    even(100.0).chain(even(2.0)).chain(scaled).collect()
 }
 
 /// Units in the last place of f32 at a value.

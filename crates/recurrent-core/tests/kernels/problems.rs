@@ -9,6 +9,7 @@ use recurrent_core::kernel::cpu::simd::Isa;
 use crate::common::Random;
 use crate::draw;
 
+#[derive(Clone)]
 pub struct Call {
     pub name: &'static str,
     pub problem: Problem,
@@ -68,6 +69,15 @@ impl Call {
         .collect()
     }
 
+    /// The same with the last value of one tensor gone.
+    pub fn cut_short(&self) -> impl Iterator<Item = Self> {
+        (0..self.tensors.len()).map(|index| {
+            let mut call = self.clone();
+            call.tensors[index].1.pop();
+            call
+        })
+    }
+
     /// Output and gradients of a training step.
     pub fn both(&self, isa: Isa, members: usize) -> (Vec<f32>, Gradients) {
         let (output, tape) = self.forward(isa, members, true);
@@ -94,8 +104,8 @@ struct Has {
     masks: bool,
     /// Diagonal, full
     peepholes: (bool, bool),
-    /// Pre-activations instead of an input.
-    projected_input: bool,
+    /// LN_x
+    norm_input: bool,
 }
 
 const PLAIN: Has = Has {
@@ -105,7 +115,7 @@ const PLAIN: Has = Has {
     norms: false,
     masks: false,
     peepholes: (false, false),
-    projected_input: false,
+    norm_input: false,
 };
 
 const ALL: [Has; 8] = [
@@ -116,9 +126,9 @@ const ALL: [Has; 8] = [
         ..PLAIN
     },
     Has {
-        name: "norms, pre-activations given",
+        name: "norms",
         norms: true,
-        projected_input: true,
+        norm_input: true,
         ..PLAIN
     },
     Has {
@@ -187,7 +197,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         counts,
         order: None,
         clip: if has.masks { 0.7 } else { f32::INFINITY },
-        norm_input: None,
+        norm_input: norm.filter(|_| has.norm_input),
         norm_hidden: norm,
         norm_cell: norm,
         carry_normalized: false,
@@ -204,12 +214,13 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         tensors.push((part, values.collect()));
     };
     let scale = |fan_in: usize| (3.0 / fan_in as f32).sqrt().min(1.5);
-    if has.projected_input {
-        add(Part::Input, rows * width, 1.0);
-    } else {
-        add(Part::Input, rows * d_input, 1.0);
-        add(Part::WeightInput, d_input * width, scale(d_input));
-        add(Part::Bias, width, 0.5);
+    add(Part::Input, rows * d_input, 1.0);
+    add(Part::WeightInput, d_input * width, scale(d_input));
+    add(Part::Bias, width, 0.5);
+    if has.norm_input {
+        add(Part::BiasInput, width, 0.5);
+        add(Part::NormInputGain, width, 0.7);
+        add(Part::NormInputShift, width, 0.5);
     }
     add(Part::WeightHidden, d_output * width, scale(d_output));
     add(Part::Cell, batch * d_hidden, 1.0);

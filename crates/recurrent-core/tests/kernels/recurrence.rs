@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
 use recurrent_core::kernel::cpu::simd::Isa;
 
-use crate::problems::calls;
+use crate::problems::{Call, calls};
 
 /// Batch, steps, input, hidden.
 const SIZES: [[usize; 4]; 6] = [
@@ -108,4 +108,34 @@ fn nan_is_not_hidden() {
             }
         }
     }
+}
+
+/// A tensor of another size is refused before a pointer is made.
+#[test]
+fn short_tensors_are_refused() {
+    for call in calls([3, 4, 5, 9], true) {
+        call.forward(Isa::best(), 1, true);
+        for (index, short) in call.cut_short().enumerate() {
+            let run = || short.forward(Isa::best(), 1, true);
+            let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err();
+            assert!(refused, "{}: tensor {index} one value short ran", call.name);
+        }
+    }
+}
+
+/// A tape is one call's: neither another problem nor other vectors may read it.
+#[test]
+fn another_tape_is_refused() {
+    let isas = Isa::all();
+    let (first, last) = (isas[0], isas[isas.len() - 1]);
+    let [call, other] = [[3, 4, 5, 9], [3, 4, 5, 8]].map(|sizes| calls(sizes, false).remove(0));
+    let (output, tape) = call.forward(first, 1, true);
+    let tape = tape.expect("a tape");
+    let refused = |call: &Call, isa: Isa| {
+        let run = || call.backward(isa, 1, &tape, &output);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
+    };
+    assert!(!refused(&call, first));
+    assert!(refused(&other, first));
+    assert!(isas.len() == 1 || last.lanes() == first.lanes() || refused(&call, last));
 }
