@@ -1,5 +1,6 @@
 //! A fused run as a node of the graph: which gradients it gives, from which memory, how often.
 
+use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::{Preactivation, Transition};
@@ -261,5 +262,45 @@ fn inference_is_training_with_large_weights() {
         };
         let got = case.run(&leaves, Strategy::Fused, false);
         assert!(got.values() == trained.values(), "{name}");
+    }
+}
+
+/// Values in the memory that a tensor on Flex keeps alive.
+fn kept_alive<const D: usize>(tensor: &Tensor<D>) -> usize {
+    match tensor.clone().into_dispatch().kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.storage::<f32>().len(),
+        other => panic!("a tensor of Flex, got {other:?}"),
+    }
+}
+
+/// What a caller keeps of a call keeps nothing else: a state of a long sequence is as small as that of one
+/// step.
+#[rstest]
+fn results_own_their_memory(
+    #[values(
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
+    )]
+    kind: usize,
+) {
+    for name in ["plain", "projection"] {
+        for dims in [dims(3, 50, 4, 9), dims(1, 1, 4, 9), dims(1, 30, 4, 9)] {
+            let case = Case::new(KINDS[kind], name, dims);
+            for case in [case.clone(), case.ragged(dims.seq_length)] {
+                let device = Device::flex();
+                let leaves = Leaves {
+                    tracked: &|_| false,
+                    ..case.leaves(&device, DType::F32)
+                };
+                let outputs = case.run(&leaves, Strategy::Fused, false);
+                for (part, state) in &outputs.state {
+                    let own = state.dims().iter().product::<usize>();
+                    let kept = kept_alive(state);
+                    assert_eq!(kept, own, "{}: final {part}", case.name());
+                }
+                let own = outputs.output.dims().iter().product::<usize>();
+                let kept = kept_alive(&outputs.output);
+                assert!(7 * kept <= 8 * own + 7, "{}: {kept} for {own}", case.name());
+            }
+        }
     }
 }
