@@ -144,9 +144,9 @@ impl Archive {
             "it is a torch.export archive; `torch.save(torch.export.load(file).state_dict, \
              \"state.pt\")` in Python makes a file that can be read"
         } else if has("model.weights.h5") {
-            "it is a Keras model, whose weights are in an HDF5 file, which cannot be read"
+            "it is a Keras model, whose weights are in an HDF5 file; there is no reader for it"
         } else if !self.entries.is_empty() && self.entries.keys().all(|n| n.ends_with(".npy")) {
-            "it is a NumPy archive (.npz), which cannot be read"
+            "it is a NumPy archive (.npz); there is no reader for it"
         } else {
             return None;
         })
