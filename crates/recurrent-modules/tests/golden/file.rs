@@ -309,6 +309,11 @@ impl Golden {
         Ok(self.leaf::<1>(&name).reshape([rows, columns]))
     }
 
+    /// Gives an option another value.
+    pub fn set_option(&mut self, key: &str, value: Value) {
+        self.options[key] = value;
+    }
+
     /// Swaps two blocks of rows of a matrix.
     pub fn swap_rows(&mut self, name: &str, first: usize, second: usize, height: usize) {
         let entry = self.entries.get_mut(name).expect("a known tensor");

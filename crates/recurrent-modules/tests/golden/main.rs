@@ -261,3 +261,40 @@ fn swapped_gates_are_noticed() {
     let tolerance = Tolerance::values(DType::F32, 7);
     assert!(close(name, &values(y), &expected, tolerance).is_err());
 }
+
+/// What a file says and nothing reads must not pass in silence.
+#[test]
+fn unknown_options_and_masks_are_noticed() {
+    let device = Device::flex().autodiff();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data");
+    let open = |name: &str| {
+        let path = data.join(name).with_extension("safetensors");
+        Golden::open(&path, &device, Strategy::Auto).expect("a golden file")
+    };
+    let mut golden = open("cifg__l1_state");
+    golden.set_option("zoneout", 0.1.into());
+    run(&golden).expect("the case runs");
+    assert_eq!(
+        golden.unknown(),
+        ["option `zoneout` = 0.1 is not known for `cifg`"]
+    );
+
+    let mut golden = open("alstm__l2_dropout_train");
+    golden.set_option("dropout_adapt", serde_json::Value::Null);
+    let error = run(&golden).err();
+    let expected = "`mask.adapt.0` is there, `dropout_adapt` is not";
+    assert_eq!(error.as_deref(), Some(expected));
+
+    let mut golden = open("alstm__l2_dropout_h_only");
+    golden.set_option("dropout_adapt", 0.25.into());
+    let error = run(&golden).err();
+    let expected = "`dropout_adapt` is there, `mask.adapt.0` is not";
+    assert_eq!(error.as_deref(), Some(expected));
+
+    // Before the case has run, nothing has been read.
+    let unknown = open("torch_lstm__l2_dropout_train").unknown();
+    assert!(
+        unknown.contains(&"`mask.y.0` was not applied".to_string()),
+        "{unknown:?}"
+    );
+}
