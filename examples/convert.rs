@@ -3,9 +3,9 @@
 //!
 //! `cargo run --release --example convert -- model.pt converted --prefix encoder.lstm`
 //!
-//! It shows each tensor of the file and where it goes, writes, reads back what it wrote and compares.
-//! Nothing is half-written: files are made beside their place and renamed. `docs/conversions.md` has
-//! the layouts.
+//! It shows each tensor of the file and where it goes. It writes to a temporary folder first, reads
+//! that back and compares; the output is written only if both agree, so that a conversion that fails
+//! leaves nothing behind. `docs/conversions.md` has the layouts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use recurrent_bench::device::{self, DEFAULT_DEVICE};
 use recurrent_bench::error::{self, Error};
 use recurrent_modules::import::{Dtype, ImportError, Mapping, Source, SourceOptions, Tensors};
 use recurrent_modules::{CONFIG_FILE, PolicyLayout, Recurrent, RecurrentConfig};
+use tempfile::TempDir;
 
 /// A line under the heading.
 const STYLE: TableStyle =
@@ -119,24 +120,56 @@ fn run(args: &Args) -> Result<(), Error> {
         println!("dry run: {} is not written", args.output.display());
         return Ok(());
     }
-    let again = match tensors {
-        Some(tensors) => {
-            tensors
-                .save_safetensors(&args.output)
-                .map_err(Error::other)?;
-            let file = Tensors::open(&args.output).map_err(Error::other)?;
-            let options = options(args, Some(config.name()));
-            args.to
-                .load(&file, &options, &device)
-                .map_err(Error::other)?
-        }
-        None => {
-            let saved = model.save_as(&args.output, args.dtype.dtype());
-            saved.map_err(Error::other)?;
-            Recurrent::load(&args.output, &device).map_err(Error::other)?
-        }
+    let write = |path: &Path| match &tensors {
+        Some(tensors) => tensors.save_safetensors(path).map_err(Error::other),
+        None => model
+            .save_as(path, args.dtype.dtype())
+            .map_err(Error::other),
     };
-    verify(&model, &again, args)
+    let check = |path: &Path| {
+        let again = match to_file {
+            true => {
+                let file = Tensors::open(path).map_err(Error::other)?;
+                let options = options(args, Some(config.name()));
+                let again = args.to.load(&file, &options, &device);
+                again.map_err(Error::other)?
+            }
+            false => Recurrent::load(path, &device).map_err(Error::other)?,
+        };
+        compare(&model, &again, args)
+    };
+    let report = write_checked(&args.output, write, check)?;
+    println!("{}: {report}", args.output.display());
+    Ok(())
+}
+
+/// Writes the output once the same, in a temporary folder, has passed the check.
+fn write_checked<T>(
+    output: &Path,
+    write: impl Fn(&Path) -> Result<(), Error>,
+    check: impl FnOnce(&Path) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let trial = trial_folder(output)?;
+    let path = trial.path().join(output.file_name().unwrap_or_default());
+    write(&path)?;
+    let passed = check(&path)?;
+    write(output)?;
+    Ok(passed)
+}
+
+/// A folder on the output's file system, which is removed with all that is in it.
+fn trial_folder(output: &Path) -> Result<TempDir, Error> {
+    let parents = output.ancestors().skip(1);
+    let mut parents = parents.map(|path| match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    });
+    let parent = parents.find(|path| path.is_dir());
+    let parent = parent.unwrap_or(Path::new("."));
+    let folder = tempfile::Builder::new()
+        .prefix(".convert-")
+        .tempdir_in(parent);
+    folder.map_err(|error| Error::other(format!("cannot write to {}: {error}", parent.display())))
 }
 
 fn options(args: &Args, variant: Option<&str>) -> SourceOptions {
@@ -267,8 +300,8 @@ fn show(file: &Tensors, mapping: Option<&Mapping>) {
     println!("{}", table.trim_fmt());
 }
 
-/// Compares what was written with what it was written from.
-fn verify(model: &Recurrent, again: &Recurrent, args: &Args) -> Result<(), Error> {
+/// Compares what was written with what it was written from, and says how far they agree.
+fn compare(model: &Recurrent, again: &Recurrent, args: &Args) -> Result<String, Error> {
     let values = |model: &Recurrent| Source::Recurrent.export(model).map_err(Error::other);
     let (expected, got) = (values(model)?, values(again)?);
     let (mut largest, mut count) = (0.0f64, 0usize);
@@ -287,13 +320,95 @@ fn verify(model: &Recurrent, again: &Recurrent, args: &Args) -> Result<(), Error
             .map(|(a, b)| (a - b).abs());
         largest = differences.fold(largest, f64::max);
     }
-    println!(
-        "{}: {count} weights as {}, read back, largest difference {largest:e}",
-        args.output.display(),
-        args.dtype.dtype()
-    );
     if args.dtype == Numbers::F32 && largest > 0.0 {
-        return Err(Error::other("what was read back is not what was written"));
+        return Err(Error::other(format!(
+            "what was read back differs from what was written by {largest:e}, expected no difference"
+        )));
     }
-    Ok(())
+    Ok(format!(
+        "{count} weights as {}, read back, largest difference {largest:e}",
+        args.dtype.dtype()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../recurrent-modules");
+
+    /// Runs the program on an input and an output.
+    fn convert(input: &Path, output: &Path, options: &[&str]) -> Result<(), Error> {
+        let paths = [input, output].map(|path| path.to_str().expect("UTF-8"));
+        let args = ["convert"].iter().chain(&paths).chain(options);
+        run(&Args::try_parse_from(args).expect("proper arguments"))
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<String> = entries
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The header of the file has 896 bytes: its first two are those of a pickle.
+    #[test]
+    fn a_checkpoint_of_pytorch_becomes_safetensors_and_a_folder() {
+        let input = Path::new(MODULES).join("tests/weights/data/lstm_8_8.pt");
+        let folder = tempfile::tempdir().expect("a folder");
+        let [file, own] = ["lstm.safetensors", "own"].map(|name| folder.path().join(name));
+        convert(&input, &file, &[]).expect("converted");
+        convert(&file, &own, &[]).expect("converted again");
+        convert(&own, &file, &["--to", "pytorch", "--dtype", "f16"]).expect("and back, replaced");
+        assert_eq!(names(folder.path()), ["lstm.safetensors", "own"]);
+        assert_eq!(names(&own), [CONFIG_FILE, "model.bpk"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = folder.path().join("out");
+        let file = |path: &Path| std::fs::write(path, b"new").map_err(Error::other);
+        let own = |path: &Path| {
+            std::fs::create_dir(path).map_err(Error::other)?;
+            file(&path.join(CONFIG_FILE))
+        };
+        let refuse = |path: &Path| -> Result<(), Error> {
+            assert!(path.exists(), "the check reads what was written");
+            Err(Error::other("another value"))
+        };
+        write_checked(&output, file, refuse).expect_err("refused");
+        write_checked(&output, own, refuse).expect_err("refused");
+        assert!(names(folder.path()).is_empty());
+
+        std::fs::write(&output, b"old").expect("written");
+        write_checked(&output, file, refuse).expect_err("refused");
+        assert_eq!(std::fs::read(&output).expect("there"), b"old");
+        write_checked(&output, file, |_| Ok(())).expect("passed");
+        assert_eq!(std::fs::read(&output).expect("there"), b"new");
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_written_leaves_nothing() {
+        let input = Path::new(MODULES).join("tests/weights/data/lstm_8_8.pt");
+        let folder = tempfile::tempdir().expect("a folder");
+        let taken = folder.path().join("taken.safetensors");
+        std::fs::create_dir(&taken).expect("a folder in the way");
+        convert(&input, &taken, &[]).expect_err("a folder has that name");
+        let missing = folder.path().join("missing").join("lstm.safetensors");
+        convert(&input, &missing, &[]).expect_err("no such folder");
+        let below_a_file = input.join("own");
+        convert(&input, &below_a_file, &[]).expect_err("a file is no folder");
+        assert_eq!(names(folder.path()), ["taken.safetensors"]);
+        assert!(names(&taken).is_empty());
+    }
 }

@@ -97,3 +97,8 @@ pub mod tasks;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Compiles the programs of `docs/known-issues.md`, and runs those that end.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/known-issues.md")]
+struct KnownIssues;

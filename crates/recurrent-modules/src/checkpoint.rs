@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use thiserror::Error;
 
 use crate::import::{Dtype, ExportError, ImportError, Tensors};
-use crate::import::{check_size, own_mapping, parse_config, read_file, write_file};
+use crate::import::{check_size, own_mapping, parse_config, read_file, write_folder};
 use crate::{Recurrent, RecurrentConfig};
 
 /// The [`RecurrentConfig`] as JSON.
@@ -52,7 +52,8 @@ pub enum CheckpointError {
 
 impl Recurrent {
     /// Writes the model to a folder: [`CONFIG_FILE`] and [`MODEL_FILE`]. Makes the folder where it
-    /// does not exist and replaces files of an earlier save.
+    /// does not exist and replaces files of an earlier save. If it fails, everything is as it was
+    /// before.
     ///
     /// The weights are those of the variant's own module: `ModuleRecord::load` reads them into an
     /// [`Lstm`](crate::Lstm) as well. Settings of a run ([`Strategy`](crate::Strategy),
@@ -95,16 +96,11 @@ impl Recurrent {
         let config = RecurrentConfig::of(self);
         self.check_config(&config)?;
         let json = config.to_string();
-        // In both: the weights are renamed into place before the config, and a folder that was left
-        // between the two is noticed.
+        // In both files: `load` notices a folder that was left between the two renames.
         tensors.set_config(&json);
-        std::fs::create_dir_all(folder).map_err(|error| ExportError::Write {
-            path: folder.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        write_file(&folder.join(MODEL_FILE), &tensors.to_burnpack()?)?;
-        write_file(&folder.join(CONFIG_FILE), json.as_bytes())?;
-        Ok(())
+        let weights = tensors.to_burnpack()?;
+        let files = [(MODEL_FILE, &weights[..]), (CONFIG_FILE, json.as_bytes())];
+        Ok(write_folder(folder, &files)?)
     }
 
     /// That the config describes this model.

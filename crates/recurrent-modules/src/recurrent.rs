@@ -245,7 +245,8 @@ macro_rules! variants {
                 }
             }
 
-            /// As [`Stack::step`](crate::Stack::step).
+            /// As [`Stack::step`](crate::Stack::step): to stream without training, call
+            /// `model.valid()` first, since memory grows with every step on an autodiff device.
             #[track_caller]
             pub fn step(
                 &self,

@@ -513,6 +513,11 @@ impl<C: Cell> Stack<C> {
     /// In training with dropout each call samples masks of its own; to keep one per-sequence mask
     /// over the calls, use [`step_with`](Self::step_with).
     ///
+    /// To stream without training, run on the plain device: `stack.valid()`, with inputs and states
+    /// of that device. On an autodiff device each call adds to the graph, which Burn 0.22.1 frees only
+    /// at a `backward` through the same parameters: without one, memory grows with every call
+    /// (`docs/known-issues.md`).
+    ///
     /// # Shapes
     /// - input `[batch_size, d_input]`, output `[batch_size, d_output]`
     ///

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use burn::tensor::{Bytes, DType};
-use burn_pack::{Reader, Tensor as Packed, Writer};
+use burn_pack::{HEADER_SIZE, Reader, Tensor as Packed, Writer};
 
 use super::tensors::{Dtype, Stored};
 use super::{ExportError, ImportError, Tensors};
@@ -16,6 +16,16 @@ const FORMAT: &str = "burnpack";
 
 /// The bytes that every burnpack file begins with.
 pub(crate) const MAGIC: [u8; 4] = *b"NRUB";
+
+/// Whether a file has the header of the format, and the metadata that this declares.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    let size = bytes
+        .get(HEADER_SIZE - 4..)
+        .and_then(|rest| rest.first_chunk::<4>());
+    let rest = bytes.len().saturating_sub(HEADER_SIZE) as u64;
+    let holds = size.is_some_and(|size| u64::from(u32::from_le_bytes(*size)) <= rest);
+    bytes.starts_with(&MAGIC) && holds
+}
 
 /// The tensors and the metadata of a burnpack file in memory.
 ///

@@ -50,6 +50,8 @@ mod burnpack;
 mod error;
 #[cfg(feature = "std")]
 mod file;
+#[cfg(feature = "std")]
+mod format;
 mod mapping;
 pub mod originals;
 mod place;
@@ -65,7 +67,7 @@ use place::place;
 pub(crate) use place::{parameters, shapes};
 
 #[cfg(feature = "std")]
-pub(crate) use file::{read_file, write_file};
+pub(crate) use file::{read_file, write_folder};
 #[cfg(feature = "std")]
 pub(crate) use source::{check_size, own_mapping, parse_config};
 

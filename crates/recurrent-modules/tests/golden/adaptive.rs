@@ -42,13 +42,19 @@ pub fn cell(golden: &Golden) -> Result<Outputs, String> {
     Ok(outputs)
 }
 
-/// The masks of all layers side by side, scaled; `None` where the file has none.
-fn mask(golden: &Golden, name: &str, prob: &str, layers: usize) -> Option<Mask> {
-    golden.has(&format!("mask.{name}.0")).then(|| {
-        let keep = 1.0 - golden.f64(prob);
-        let parts = (0..layers).map(|layer| golden.tensor::<2>(&format!("mask.{name}.{layer}")));
-        Mask::PerSequence(Tensor::cat(parts.collect(), 1) / keep)
-    })
+/// The masks of all layers side by side, scaled; `None` where nothing is dropped.
+fn mask(golden: &Golden, name: &str, prob: &str, layers: usize) -> Result<Option<Mask>, String> {
+    let of_layer = |layer| golden.required_mask::<2>(&format!("mask.{name}.{layer}"), prob);
+    let parts = (0..layers).map(of_layer).collect::<Result<Vec<_>, _>>()?;
+    let count = parts.iter().flatten().count();
+    let parts: Option<Vec<_>> = parts.into_iter().collect();
+    match (parts, count) {
+        (Some(parts), _) => Ok(Some(Mask::PerSequence(Tensor::cat(parts, 1)))),
+        (None, 0) => Ok(None),
+        _ => Err(format!(
+            "{count} of {layers} layers have a mask on {name}, expected all or none"
+        )),
+    }
 }
 
 /// The whole model.
@@ -66,13 +72,10 @@ pub fn model(golden: &Golden) -> Result<Outputs, String> {
     let mut lstm = golden.fill(&Alstm, lstm)?;
 
     let masks = Masks {
-        hidden: mask(golden, "h", "dropout_alstm", layers),
-        adapt: mask(golden, "adapt", "dropout_adapt", layers),
+        hidden: mask(golden, "h", "dropout_alstm", layers)?,
+        adapt: mask(golden, "adapt", "dropout_adapt", layers)?,
         ..Masks::none()
     };
-    if golden.flag("training") != (masks.hidden.is_some() && masks.adapt.is_some()) {
-        return Err("a file in training has masks on h and z, another has none".into());
-    }
     let masks = StackMasks {
         cells: vec![masks],
         between: vec![],

@@ -90,11 +90,18 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
         false => Coupling::Independent,
     };
     let layout = coupling.layout();
+    let batch_first = golden.flag("batch_first");
+    let output_looks_at = match golden.option("output_peephole").as_str() {
+        Some("c_t") => Some(OutputPeephole::NewCell),
+        Some("c_tm1") => Some(OutputPeephole::PreviousCell),
+        None => None,
+        other => return Err(format!("unknown output peephole {other:?}")),
+    };
     let Some(peephole) = golden.option("peephole").as_str() else {
         let mut stack = CifgLstmConfig::new(d_input, d_hidden)
             .with_coupling(coupling)
             .with_num_layers(layers)
-            .with_batch_first(false)
+            .with_batch_first(batch_first)
             .init(&golden.device);
         for (index, layer) in stack.layers.iter_mut().enumerate() {
             fill(&mut layer.forward.gates, layout, golden, index);
@@ -107,14 +114,10 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
             "full" => PeepholeKind::Full,
             other => return Err(format!("unknown peephole `{other}`")),
         })
-        .with_output_looks_at(match golden.option("output_peephole").as_str() {
-            Some("c_t") => OutputPeephole::NewCell,
-            Some("c_tm1") => OutputPeephole::PreviousCell,
-            other => return Err(format!("unknown output peephole {other:?}")),
-        })
+        .with_output_looks_at(output_looks_at.ok_or("options have no `output_peephole`")?)
         .with_coupling(coupling)
         .with_num_layers(layers)
-        .with_batch_first(false)
+        .with_batch_first(batch_first)
         .init(&golden.device);
     for (index, layer) in stack.layers.iter_mut().enumerate() {
         let cell = &mut layer.forward;

@@ -1,7 +1,7 @@
 //! Reading a golden file: metadata, constants, and leaves of the graph.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -29,6 +29,10 @@ pub struct Golden {
     /// Whether a kernel can run the module, once one has been started.
     has_kernel: std::cell::Cell<bool>,
     options: Value,
+    /// Options that were asked for.
+    read: RefCell<BTreeSet<String>>,
+    /// Masks that were applied.
+    masks: RefCell<BTreeSet<String>>,
     entries: BTreeMap<String, Entry>,
     /// Flat tensors that require a gradient, by name.
     leaves: RefCell<BTreeMap<String, Tensor<1>>>,
@@ -73,6 +77,8 @@ impl Golden {
             strategy,
             has_kernel: std::cell::Cell::new(false),
             options,
+            read: RefCell::default(),
+            masks: RefCell::default(),
             entries,
             leaves: RefCell::default(),
         })
@@ -91,24 +97,97 @@ impl Golden {
     }
 
     pub fn option(&self, key: &str) -> &Value {
+        self.read.borrow_mut().insert(key.to_string());
         &self.options[key]
     }
 
     pub fn usize(&self, key: &str) -> Option<usize> {
-        self.options[key].as_u64().map(|n| n as usize)
+        self.option(key).as_u64().map(|n| n as usize)
     }
 
     /// False where the option is absent.
     pub fn flag(&self, key: &str) -> bool {
-        self.options[key].as_bool().unwrap_or(false)
+        self.option(key).as_bool().unwrap_or(false)
     }
 
-    pub fn f64(&self, key: &str) -> f64 {
-        self.options[key].as_f64().unwrap_or(0.0)
+    pub fn f64(&self, key: &str) -> Option<f64> {
+        self.option(key).as_f64()
+    }
+
+    /// A mask of a file in training as a multiplier; `None` in evaluation, and where the file has
+    /// none.
+    ///
+    /// # Arguments
+    /// * `prob` - the option with the probability of dropping a unit
+    pub fn mask<const D: usize>(
+        &self,
+        name: &str,
+        prob: &str,
+    ) -> Result<Option<Tensor<D>>, String> {
+        let prob_value = self.f64(prob);
+        if !self.flag("training") || !self.has(name) {
+            return Ok(None);
+        }
+        let prob = prob_value.ok_or_else(|| format!("`{name}` is there, `{prob}` is not"))?;
+        self.masks.borrow_mut().insert(name.to_string());
+        Ok(Some(self.tensor(name) / (1.0 - prob)))
+    }
+
+    /// [`mask`](Self::mask) where every file in training that drops something must have it.
+    pub fn required_mask<const D: usize>(
+        &self,
+        name: &str,
+        prob: &str,
+    ) -> Result<Option<Tensor<D>>, String> {
+        let mask = self.mask(name, prob)?;
+        let drops = self.flag("training") && self.f64(prob).is_some_and(|prob| prob > 0.0);
+        match mask {
+            None if drops => Err(format!("`{prob}` is there, `{name}` is not")),
+            mask => Ok(mask),
+        }
+    }
+
+    /// The masks on the outputs of all layers but the last; empty where nothing is dropped.
+    pub fn masks_between(&self, layers: usize) -> Result<Vec<Option<Tensor<3>>>, String> {
+        // Known, though one layer has nothing to drop.
+        let _ = [self.option("training"), self.option("dropout")];
+        let of_layer = |layer| self.required_mask(&format!("mask.y.{layer}"), "dropout");
+        (0..layers - 1).map(of_layer).collect()
+    }
+
+    /// What the file says and nothing has asked for, to be called after the case has run.
+    pub fn unknown(&self) -> Vec<String> {
+        // What the tensors show, or how the original made them.
+        const DESCRIPTIVE: [&str; 7] = [
+            "batch",
+            "seq",
+            "state",
+            "enforce_sorted",
+            "mask_rows",
+            "forget_bias_init",
+            "zero_grad_params",
+        ];
+        let read = self.read.borrow();
+        let options = self.options.as_object().into_iter().flatten();
+        let options = options.filter(|(key, value)| {
+            !value.is_null() && !read.contains(*key) && !DESCRIPTIVE.contains(&key.as_str())
+        });
+        let options = options.map(|(key, value)| {
+            format!(
+                "option `{key}` = {value} is not known for `{}`",
+                self.variant
+            )
+        });
+        let masks = self.masks.borrow();
+        let training = self.options["training"] == true;
+        let unused = self.names_after("mask.").into_iter();
+        let unused = unused.filter(|name| training && !masks.contains(&format!("mask.{name}")));
+        let unused = unused.map(|name| format!("`mask.{name}` was not applied"));
+        options.chain(unused).collect()
     }
 
     pub fn strings(&self, key: &str) -> Vec<String> {
-        let list = self.options[key].as_array().cloned().unwrap_or_default();
+        let list = self.option(key).as_array().cloned().unwrap_or_default();
         list.iter()
             .filter_map(|v| v.as_str().map(String::from))
             .collect()
@@ -228,6 +307,11 @@ impl Golden {
         let columns = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().product::<usize>() / columns;
         Ok(self.leaf::<1>(&name).reshape([rows, columns]))
+    }
+
+    /// Gives an option another value.
+    pub fn set_option(&mut self, key: &str, value: Value) {
+        self.options[key] = value;
     }
 
     /// Swaps two blocks of rows of a matrix.

@@ -12,33 +12,33 @@ use crate::file::{Golden, Outputs, push};
 use crate::torch::param;
 
 /// The masks of one layer, from `mask.<infix><h|c|g>`; `None` where the file has none.
-fn masks(golden: &Golden, infix: &str) -> Masks {
-    let keep = 1.0 - golden.f64("dropout");
-    let batch_size = golden.usize("batch").expect("batch");
-    let mask = |letter: &str| {
-        let name = format!("mask.{infix}{letter}");
-        golden.has(&name).then(|| {
-            if matches!(
-                golden.option("dropout_method").as_str(),
-                Some("gal" | "moon")
-            ) {
-                let flat = golden.tensor::<1>(&name);
-                let [count] = flat.dims();
-                // One row for the whole batch, or one per sequence.
-                let columns = golden.mask_width(infix);
-                let rows = flat.reshape([count / columns, columns]);
-                Mask::PerSequence(rows.expand([batch_size, columns]) / keep)
-            } else {
-                Mask::PerStep(golden.tensor::<3>(&name) / keep)
-            }
-        })
+fn masks(golden: &Golden, infix: &str) -> Result<Masks, String> {
+    let per_sequence = match golden.option("dropout_method").as_str() {
+        Some("gal" | "moon") => true,
+        Some("pytorch" | "semeniuta") | None => false,
+        other => return Err(format!("unknown dropout method {other:?}")),
     };
-    Masks {
-        hidden: mask("h"),
-        cell: mask("c"),
-        candidate: mask("g"),
+    let mask = |letter: &str| -> Result<Option<Mask>, String> {
+        let name = format!("mask.{infix}{letter}");
+        if !per_sequence {
+            return Ok(golden.mask::<3>(&name, "dropout")?.map(Mask::PerStep));
+        }
+        let Some(flat) = golden.mask::<1>(&name, "dropout")? else {
+            return Ok(None);
+        };
+        // One row for the whole batch, or one per sequence.
+        let [count] = flat.dims();
+        let columns = golden.mask_width(infix);
+        let batch_size = golden.usize("batch").ok_or("options have no `batch`")?;
+        let rows = flat.reshape([count / columns, columns]);
+        Ok(Some(Mask::PerSequence(rows.expand([batch_size, columns]))))
+    };
+    Ok(Masks {
+        hidden: mask("h")?,
+        cell: mask("c")?,
+        candidate: mask("g")?,
         ..Masks::none()
-    }
+    })
 }
 
 impl Golden {
@@ -72,6 +72,7 @@ enum Module {
 fn build(golden: &Golden, slow: bool, layout: LstmsPth) -> Result<Module, String> {
     let d_input = golden.usize("input_size").expect("input_size");
     let bias = golden.flag("bias");
+    let layer_norm = golden.flag("layer_norm");
     let device = &golden.device;
     if slow {
         let config = SlowLstmConfig::stacked(d_input, sizes(golden));
@@ -80,7 +81,7 @@ fn build(golden: &Golden, slow: bool, layout: LstmsPth) -> Result<Module, String
         golden.start(&mut stack);
         return Ok(Module::Slow(stack));
     }
-    if golden.flag("layer_norm") {
+    if layer_norm {
         let norm = NormConfig::lstms_pth().with_learnable(golden.flag("learnable"));
         let preact = golden.flag("ln_preact").then(|| norm.clone());
         let stack = LayerNormLstmConfig::stacked(d_input, sizes(golden))
@@ -106,7 +107,7 @@ fn build(golden: &Golden, slow: bool, layout: LstmsPth) -> Result<Module, String
 fn forward<C>(
     golden: &Golden,
     stack: &Stack<C>,
-    state: StackState,
+    state: Option<StackState>,
     cells: Vec<Masks>,
 ) -> (Tensor<3>, StackState)
 where
@@ -121,13 +122,13 @@ where
         masks: Some(&masks),
         ..ForwardOptions::default()
     };
-    stack.forward_with(golden.leaf::<3>("x"), Some(state), options)
+    stack.forward_with(golden.leaf::<3>("x"), state, options)
 }
 
 fn run(
     golden: &Golden,
     module: &Module,
-    state: StackState,
+    state: Option<StackState>,
     masks: Vec<Masks>,
 ) -> (Tensor<3>, StackState) {
     match module {
@@ -139,11 +140,13 @@ fn run(
 
 pub fn single(golden: &Golden) -> Result<Outputs, String> {
     let module = build(golden, golden.variant == "lstms_slow", LstmsPth::Single)?;
-    let state = StackState::from(LstmState {
-        cell: golden.leaf::<2>("c0"),
-        hidden: golden.leaf::<2>("h0"),
+    let state = golden.has("h0").then(|| {
+        StackState::from(LstmState {
+            cell: golden.leaf::<2>("c0"),
+            hidden: golden.leaf::<2>("h0"),
+        })
     });
-    let (y, state) = run(golden, &module, state, vec![masks(golden, "")]);
+    let (y, state) = run(golden, &module, state, vec![masks(golden, "")?]);
     let mut outputs = vec![];
     push(&mut outputs, "y", y);
     push(&mut outputs, "h_n", state.last().hidden.clone());
@@ -152,20 +155,26 @@ pub fn single(golden: &Golden) -> Result<Outputs, String> {
 }
 
 pub fn multilayer(golden: &Golden) -> Result<Outputs, String> {
-    let slow = golden.option("layer_type") == "SlowLSTM";
+    let slow = match golden.option("layer_type").as_str().unwrap_or_default() {
+        "SlowLSTM" => true,
+        "LSTM" | "GalLSTM" | "MoonLSTM" | "SemeniutaLSTM" => false,
+        "LayerNormLSTM" | "LayerNormGalLSTM" | "LayerNormMoonLSTM" | "LayerNormSemeniutaLSTM" => {
+            false
+        }
+        other => return Err(format!("unknown layer type `{other}`")),
+    };
     let module = build(golden, slow, LstmsPth::MultiLayer)?;
     let layers = sizes(golden).len();
-    let state = StackState {
+    let state = golden.has("h0.0").then(|| StackState {
         cells: (0..layers)
             .map(|layer| LstmState {
                 cell: golden.leaf::<2>(&format!("c0.{layer}")),
                 hidden: golden.leaf::<2>(&format!("h0.{layer}")),
             })
             .collect(),
-    };
-    let masks = (0..layers)
-        .map(|layer| masks(golden, &format!("{layer}.")))
-        .collect();
+    });
+    let masks = (0..layers).map(|layer| masks(golden, &format!("{layer}.")));
+    let masks = masks.collect::<Result<_, _>>()?;
     let (y, state) = run(golden, &module, state, masks);
     let mut outputs = vec![];
     push(&mut outputs, "y", y);
@@ -184,10 +193,10 @@ pub fn norm(golden: &Golden) -> Result<Outputs, String> {
         Some("BaLayerNorm") => (NormConfig::ba(), "alpha", "beta"),
         other => return Err(format!("unknown normaliser {other:?}")),
     };
-    if config.epsilon != golden.f64("epsilon") {
-        return Err(format!("epsilon is {}", golden.f64("epsilon")));
-    }
-    let config = config.with_learnable(golden.flag("learnable"));
+    let epsilon = golden.f64("epsilon").unwrap_or(config.epsilon);
+    let config = config
+        .with_epsilon(epsilon)
+        .with_learnable(golden.flag("learnable"));
     let features = golden.usize("input_size").expect("input_size");
     let mut norm: Norm = config.init(features, &golden.device);
     if norm.gain.is_some() {

@@ -5,10 +5,14 @@
 //! come from. The parameters of a file are the leaves of the graph, under the original's names and
 //! in its layout; the conversion to ours is differentiable, so that each gradient of the file is
 //! compared as it stands. Each file runs step by step and, where there is one, by a fused kernel.
+//!
+//! Options may be left out or null, which means off. A variant, an option or a mask that nothing here
+//! has read fails its file: what the file is about would not be computed.
 
 mod adaptive;
 mod exercise;
 mod file;
+mod kernels;
 mod lstms;
 mod mogrifier;
 mod torch;
@@ -54,24 +58,6 @@ fn run(golden: &Golden) -> Result<Outputs, String> {
     }
 }
 
-/// Variants whose files no kernel runs: norms, bare cells (one composed step each), and modules that
-/// have none.
-const UNFUSED: [&str; 6] = [
-    "alstm_cell",
-    "alstm_cell_asshipped",
-    "exercise_lstmcell",
-    "lstms_norm",
-    "torch_lstmcell",
-    "urlstm_cell",
-];
-
-/// Whether a kernel should run a file.
-fn expects_kernel(golden: &Golden) -> bool {
-    let full_on_new_cell =
-        golden.variant == "peephole_full" && golden.option("output_peephole") == "c_t";
-    !UNFUSED.contains(&golden.variant.as_str()) && !full_on_new_cell
-}
-
 /// What values and gradients may differ by. GPUs compute tanh of small numbers through exp, with an
 /// absolute error of a rounding of 1: twice as much there, see docs/gpu.md.
 fn tolerances(device: &Device, seq_length: usize) -> [Tolerance; 2] {
@@ -91,8 +77,18 @@ fn check(path: &Path, device: &Device, strategy: Strategy) -> Result<(String, bo
     let outputs = run(&golden).map_err(|error| vec![error])?;
     let seq_length = golden.usize("seq").unwrap_or(1);
     let mut errors = Vec::new();
-    if golden.has_kernel() != expects_kernel(&golden) {
-        errors.push(format!("has a kernel: {}", golden.has_kernel()));
+    errors.extend(golden.unknown());
+    match kernels::expected(&golden) {
+        Ok(expected) => {
+            let expected = expected && target(device).is_some();
+            if golden.has_kernel() != expected {
+                let got = golden.has_kernel();
+                errors.push(format!(
+                    "has a kernel: {got}, by docs/kernels.md: {expected}"
+                ));
+            }
+        }
+        Err(error) => errors.push(error),
     }
 
     let tolerances = tolerances(device, seq_length);
@@ -190,7 +186,7 @@ fn check_all(name: &str, device: Device) {
         };
         if name == KERNELS_ALONE {
             let golden = Golden::open(path, &device, Strategy::Fused);
-            if golden.is_ok_and(|golden| !expects_kernel(&golden)) {
+            if golden.is_ok_and(|golden| kernels::expected(&golden) == Ok(false)) {
                 continue;
             }
             if let Some((variant, _)) = run(Strategy::Fused) {
@@ -226,8 +222,8 @@ fn check_all(name: &str, device: Device) {
     );
     if std::env::var_os("RECURRENT_GOLDEN_DIR").is_none() {
         let counts = [total(|counts| counts.0), total(|counts| counts.1)];
-        let fused = target(&device).map_or(0, |_| 142);
-        let all = if name == KERNELS_ALONE { fused } else { 163 };
+        let fused = target(&device).map_or(0, |_| 143);
+        let all = if name == KERNELS_ALONE { fused } else { 165 };
         assert_eq!(counts, [all, fused], "files, and those by a kernel");
     }
 }
@@ -264,4 +260,41 @@ fn swapped_gates_are_noticed() {
     let expected = golden.values(name).expect("y");
     let tolerance = Tolerance::values(DType::F32, 7);
     assert!(close(name, &values(y), &expected, tolerance).is_err());
+}
+
+/// What a file says and nothing reads must not pass in silence.
+#[test]
+fn unknown_options_and_masks_are_noticed() {
+    let device = Device::flex().autodiff();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data");
+    let open = |name: &str| {
+        let path = data.join(name).with_extension("safetensors");
+        Golden::open(&path, &device, Strategy::Auto).expect("a golden file")
+    };
+    let mut golden = open("cifg__l1_state");
+    golden.set_option("zoneout", 0.1.into());
+    run(&golden).expect("the case runs");
+    assert_eq!(
+        golden.unknown(),
+        ["option `zoneout` = 0.1 is not known for `cifg`"]
+    );
+
+    let mut golden = open("alstm__l2_dropout_train");
+    golden.set_option("dropout_adapt", serde_json::Value::Null);
+    let error = run(&golden).err();
+    let expected = "`mask.adapt.0` is there, `dropout_adapt` is not";
+    assert_eq!(error.as_deref(), Some(expected));
+
+    let mut golden = open("alstm__l2_dropout_h_only");
+    golden.set_option("dropout_adapt", 0.25.into());
+    let error = run(&golden).err();
+    let expected = "`dropout_adapt` is there, `mask.adapt.0` is not";
+    assert_eq!(error.as_deref(), Some(expected));
+
+    // Before the case has run, nothing has been read.
+    let unknown = open("torch_lstm__l2_dropout_train").unknown();
+    assert!(
+        unknown.contains(&"`mask.y.0` was not applied".to_string()),
+        "{unknown:?}"
+    );
 }

@@ -34,7 +34,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
     };
     let (layers, proj) = (size("num_layers")?, golden.usize("proj_size").unwrap_or(0));
     let bidirectional = golden.flag("bidirectional");
-    let dropout = golden.f64("dropout");
+    let dropout = golden.f64("dropout").unwrap_or(0.0);
     let lstm = LstmConfig::new(size("input_size")?, size("hidden_size")?)
         .with_num_layers(layers)
         .with_bidirectional(bidirectional)
@@ -47,12 +47,7 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
 
     let masks = StackMasks {
         cells: vec![],
-        between: match golden.flag("training") && dropout > 0.0 {
-            true => (0..layers - 1)
-                .map(|l| Some(golden.tensor::<3>(&format!("mask.y.{l}")) / (1.0 - dropout)))
-                .collect(),
-            false => vec![],
-        },
+        between: golden.masks_between(layers)?,
     };
     let x = golden.leaf::<3>("x");
     let lengths = golden.option("lengths").as_array().map(|list| {
@@ -149,6 +144,11 @@ pub fn cell(golden: &Golden) -> Result<Outputs, String> {
 
 /// The exercise's plain cell: one matrix per gate and source, `[out, in]`.
 pub fn exercise_cell(golden: &Golden) -> Result<Outputs, String> {
+    // Where the output gate's peephole looks has no meaning without one.
+    let _ = golden.option("output_peephole");
+    if golden.flag("coupled") || !golden.option("peephole").is_null() {
+        return Err("the bare cell has no coupled gates and no peepholes".into());
+    }
     let mut cell = cell_config(golden).init_cell(&golden.device);
     let packed = |source: &str| {
         let blocks = ["i", "f", "c", "o"].map(|gate| {
@@ -167,7 +167,8 @@ pub fn exercise_cell(golden: &Golden) -> Result<Outputs, String> {
 
 /// The Mogrifier notebook's plain LSTM: one matrix per gate on `[h, x]`.
 pub fn naive(golden: &Golden) -> Result<Outputs, String> {
-    let mut lstm = cell_config(golden).init(&golden.device);
+    let config = cell_config(golden).with_batch_first(golden.flag("batch_first"));
+    let mut lstm = config.init(&golden.device);
     let cell = &mut lstm.layers[0].forward;
     let d_hidden = cell.d_hidden;
     let gates = ["i", "f", "c", "o"].map(|gate| golden.leaf::<2>(&format!("param.W{gate}")));

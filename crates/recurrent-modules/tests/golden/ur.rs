@@ -18,11 +18,11 @@ fn config(golden: &Golden) -> Result<UrLstmConfig, String> {
 
 pub fn cell(golden: &Golden) -> Result<Outputs, String> {
     let cell = golden.fill(&UrLstmOriginal, config(golden)?.init_cell(&golden.device))?;
-    let state = LstmState {
+    let state = golden.has("h0").then(|| LstmState {
         cell: golden.leaf::<2>("c0"),
         hidden: golden.leaf::<2>("h0"),
-    };
-    let (_, state) = cell.step(golden.leaf::<2>("x"), Some(state));
+    });
+    let (_, state) = cell.step(golden.leaf::<2>("x"), state);
     let mut outputs = vec![];
     push(&mut outputs, "h_n", state.hidden);
     push(&mut outputs, "c_n", state.cell);
@@ -52,14 +52,8 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
             )?;
         }
     }
-    let keep = 1.0 - golden.f64("dropout");
     let masks = StackMasks {
-        between: match golden.flag("training") && keep < 1.0 {
-            true => (0..layers - 1)
-                .map(|l| Some(golden.tensor::<3>(&format!("mask.y.{l}")) / keep))
-                .collect(),
-            false => vec![],
-        },
+        between: golden.masks_between(layers)?,
         ..StackMasks::default()
     };
     let state = golden.has("h0").then(|| match layers {

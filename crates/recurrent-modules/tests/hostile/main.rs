@@ -167,6 +167,21 @@ fn by_hand() {
             max.to_le_bytes().iter().copied().chain(*b"{}").collect(),
         ),
         (
+            "a length that begins like a pickle",
+            b"\x80\x02\xff\xff\xff\xff\xff\x7f{}".to_vec(),
+        ),
+        (
+            "an archive of 65 278 entries without any",
+            [
+                &b"PK\x03\x04"[..],
+                &[0; 40],
+                b"PK\x05\x06",
+                &[0xfe; 8],
+                &[0; 10],
+            ]
+            .concat(),
+        ),
+        (
             "huge shape",
             safetensors(
                 &format!(r#"{{"a":{}}}"#, tensor("[4294967296,4294967296]", 0, 8)),

@@ -1,9 +1,12 @@
 //! Each fault has its own message, with the tensor's name, what was got and what was expected.
 
+use std::path::Path;
+
 use burn::tensor::TensorData;
 use recurrent_modules::import::{ImportError, Names, Source, SourceOptions, Tensors};
+use recurrent_modules::{CONFIG_FILE, MODEL_FILE, Recurrent};
 
-use crate::support::{device, random, torch_tensors};
+use crate::support::{device, output, random, torch_tensors};
 
 fn load(file: &Tensors) -> ImportError {
     Source::PyTorch
@@ -155,4 +158,61 @@ fn a_failed_write_leaves_the_old_file() {
         .collect();
     assert_eq!(names, ["model.safetensors"], "no scratch file stays");
     assert!(path.join("kept").exists());
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.expect("an entry").file_name();
+        name.into_string().expect("UTF-8")
+    };
+    let mut names: Vec<String> = entries.map(name).collect();
+    names.sort();
+    names
+}
+
+/// A folder is written as a whole or not at all.
+#[test]
+fn a_failed_save_of_a_folder_leaves_what_was_there() {
+    let root = tempfile::tempdir().expect("a folder");
+    let (model, _) = torch_tensors();
+    let (other, _) = torch_tensors();
+
+    // Folders that were made on the way: the last name is longer than file systems allow.
+    let path = root.path().join("a").join("b").join("n".repeat(300));
+    let error = model.save(&path).expect_err("no such name");
+    assert!(error.to_string().starts_with("cannot write "), "{error}");
+    assert!(names(root.path()).is_empty(), "{:?}", names(root.path()));
+
+    // The second file cannot be put into place, when the first one is.
+    let folder = root.path().join("model");
+    model.save(&folder).expect("saved");
+    assert_eq!(names(&folder), [CONFIG_FILE, MODEL_FILE]);
+    let weights = std::fs::read(folder.join(MODEL_FILE)).expect("saved");
+    std::fs::remove_file(folder.join(CONFIG_FILE)).expect("saved");
+    std::fs::create_dir(folder.join(CONFIG_FILE)).expect("a folder in the way");
+    let error = other.save(&folder).expect_err("a folder is in the way");
+    assert!(
+        error
+            .to_string()
+            .contains("config.json: a folder has this name"),
+        "{error}"
+    );
+    assert_eq!(names(&folder), [CONFIG_FILE, MODEL_FILE]);
+    let after = std::fs::read(folder.join(MODEL_FILE)).expect("still there");
+    assert!(after == weights, "the old weights are back");
+
+    // The same where there were no weights before.
+    std::fs::remove_file(folder.join(MODEL_FILE)).expect("there");
+    other.save(&folder).expect_err("a folder is in the way");
+    assert_eq!(names(&folder), [CONFIG_FILE]);
+
+    // And without the obstacle, the second model replaces the first.
+    std::fs::remove_dir(folder.join(CONFIG_FILE)).expect("empty");
+    model.save(&folder).expect("saved");
+    other.save(&folder).expect("saved over it");
+    assert_eq!(names(&folder), [CONFIG_FILE, MODEL_FILE]);
+    let loaded = Recurrent::load(&folder, &device()).expect("whole");
+    assert_eq!(output(&loaded), output(&other));
 }

@@ -2,6 +2,7 @@
 
 mod burn_nn;
 mod errors;
+mod formats;
 mod half;
 mod layouts;
 mod support;

@@ -19,6 +19,7 @@ use std::vec::Vec;
 
 use self::pickle::{Pickle, TensorRecord};
 use self::zip::Archive;
+use super::format::TORCH_NUMBER;
 use super::tensors::Stored;
 use super::{ImportError, Tensors};
 
@@ -29,16 +30,18 @@ fn error(reason: impl Into<String>) -> ImportError {
     ImportError::format(FORMAT, reason)
 }
 
-/// The tensors of a file in memory.
-pub(super) fn read(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
-    match bytes.starts_with(b"PK") {
-        true => read_archive(bytes),
-        false => read_stream(bytes),
-    }
-}
-
-fn read_archive(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
+/// The tensors of an archive in memory.
+pub(super) fn read_archive(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
     let archive = Archive::read(&bytes)?;
+    if let Some(what) = archive.of_another_program() {
+        return Err(error(what));
+    }
+    if let Some(name) = archive.compressed() {
+        return Err(error(format!(
+            "entry `{}` is compressed or encrypted, which torch.save never does",
+            name.escape_debug()
+        )));
+    }
     let (root, pickle) = archive
         .find_suffix("data.pkl")
         .ok_or_else(|| error("the archive has no `data.pkl`; was it written by torch.save?"))?;
@@ -59,16 +62,17 @@ fn read_archive(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
     })
 }
 
-/// The number that a file of the old form begins with, as a pickle of its own.
-const MAGIC: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
-
-fn read_stream(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
-    if bytes.get(2..).is_none_or(|rest| !rest.starts_with(MAGIC)) {
+/// The tensors of a file of the old form in memory.
+pub(super) fn read_stream(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
+    if bytes
+        .get(2..)
+        .is_none_or(|rest| !rest.starts_with(TORCH_NUMBER))
+    {
         return Err(error(
             "it is a pickle, but not one that torch.save wrote (its first number is another)",
         ));
     }
-    let at = 2 + MAGIC.len();
+    let at = 2 + TORCH_NUMBER.len();
     let (protocol, at) = Pickle::read(&bytes, at)?;
     if protocol.root_int() != Some(1001) {
         return Err(error("its protocol is not 1001, the only one there is"));

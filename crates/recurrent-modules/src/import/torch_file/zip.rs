@@ -1,7 +1,8 @@
-//! The directory of a ZIP archive whose entries are stored as they are.
+//! The directory of a ZIP archive.
 //!
 //! torch.save writes ZIP64 end records and does not compress, so that no entry can be larger than
-//! the file.
+//! the file. Entries of other programs' archives are listed, so that the message can name the
+//! program; compressed ones are never read.
 
 use std::collections::BTreeMap;
 use std::format;
@@ -11,13 +12,15 @@ use core::ops::Range;
 
 use super::error;
 use crate::import::ImportError;
+use crate::import::format::zip_end;
 
 /// Names and places of the entries.
 pub(super) struct Archive {
     entries: BTreeMap<String, Range<usize>>,
+    /// The first entry that is compressed or encrypted.
+    compressed: Option<String>,
 }
 
-const END: u32 = 0x0605_4b50;
 const END_64: u32 = 0x0606_4b50;
 const LOCATOR_64: u32 = 0x0706_4b50;
 const ENTRY: u32 = 0x0201_4b50;
@@ -64,12 +67,7 @@ fn place(number: u64, end: usize) -> Result<usize, ImportError> {
 impl Archive {
     pub(super) fn read(file: &[u8]) -> Result<Self, ImportError> {
         let bytes = Bytes(file);
-        // The end record has 22 bytes and a comment of at most 65 535.
-        let last = file.len().saturating_sub(22);
-        let first = last.saturating_sub(usize::from(u16::MAX));
-        let end = (first..=last)
-            .rev()
-            .find(|&at| bytes.u32(at) == Ok(END))
+        let end = zip_end(file)
             .ok_or_else(|| error("its ZIP directory is missing; the file may be cut off"))?;
         let mut count = bytes.u16(end + 10)? as u64;
         let mut start = u64::from(bytes.u32(end + 16)?);
@@ -86,6 +84,7 @@ impl Archive {
         }
         let mut at = place(start, file.len())?;
         let mut entries = BTreeMap::new();
+        let mut compressed = None;
         // Each turn takes at least 46 bytes of the file, whatever the count says.
         for _ in 0..count {
             if bytes.u32(at)? != ENTRY {
@@ -98,25 +97,24 @@ impl Archive {
             let name = name.and_then(|name| core::str::from_utf8(name).ok());
             let name = name.ok_or_else(|| error("an entry of the archive has no proper name"))?;
             let [flags, method] = [bytes.u16(at + 8)?, bytes.u16(at + 10)?];
+            let [size, stored, offset] = sizes(bytes, at, name_end, extra_end)?;
             if method != 0 || flags & 1 != 0 {
-                return Err(error(format!(
-                    "entry `{}` is compressed or encrypted, which torch.save never does",
-                    name.escape_debug()
-                )));
+                compressed.get_or_insert_with(|| String::from(name));
+            } else if size != stored {
+                return Err(error("an entry of the archive has two sizes"));
             }
-            let [size, offset] = sizes(bytes, at, name_end, extra_end)?;
             let offset = place(offset, file.len())?;
             if bytes.u32(offset)? != LOCAL {
                 return Err(error(format!("no entry begins at byte {offset}")));
             }
             let from = offset + 30 + bytes.u16(offset + 26)? + bytes.u16(offset + 28)?;
-            let to = usize::try_from(size)
+            let to = usize::try_from(stored)
                 .ok()
                 .and_then(|size| from.checked_add(size))
                 .filter(|&to| to <= file.len())
                 .ok_or_else(|| {
                     error(format!(
-                        "entry `{}` declares {size} bytes at {from}, the file has {}",
+                        "entry `{}` declares {stored} bytes at {from}, the file has {}",
                         name.escape_debug(),
                         file.len()
                     ))
@@ -124,7 +122,34 @@ impl Archive {
             entries.insert(String::from(name), from..to);
             at = next;
         }
-        Ok(Self { entries })
+        Ok(Self {
+            entries,
+            compressed,
+        })
+    }
+
+    /// The name of an entry that is compressed or encrypted, if one is.
+    pub(super) fn compressed(&self) -> Option<&str> {
+        self.compressed.as_deref()
+    }
+
+    /// What the archive is, if its names are those of another program than torch.save, and what to
+    /// do.
+    pub(super) fn of_another_program(&self) -> Option<&'static str> {
+        let has = |name: &str| self.find_suffix(name).is_some();
+        Some(if has("constants.pkl") {
+            "it is a TorchScript archive; `torch.save(torch.jit.load(file).state_dict(), \
+             \"state.pt\")` in Python makes a file that can be read"
+        } else if has("archive_format") {
+            "it is a torch.export archive; `torch.save(torch.export.load(file).state_dict, \
+             \"state.pt\")` in Python makes a file that can be read"
+        } else if has("model.weights.h5") {
+            "it is a Keras model, whose weights are in an HDF5 file; there is no reader for it"
+        } else if !self.entries.is_empty() && self.entries.keys().all(|n| n.ends_with(".npy")) {
+            "it is a NumPy archive (.npz); there is no reader for it"
+        } else {
+            return None;
+        })
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Range<usize>> {
@@ -141,13 +166,13 @@ impl Archive {
     }
 }
 
-/// Size and place of an entry; both may stand in the ZIP64 part of its extra field.
+/// Size, size in the archive and place of an entry; they may be in the ZIP64 part of its extra field.
 fn sizes(
     bytes: Bytes<'_>,
     entry: usize,
     extra: usize,
     extra_end: usize,
-) -> Result<[u64; 2], ImportError> {
+) -> Result<[u64; 3], ImportError> {
     let mut numbers = [24, 20, 42].map(|at| bytes.u32(entry + at).map(u64::from));
     let mut at = extra;
     while at + 4 <= extra_end {
@@ -164,8 +189,5 @@ fn sizes(
         at += 4 + size;
     }
     let [size, stored, offset] = numbers;
-    match (size?, stored?) {
-        (size, stored) if size == stored => Ok([size, offset?]),
-        _ => Err(error("an entry of the archive has two sizes")),
-    }
+    Ok([size?, stored?, offset?])
 }
