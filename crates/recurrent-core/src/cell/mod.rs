@@ -25,7 +25,7 @@ pub use transition::Transition;
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
 use crate::kernel::{Target, Unfused};
-use crate::sequence::FusedRun;
+use crate::sequence::{FusedOutput, FusedRun};
 use crate::state::State;
 
 /// Weight drop: multiplies each recurrent weight with its mask, `R' = M ⊙ R`.
@@ -107,7 +107,7 @@ macro_rules! family_kernel {
         fn run_fused(
             &self,
             run: crate::sequence::FusedRun<'_, Self::State>,
-        ) -> (burn::tensor::Tensor<3>, Self::State) {
+        ) -> crate::sequence::FusedOutput<Self::State> {
             #[allow(unused_variables)]
             let $cell = self;
             crate::kernel::lstm::run(run, &self.preact, &self.transition, $variant)
@@ -279,9 +279,8 @@ pub trait Step: Send {
     /// with f32 tensors on a device that has kernels.
     ///
     /// # Returns
-    /// The outputs, `[T, B, d_output]` where all steps have as many rows and `[1, N, d_output]`
-    /// otherwise, and the state after the last step of each sequence, both in running order.
-    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> (Tensor<3>, Self::State) {
+    /// Outputs and states in running order, those of all steps where the run asks for them.
+    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> FusedOutput<Self::State> {
         let _ = run;
         unreachable!("a cell without a kernel was run by one")
     }

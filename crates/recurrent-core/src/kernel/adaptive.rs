@@ -9,12 +9,12 @@ use burn::tensor::Tensor;
 
 use super::Unfused;
 use super::contract::{self, Kept, SequenceKernel};
-use super::cpu::adaptive::{Layer, Problem, Tape, Tensors, backward, forward};
+use super::cpu::adaptive::{Layer, Problem, StatePart, Tape, Tensors, backward, forward};
 use super::cpu::simd::Isa;
 use crate::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveState};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::adaptive::PolicyLayout;
-use crate::sequence::FusedRun;
+use crate::sequence::{FusedOutput, FusedRun};
 use crate::state::State;
 
 /// Most layers: a node of the autodiff graph has no more parents than that.
@@ -86,7 +86,7 @@ fn adapt_bias(layer: &AdaptiveLayer) -> Tensor<1> {
 }
 
 /// Runs all layers of an adaptive LSTM, of which [`check`] holds.
-pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<3>, AdaptiveState) {
+pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> FusedOutput<AdaptiveState> {
     let biases = cell.layers.iter().flat_map(|layer| {
         let bias = layer.cell.preact.bias.clone();
         [Some(adapt_bias(layer)), bias].into_iter().flatten()
@@ -125,6 +125,7 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         layers: cell.layers.iter().map(problem_layer).collect(),
         counts: call.counts.to_vec(),
         masks,
+        histories: call.histories,
     };
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (d_output, state_size) = (problem.d_output(), problem.state_size());
@@ -134,6 +135,16 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         .flat_map(|layer| [layer.d_hidden, layer.d_hidden, layer.d_adapt, layer.d_adapt])
         .collect();
     let output_shape = contract::sequence_shape(call.counts, d_output);
+    // Where each part of the state after all rows is, and its features.
+    let layers = 0..if call.histories {
+        problem.layers.len()
+    } else {
+        0
+    };
+    let places: Vec<(Option<usize>, usize)> = layers
+        .flat_map(|layer| StatePart::ALL.map(|part| (layer, part)))
+        .map(|(layer, part)| (problem.history(layer, part), problem.part_size(layer, part)))
+        .collect();
     let flat = contract::run(tensors, Arc::new(AdaptiveKernel { problem }));
 
     let output = contract::piece(&flat, 0, output_shape);
@@ -144,7 +155,19 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         states.clone().slice([0..batch, start - size..start])
     };
     let state = AdaptiveState::from_tensors(parts.iter().map(piece).collect());
-    (output, state)
+    let history = |(start, features): (Option<usize>, usize)| match start {
+        Some(start) => contract::piece(
+            &flat,
+            start,
+            contract::sequence_shape(call.counts, features),
+        ),
+        None => output.clone(),
+    };
+    FusedOutput {
+        histories: places.into_iter().map(history).collect(),
+        output,
+        state,
+    }
 }
 
 /// A call of the adaptive LSTM.
@@ -155,8 +178,7 @@ pub(super) struct AdaptiveKernel {
 
 impl SequenceKernel for AdaptiveKernel {
     fn output_len(&self) -> usize {
-        let problem = &self.problem;
-        problem.rows() * problem.d_output() + problem.batch_size() * problem.state_size()
+        self.problem.output_len()
     }
 
     fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>) {

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use burn::nn::LstmState;
@@ -17,7 +18,7 @@ use crate::cell::{Preactivation, Transition};
 use crate::equations::cifg;
 use crate::equations::layer_norm::Norm;
 use crate::kernel::{Precision, Target, target};
-use crate::sequence::FusedRun;
+use crate::sequence::{FusedOutput, FusedRun};
 
 impl From<cifg::Coupling> for Coupling {
     fn from(coupling: cifg::Coupling) -> Self {
@@ -74,7 +75,7 @@ pub fn run(
     preact: &Preactivation,
     transition: &Transition,
     variant: Variant,
-) -> (Tensor<3>, LstmState<2>) {
+) -> FusedOutput<LstmState<2>> {
     let Variant {
         coupling,
         peepholes,
@@ -196,10 +197,12 @@ pub fn run(
         carry_normalized: transition.carry_normalized,
         output_sees_new: peepholes.output_sees_new,
         per_step,
+        histories: call.histories,
         halves: call.precision == Precision::Bf16,
         rounds: ranks,
     };
     let (rows, batch) = (problem.rows(), problem.batch_size());
+    let cells_start = problem.cells_start();
     let output_shape = contract::sequence_shape(call.counts, d_output);
     let (tensors, which) = parts.into_list();
     let kernel = Arc::new(LstmKernel { problem, which });
@@ -211,7 +214,19 @@ pub fn run(
         cell: contract::piece(&flat, cell_start, [batch, d_hidden]),
         hidden: contract::piece(&flat, hidden_start, [batch, d_output]),
     };
-    (contract::piece(&flat, 0, output_shape), state)
+    let output = contract::piece(&flat, 0, output_shape);
+    let histories = match call.histories {
+        true => {
+            let shape = contract::sequence_shape(call.counts, d_hidden);
+            vec![contract::piece(&flat, cells_start, shape), output.clone()]
+        }
+        false => Vec::new(),
+    };
+    FusedOutput {
+        output,
+        state,
+        histories,
+    }
 }
 
 /// `LN_x(x·W + b_x) + b`, the normalisation as one operation.
@@ -257,9 +272,7 @@ impl LstmKernel {
 
 impl SequenceKernel for LstmKernel {
     fn output_len(&self) -> usize {
-        let problem = &self.problem;
-        let batch = problem.batch_size();
-        (problem.rows() + batch) * problem.d_output + batch * problem.d_hidden
+        self.problem.output_len()
     }
 
     fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>) {

@@ -1,6 +1,7 @@
 //! Fused kernels against the composed scan: values and all gradients.
 //!
 //! - `agreement`: every cell and option set, sizes around the ends of vectors, large sizes;
+//! - `histories`: the states of all steps, and what comes back through them;
 //! - `graph`: some parents tracked, strided tensors, repeated calls;
 //! - `strategy`: which way a call goes, and what is said where there is none.
 //!
@@ -17,6 +18,7 @@ mod options;
 mod agreement;
 mod case;
 mod graph;
+mod histories;
 mod kinds;
 mod leaves;
 mod strategy;

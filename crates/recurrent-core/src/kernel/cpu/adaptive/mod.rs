@@ -167,6 +167,11 @@ pub enum StatePart {
     Z,
 }
 
+impl StatePart {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Cell, Self::Hidden, Self::AdaptCell, Self::Z];
+}
+
 /// The tensors of a call, as a list: x `[N, I]`, the states `[B, Σ(2H + 2A)]`, the biases (b_a `[4A]`
 /// and b `[4H]` of each layer), the [`Weight`]s of each layer, then the masks that there are.
 #[derive(Debug, Clone, Copy)]
@@ -195,6 +200,8 @@ pub struct Problem {
     pub counts: Vec<usize>,
     /// For each of [`Mask::ALL`]: whether it has a row per step and sequence, if there is one.
     pub masks: [Option<bool>; 6],
+    /// Whether the states after all rows are part of the output.
+    pub histories: bool,
 }
 
 impl Problem {
@@ -235,6 +242,60 @@ impl Problem {
             StatePart::Z => 2 * d_hidden + d_adapt,
         };
         self.state_start(layer) + inside
+    }
+
+    /// Features of a part of a layer's state.
+    pub fn part_size(&self, layer: usize, part: StatePart) -> usize {
+        match part {
+            StatePart::Cell | StatePart::Hidden => self.layers[layer].d_hidden,
+            StatePart::AdaptCell | StatePart::Z => self.layers[layer].d_adapt,
+        }
+    }
+
+    /// Values of the output: y of all rows, the last states of each sequence, then with histories the
+    /// parts of the states after all rows, one after the other.
+    pub fn output_len(&self) -> usize {
+        let features = match self.histories {
+            true => self.state_size() - self.in_output(),
+            false => 0,
+        };
+        self.histories_start() + self.rows() * features
+    }
+
+    /// Where a part of a layer's state after all rows begins in the output; none where it is not asked
+    /// for, or is y.
+    pub fn history(&self, layer: usize, part: StatePart) -> Option<usize> {
+        if !self.histories || self.is_output(layer, part) {
+            return None;
+        }
+        let before = match part {
+            // After the h' that is y.
+            StatePart::AdaptCell | StatePart::Z if self.is_output(layer, StatePart::Hidden) => {
+                self.in_output()
+            }
+            _ => 0,
+        };
+        let features = self.state_part(layer, part) - before;
+        Some(self.histories_start() + self.rows() * features)
+    }
+
+    /// Whether a part of a layer's state is y: h' of the top layer, where no mask comes between.
+    fn is_output(&self, layer: usize, part: StatePart) -> bool {
+        let top = layer + 1 == self.layers.len();
+        top && matches!(part, StatePart::Hidden) && !self.has(Mask::Hidden)
+    }
+
+    /// Features of the states that y has.
+    fn in_output(&self) -> usize {
+        match self.has(Mask::Hidden) {
+            true => 0,
+            false => self.d_output(),
+        }
+    }
+
+    /// Where the states after all rows begin in the output.
+    fn histories_start(&self) -> usize {
+        self.rows() * self.d_output() + self.batch_size() * self.state_size()
     }
 
     /// Where a layer's b_a begins in the biases; b follows.
@@ -331,7 +392,7 @@ struct LayerTape {
     layout: Layout,
     /// Activated gates of the adaptation cell `[N, 4A]`.
     adapt_gates: Buffer,
-    /// m' `[N, A]`
+    /// m' `[N, A]`; nothing where the output has it, like all parts of the state.
     adapt_cells: Buffer,
     /// z' `[N, A]`, after its mask.
     z: Buffer,
