@@ -6,6 +6,8 @@
 //! - the projected input is cut into steps by halving ([`split_rows`]): the derivative of a slice
 //!   fills a tensor as large as what was sliced, so T slices of one tensor would move O(T²)
 //!   memory backwards; halving moves O(T log T).
+//!
+//! What still grows as T² in a backward is Burn's list of kept operands (`docs/architecture.md`).
 
 use alloc::vec;
 use alloc::vec::Vec;
