@@ -1,8 +1,9 @@
 //! The states of all steps: fused is composed, and asking for them changes nothing else.
 
 use burn::tensor::{DType, Device};
-use recurrent_core::Strategy;
 use recurrent_core::eval::compare::{Tolerance, close, values};
+use recurrent_core::kernel::target;
+use recurrent_core::{Direction, Strategy, Target};
 use rstest::rstest;
 
 use crate::agreement::cases;
@@ -103,16 +104,23 @@ fn one_history_alone(#[values(0, 1, 4, 6, 10, 14, 18, 20, 21, 22, 23)] kind: usi
     }
 }
 
-fn same(case: &Case, recorded: &Outputs, plain: &Outputs) {
-    let name = case.name();
-    assert_eq!(values(&recorded.output), values(&plain.output), "{name}");
-    for ((part, got), (_, expected)) in recorded.state.iter().zip(&plain.state) {
-        assert_eq!(values(got), values(expected), "{name}: final {part}");
+/// Output and final state of two runs, bit by bit; up to rounding on devices of CubeCL, where small layers
+/// run all steps in one launch unless the states are asked for.
+fn same(case: &Case, device: &Device, recorded: &Outputs, plain: &Outputs) {
+    let plain = plain.values();
+    for ((part, got), (_, expected)) in recorded.values().iter().zip(&plain) {
+        let what = format!("{}: {part}", case.name());
+        if target(device) == Some(Target::Cube) {
+            let tolerance = Tolerance::values(DType::F32, case.dims.seq_length);
+            close(&what, got, expected, tolerance).unwrap();
+        } else {
+            assert_eq!(got, expected, "{what}");
+        }
     }
 }
 
-/// Output and final state are the same to the bit, in training and in inference; so are the histories of
-/// the two. Each sequence's history ends with its final state.
+/// Output and final state are those of a run that does not record, in training and in inference; so are
+/// the histories of the two. Each sequence's history ends with its final state.
 #[rstest]
 fn nothing_else_changes(#[values(0, 1, 4, 6, 10, 14, 18, 20, 21, 22, 23)] kind: usize) {
     for name in FEW_AND_ALL {
@@ -134,16 +142,12 @@ fn nothing_else_changes(#[values(0, 1, 4, 6, 10, 14, 18, 20, 21, 22, 23)] kind: 
                             ..case.leaves(device, DType::F32)
                         };
                         let recorded = case.run_recorded(&leaves, Strategy::Fused);
-                        same(&case, &recorded, &case.run(&leaves, Strategy::Fused, false));
+                        let plain = case.run(&leaves, Strategy::Fused, false);
+                        same(&case, device, &recorded, &plain);
                         recorded
                     };
                     let (training, inference) = (run(&device), run(&device.clone().inner()));
-                    same(&case, &training, &inference);
-                    for ((part, got), (_, expected)) in
-                        training.histories.iter().zip(&inference.histories)
-                    {
-                        assert_eq!(values(got), values(expected), "{}: {part}", case.name());
-                    }
+                    same(&case, &device, &training, &inference);
                     ends(&case, &inference);
                 }
             }
@@ -160,8 +164,8 @@ fn ends(case: &Case, outputs: &Outputs) {
         for row in 0..batch {
             let length = case.lengths.as_ref().map_or(steps, |list| list[row]);
             let end = match case.direction {
-                recurrent_core::Direction::Forward => length - 1,
-                recurrent_core::Direction::Backward => 0,
+                Direction::Forward => length - 1,
+                Direction::Backward => 0,
             };
             let at = |step: usize| &history[(step * batch + row) * features..][..features];
             let last = &last[row * features..][..features];
