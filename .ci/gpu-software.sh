@@ -97,7 +97,7 @@ for device in $devices; do
     continue
   fi
   run launches
-  run fused every_size long packed_rows swapped_gates graph
+  run fused every_size long packed_rows swapped_gates graph histories::one
   run golden chosen_device
   run containers
 done

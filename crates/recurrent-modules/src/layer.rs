@@ -27,8 +27,13 @@ pub struct Layer<C: Cell> {
 ///
 /// Not a closure: closures do not pass on their caller's location.
 pub(crate) trait RunCell<const D: usize>: Send {
-    /// A second one, for the other direction at the same time; none where both write to one place.
-    fn twin(&self) -> Option<Self>
+    /// A second one, for the other direction at the same time.
+    fn twin(&self) -> Self
+    where
+        Self: Sized;
+
+    /// Takes what a second one has kept.
+    fn join(&mut self, twin: Self)
     where
         Self: Sized;
 
@@ -52,9 +57,11 @@ pub(crate) struct Recorded(pub Vec<History>);
 pub(crate) struct Packed;
 
 impl RunCell<3> for Padded {
-    fn twin(&self) -> Option<Self> {
-        Some(Self)
+    fn twin(&self) -> Self {
+        Self
     }
+
+    fn join(&mut self, _: Self) {}
 
     #[track_caller]
     fn run<C: Step>(
@@ -70,8 +77,12 @@ impl RunCell<3> for Padded {
 }
 
 impl RunCell<3> for Recorded {
-    fn twin(&self) -> Option<Self> {
-        None
+    fn twin(&self) -> Self {
+        Self(Vec::new())
+    }
+
+    fn join(&mut self, twin: Self) {
+        self.0.extend(twin.0);
     }
 
     #[track_caller]
@@ -89,9 +100,11 @@ impl RunCell<3> for Recorded {
 }
 
 impl RunCell<2> for Packed {
-    fn twin(&self) -> Option<Self> {
-        Some(Self)
+    fn twin(&self) -> Self {
+        Self
     }
+
+    fn join(&mut self, _: Self) {}
 
     #[track_caller]
     fn run<C: Step>(
@@ -231,13 +244,16 @@ impl<C: Cell> Layer<C> {
             return (output, vec![state]);
         };
         let backward = pass(backward, Direction::Backward);
-        let twin = run.twin().filter(|_| forward.worth_pairing(&input));
-        let ((first, first_state), (second, second_state)) = match twin {
-            Some(mut twin) => sequence::pair(
+        let ((first, first_state), (second, second_state)) = if forward.worth_pairing(&input) {
+            let mut twin = run.twin();
+            let both = sequence::pair(
                 || forward.run(input.clone(), run),
                 || backward.run(input.clone(), &mut twin),
-            ),
-            None => (forward.run(input.clone(), run), backward.run(input, run)),
+            );
+            run.join(twin);
+            both
+        } else {
+            (forward.run(input.clone(), run), backward.run(input, run))
         };
         let output = Tensor::cat(vec![first, second], D - 1);
         (output, vec![first_state, second_state])

@@ -352,7 +352,8 @@ impl<C: Cell> Stack<C> {
         self.forward_by(input, state, options, &mut Padded)
     }
 
-    /// [`forward_with`](Self::forward_with) that also gives the states after every step.
+    /// [`forward_with`](Self::forward_with) that also gives the states after every step. Runs as that
+    /// does, by a fused kernel where there is one: the kernels have these states at hand.
     ///
     /// # Returns
     /// Output and final state as [`forward_with`](Self::forward_with), and for each layer and

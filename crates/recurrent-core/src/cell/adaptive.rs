@@ -352,7 +352,7 @@ impl Step for AdaptiveLayers {
     fn run_fused(
         &self,
         run: crate::sequence::FusedRun<'_, AdaptiveState>,
-    ) -> (Tensor<3>, AdaptiveState) {
+    ) -> crate::sequence::FusedOutput<AdaptiveState> {
         crate::kernel::adaptive::run(run, self)
     }
 

@@ -25,7 +25,7 @@ pub use transition::Transition;
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
 use crate::kernel::{Target, Unfused};
-use crate::sequence::FusedRun;
+use crate::sequence::{FusedOutput, FusedRun};
 use crate::state::State;
 
 /// Weight drop: multiplies each recurrent weight with its mask, `R' = M ⊙ R`.
@@ -108,7 +108,7 @@ macro_rules! family_kernel {
         fn run_fused(
             &self,
             run: crate::sequence::FusedRun<'_, Self::State>,
-        ) -> (burn::tensor::Tensor<3>, Self::State) {
+        ) -> crate::sequence::FusedOutput<Self::State> {
             #[allow(unused_variables)]
             let $cell = self;
             crate::kernel::lstm::run(run, &self.preact, &self.transition, $variant)
@@ -283,10 +283,9 @@ pub trait Step: Send {
     /// If a tensor of the call or of the cell has another shape than the others ask for.
     ///
     /// # Returns
-    /// The outputs, `[T, B, d_output]` where all steps have as many rows and `[1, N, d_output]`
-    /// otherwise, and the state after the last step of each sequence, both in running order.
+    /// Outputs and states in running order, those of all steps where the run asks for them.
     #[track_caller]
-    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> (Tensor<3>, Self::State) {
+    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> FusedOutput<Self::State> {
         let _ = run;
         unreachable!("a cell without a kernel was run by one")
     }

@@ -127,7 +127,7 @@ impl Step for SlowLstmCell {
     fn run_fused(
         &self,
         run: crate::sequence::FusedRun<'_, LstmState<2>>,
-    ) -> (Tensor<3>, LstmState<2>) {
+    ) -> crate::sequence::FusedOutput<LstmState<2>> {
         self.packed().run_fused(run)
     }
 

@@ -11,13 +11,15 @@ use burn::tensor::Tensor;
 
 use super::Unfused;
 use super::contract::{self, Kept, SequenceKernel};
-use super::cpu::adaptive::{Layer, Mask, Problem, Tape, Tensors, Weight, backward, forward};
+use super::cpu::adaptive::{
+    Layer, Mask, Problem, StatePart, Tape, Tensors, Weight, backward, forward,
+};
 use super::cpu::simd::Isa;
 use super::shapes::Expected;
 use crate::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveState};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::adaptive::PolicyLayout;
-use crate::sequence::{FusedMask, FusedMasks, FusedRun};
+use crate::sequence::{FusedMask, FusedMasks, FusedOutput, FusedRun};
 use crate::state::State;
 
 /// Most layers: a node of the autodiff graph has no more parents than that.
@@ -189,11 +191,12 @@ fn masks(masks: &FusedMasks) -> [Option<&FusedMask>; 6] {
 /// # Panics
 /// If a tensor has another shape than the sizes of the layers ask for.
 #[track_caller]
-pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<3>, AdaptiveState) {
+pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> FusedOutput<AdaptiveState> {
     let problem = Problem {
         layers: cell.layers.iter().map(problem_layer).collect(),
         counts: call.counts.to_vec(),
         masks: masks(&call.masks).map(|mask| mask.map(|mask| mask.per_step)),
+        histories: call.histories,
     };
     check_shapes(&problem, &call, cell);
     let biases = cell.layers.iter().flat_map(|layer| {
@@ -219,6 +222,16 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         .flat_map(|layer| [layer.d_hidden, layer.d_hidden, layer.d_adapt, layer.d_adapt])
         .collect();
     let output_shape = contract::sequence_shape(call.counts, d_output);
+    // Where each part of the state after all rows is, and its features.
+    let layers = 0..if call.histories {
+        problem.layers.len()
+    } else {
+        0
+    };
+    let places: Vec<(Option<usize>, usize)> = layers
+        .flat_map(|layer| StatePart::ALL.map(|part| (layer, part)))
+        .map(|(layer, part)| (problem.history(layer, part), problem.part_size(layer, part)))
+        .collect();
     let flat = contract::run(tensors, Arc::new(AdaptiveKernel { problem }));
 
     let (output, states) = contract::output_and_rest(&flat, output_shape, batch * state_size);
@@ -229,7 +242,18 @@ pub fn run(call: FusedRun<'_, AdaptiveState>, cell: &AdaptiveLayers) -> (Tensor<
         contract::owned(states.clone().slice([0..batch, start - size..start]))
     };
     let state = AdaptiveState::from_tensors(parts.iter().map(piece).collect());
-    (output, state)
+    let history = |(start, features): (Option<usize>, usize)| match start {
+        Some(start) => {
+            let shape = contract::sequence_shape(call.counts, features);
+            contract::owned(contract::piece(&flat, start, shape))
+        }
+        None => output.clone(),
+    };
+    FusedOutput {
+        histories: places.into_iter().map(history).collect(),
+        output,
+        state,
+    }
 }
 
 /// A call of the adaptive LSTM.
@@ -241,8 +265,7 @@ pub(super) struct AdaptiveKernel {
 impl SequenceKernel for AdaptiveKernel {
     #[cfg(feature = "cube")]
     fn output_len(&self) -> usize {
-        let problem = &self.problem;
-        problem.rows() * problem.d_output() + problem.batch_size() * problem.state_size()
+        self.problem.output_len()
     }
 
     fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>) {

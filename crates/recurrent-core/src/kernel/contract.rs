@@ -226,11 +226,12 @@ pub fn owned<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 /// # Arguments
 /// * `flat` - what [`run`] gave
 /// * `shape` - of the output, whose values come first
-/// * `rest` - values that follow
+/// * `rest` - how many of the values that follow, the states
 pub fn output_and_rest(flat: &Tensor<1>, shape: [usize; 3], rest: usize) -> (Tensor<3>, Tensor<1>) {
-    let count = shape.iter().product();
+    let count = shape.iter().product::<usize>();
+    let [all] = flat.dims();
     let output = piece(flat, 0, shape);
-    let output = match count < 7 * rest {
+    let output = match 8 * count < 7 * all {
         true => owned(output),
         false => output,
     };

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use burn::backend::DispatchTensor;
@@ -17,7 +18,7 @@ use crate::cell::mogrifier::{Round, RoundMatrix};
 use crate::cell::{Preactivation, Transition};
 use crate::equations::cifg;
 use crate::kernel::{Precision, Target, target};
-use crate::sequence::FusedRun;
+use crate::sequence::{FusedOutput, FusedRun};
 
 impl From<cifg::Coupling> for Coupling {
     fn from(coupling: cifg::Coupling) -> Self {
@@ -78,7 +79,7 @@ pub fn run(
     preact: &Preactivation,
     transition: &Transition,
     variant: Variant,
-) -> (Tensor<3>, LstmState<2>) {
+) -> FusedOutput<LstmState<2>> {
     let Variant {
         coupling,
         peepholes,
@@ -192,11 +193,13 @@ pub fn run(
         carry_normalized: transition.carry_normalized,
         output_sees_new: peepholes.output_sees_new,
         per_step,
+        histories: call.histories,
         halves: call.precision == Precision::Bf16,
         rounds: ranks,
     };
     problem.check_shapes(&parts.shapes);
     let batch = problem.batch_size();
+    let cells_start = problem.cells_start();
     let output_shape = contract::sequence_shape(call.counts, d_output);
     let (tensors, which) = parts.tensors.into_list();
     let kernel = Arc::new(LstmKernel { problem, which });
@@ -210,7 +213,19 @@ pub fn run(
         cell: contract::owned(cell),
         hidden: contract::owned(hidden),
     };
-    (output, state)
+    let histories = match call.histories {
+        true => {
+            let shape = contract::sequence_shape(call.counts, d_hidden);
+            let cells = contract::owned(contract::piece(&flat, cells_start, shape));
+            vec![cells, output.clone()]
+        }
+        false => Vec::new(),
+    };
+    FusedOutput {
+        output,
+        state,
+        histories,
+    }
 }
 
 fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
@@ -252,9 +267,7 @@ impl LstmKernel {
 impl SequenceKernel for LstmKernel {
     #[cfg(feature = "cube")]
     fn output_len(&self) -> usize {
-        let problem = &self.problem;
-        let batch = problem.batch_size();
-        (problem.rows() + batch) * problem.d_output + batch * problem.d_hidden
+        self.problem.output_len()
     }
 
     fn forward(&self, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, Option<Kept>) {

@@ -100,6 +100,20 @@ pub struct FusedRun<'a, S> {
     pub masks: FusedMasks,
     /// How exactly recurrent weights are read in inference.
     pub precision: Precision,
+    /// Whether the states after all steps are asked for.
+    pub histories: bool,
+}
+
+/// What a kernel gives, in running order.
+#[derive(Debug, Clone)]
+pub struct FusedOutput<S> {
+    /// `[T, B, d_output]` where all steps have as many rows, `[1, N, d_output]` otherwise.
+    pub output: Tensor<3>,
+    /// The state after the last step of each sequence.
+    pub state: S,
+    /// The states after all steps, one tensor per part in the order of [`Step::state_parts`], shaped as
+    /// the output is; none where they were not asked for.
+    pub histories: Vec<Tensor<3>>,
 }
 
 /// Whether a run is fused.
@@ -137,7 +151,8 @@ pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfuse
     }
 }
 
-/// Runs a kernel over the rows of a plan. The output is that of [`Step::run_fused`].
+/// Runs a kernel over the rows of a plan. Outputs are those of [`Step::run_fused`], the state is in batch
+/// order.
 #[cfg(feature = "kernel")]
 #[track_caller]
 pub(super) fn run_fused<C: Step>(
@@ -147,10 +162,11 @@ pub(super) fn run_fused<C: Step>(
     masks: &Masks,
     plan: &Plan,
     precision: Precision,
-) -> (Tensor<3>, C::State) {
+    histories: bool,
+) -> FusedOutput<C::State> {
     let rows_of = |mask: &Option<Mask>| mask.as_ref().map(|mask| plan.mask_rows(mask));
     let counts = plan.counts();
-    let (output, state) = cell.run_fused(FusedRun {
+    let run = cell.run_fused(FusedRun {
         rows,
         state: plan.sort(state),
         counts: &counts,
@@ -163,8 +179,12 @@ pub(super) fn run_fused<C: Step>(
             adapt: rows_of(&masks.adapt),
         },
         precision,
+        histories,
     });
-    (output, plan.unsort(state))
+    FusedOutput {
+        state: plan.unsort(run.state),
+        ..run
+    }
 }
 
 /// One step from the raw input, by a kernel where the strategy says so.
@@ -190,7 +210,7 @@ pub fn step<C: Step>(
             per_step: false,
         })
     };
-    let (output, state) = cell.run_fused(FusedRun {
+    let FusedOutput { output, state, .. } = cell.run_fused(FusedRun {
         rows: input.into(),
         state,
         counts: &[batch_size],
@@ -203,6 +223,7 @@ pub fn step<C: Step>(
             adapt: rows_of(&masks.adapt),
         },
         precision: Precision::F32,
+        histories: false,
     });
     (output.squeeze_dim(0), state)
 }

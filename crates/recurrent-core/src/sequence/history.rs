@@ -1,13 +1,11 @@
 //! All states of a run, for those who ask.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use burn::tensor::Tensor;
 
 use super::{SequenceOptions, SequenceOutput, run_padded};
 use crate::cell::Step;
-use crate::state::State;
 
 /// The states after every step of a run, part by part.
 #[derive(Debug, Clone)]
@@ -43,11 +41,11 @@ impl History {
     }
 }
 
-/// [`run`](super::run) that also keeps the state after every step: `s_t`, t = 1..=T. Runs step by
-/// step, whatever the strategy.
+/// [`run`](super::run) that also gives the state after every step: `s_t`, t = 1..=T. By the same kernels:
+/// they have these states at hand.
 ///
 /// # Gradients
-/// As [`run`](super::run), and through the kept states.
+/// As [`run`](super::run), and through the states.
 ///
 /// # Panics
 /// As [`run`](super::run).
@@ -81,16 +79,14 @@ pub fn run_recorded<C: Step>(
     options: &SequenceOptions<'_>,
 ) -> (SequenceOutput<C::State>, History) {
     let parts = cell.state_parts();
-    let mut steps: Vec<Vec<Tensor<2>>> = vec![Vec::new(); parts.len()];
-    let mut record = |state: &C::State| {
-        for (list, tensor) in steps.iter_mut().zip(state.clone().into_tensors()) {
-            list.push(tensor);
-        }
-    };
-    let (output, plan) = run_padded(cell, input, state, options, Some(&mut record));
-    let parts = parts.into_iter().zip(steps);
-    let parts = parts
-        .map(|((name, _), steps)| (name, plan.unpack(Tensor::cat(steps, 0))))
-        .collect();
+    let (output, histories) = run_padded(cell, input, state, options, true);
+    assert!(
+        histories.len() == parts.len(),
+        "the kernel of the cell gives the histories of {} parts of the state, expected {}",
+        histories.len(),
+        parts.len(),
+    );
+    let names = parts.into_iter().map(|(name, _)| name);
+    let parts = names.zip(histories).collect();
     (output, History { parts })
 }

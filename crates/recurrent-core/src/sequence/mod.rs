@@ -13,9 +13,11 @@ mod pair;
 mod plan;
 mod scan;
 
+use alloc::vec::Vec;
+
 use burn::tensor::{DType, Device, Tensor};
 
-pub use fused::{FusedMask, FusedMasks, FusedRows, FusedRun, reason, step};
+pub use fused::{FusedMask, FusedMasks, FusedOutput, FusedRows, FusedRun, reason, step};
 pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
 pub use packed::{PackedOutput, Packing, run_packed};
@@ -85,42 +87,44 @@ pub fn run<C: Step>(
     state: Option<C::State>,
     options: &SequenceOptions<'_>,
 ) -> SequenceOutput<C::State> {
-    let (output, _) = run_padded(cell, input, state, options, None);
+    let (output, _) = run_padded(cell, input, state, options, false);
     output
 }
 
-/// Called with the state after each step.
-type Observer<'a, S> = &'a mut dyn FnMut(&S);
-
-/// [`run`], step by step where there is an observer; also gives the plan.
+/// [`run`]; with `record` also the states after every step, `[seq_length, batch_size, ·]` for each part.
 #[track_caller]
 fn run_padded<C: Step>(
     cell: &C,
     input: Tensor<3>,
     state: Option<C::State>,
     options: &SequenceOptions<'_>,
-    observe: Option<Observer<'_, C::State>>,
-) -> (SequenceOutput<C::State>, Plan) {
+    record: bool,
+) -> (SequenceOutput<C::State>, Vec<Tensor<3>>) {
     let dims = Dims::of(&input, cell.d_input(), cell.d_hidden());
     let (device, dtype) = (input.device(), input.dtype());
     let state = checked_state(cell, state, dims.batch_size, &device, dtype);
     let no_masks = Masks::none();
     let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
     let plan = Plan::new(&dims, options.direction, options.lengths, &device);
-    let (rows, state) = match observe {
-        Some(observe) => scan::scan(cell, plan.pack(input), state, masks, &plan, observe),
-        #[cfg(feature = "kernel")]
-        None if fused::is_fused(cell, options.strategy, &device, dtype) => {
-            let rows = plan.pack_as_it_lies(input);
-            let precision = options.precision;
-            let (output, state) = fused::run_fused(cell, rows, state, masks, &plan, precision);
-            let output = plan.unpack_fused(output);
-            return (SequenceOutput { output, state }, plan);
-        }
-        None => run_rows(cell, plan.pack(input), state, masks, &plan, options),
-    };
-    let output = plan.unpack(rows);
-    (SequenceOutput { output, state }, plan)
+    let fused = fused::is_fused(cell, options.strategy, &device, dtype);
+    #[cfg(feature = "kernel")]
+    if fused {
+        let rows = plan.pack_as_it_lies(input);
+        let precision = options.precision;
+        let run = fused::run_fused(cell, rows, state, masks, &plan, precision, record);
+        let histories = run.histories.into_iter();
+        let histories = histories.map(|part| plan.unpack_fused(part)).collect();
+        let output = plan.unpack_fused(run.output);
+        let state = run.state;
+        return (SequenceOutput { output, state }, histories);
+    }
+    debug_assert!(!fused, "without kernels nothing is fused");
+    let run = scan::scan(cell, plan.pack(input), state, masks, &plan, record);
+    let histories = run.histories.into_iter();
+    let histories = histories.map(|part| plan.unpack(part)).collect();
+    let output = plan.unpack(run.rows);
+    let state = run.state;
+    (SequenceOutput { output, state }, histories)
 }
 
 /// Runs over packed rows in running order, by a kernel or step by step.
@@ -137,11 +141,12 @@ fn run_rows<C: Step>(
     #[cfg(feature = "kernel")]
     if fused {
         let precision = options.precision;
-        let (output, state) = fused::run_fused(cell, rows.into(), state, masks, plan, precision);
-        return (output.flatten(0, 1), state);
+        let run = fused::run_fused(cell, rows.into(), state, masks, plan, precision, false);
+        return (run.output.flatten(0, 1), run.state);
     }
     debug_assert!(!fused, "without kernels nothing is fused");
-    scan::scan(cell, rows, state, masks, plan, &mut |_| {})
+    let run = scan::scan(cell, rows, state, masks, plan, false);
+    (run.rows, run.state)
 }
 
 /// The given state, or zeros.

@@ -6,6 +6,8 @@
 //! - the projected input is cut into steps by halving ([`split_rows`]): the derivative of a slice
 //!   fills a tensor as large as what was sliced, so T slices of one tensor would move O(T²)
 //!   memory backwards; halving moves O(T log T).
+//!
+//! What still grows as T² in a backward is Burn's list of kept operands (`docs/architecture.md`).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -17,19 +19,29 @@ use crate::cell::Step;
 use crate::equations::dropout::Masks;
 use crate::state::State;
 
+/// Result of a scan.
+pub(super) struct Scanned<S> {
+    /// The outputs, packed in running order.
+    pub rows: Tensor<2>,
+    /// The state after the last step of each sequence, in batch order.
+    pub state: S,
+    /// The states after all steps, each part packed as the outputs; none where they are not recorded.
+    pub histories: Vec<Tensor<2>>,
+}
+
 /// Runs over packed rows in running order.
 ///
 /// # Arguments
-/// * `state` - in batch order, as the one returned
-/// * `observe` - called with the state after each step, the rows that ran only
+/// * `state` - in batch order
+/// * `record` - whether to give the states after all steps
 pub(super) fn scan<C: Step>(
     cell: &C,
     rows: Tensor<2>,
     state: C::State,
     masks: &Masks,
     plan: &Plan,
-    observe: super::Observer<'_, C::State>,
-) -> (Tensor<2>, C::State) {
+    record: bool,
+) -> Scanned<C::State> {
     let counts = plan.counts();
     let projected = split_rows(cell.project(rows), &counts);
     let masks = plan.masks(masks);
@@ -37,6 +49,10 @@ pub(super) fn scan<C: Step>(
     let mut state = plan.sort(state);
     let mut running = counts[0];
     let mut outputs = Vec::with_capacity(counts.len());
+    let mut histories: Vec<Vec<Tensor<2>>> = match record {
+        true => vec![Vec::with_capacity(counts.len()); cell.state_parts().len()],
+        false => Vec::new(),
+    };
     // States of sequences that have ended, shortest first.
     let mut ended = Vec::new();
     for ((projected, count), masks) in projected.into_iter().zip(counts).zip(masks) {
@@ -46,7 +62,11 @@ pub(super) fn scan<C: Step>(
             running = count;
         }
         let (output, next) = cell.step(projected, state, &masks);
-        observe(&next);
+        if record {
+            for (steps, part) in histories.iter_mut().zip(next.clone().into_tensors()) {
+                steps.push(part);
+            }
+        }
         outputs.push(output);
         state = next;
     }
@@ -58,7 +78,12 @@ pub(super) fn scan<C: Step>(
         ended.reverse();
         C::State::cat(ended)
     };
-    (Tensor::cat(outputs, 0), plan.unsort(state))
+    let histories = histories.into_iter();
+    Scanned {
+        rows: Tensor::cat(outputs, 0),
+        state: plan.unsort(state),
+        histories: histories.map(|steps| Tensor::cat(steps, 0)).collect(),
+    }
 }
 
 /// Cuts `rows` into consecutive pieces of the given heights.

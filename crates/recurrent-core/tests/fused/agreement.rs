@@ -33,7 +33,7 @@ const SIZES: [Dims; 15] = [
 ];
 
 /// Each option set with two sizes; direction and lengths go round with them.
-fn cases(kind: Kind, first: usize) -> Vec<Case> {
+pub fn cases(kind: Kind, first: usize) -> Vec<Case> {
     let sets = option_sets().into_iter().filter(|set| kind.has(set));
     let mut turn = first;
     let mut cases = vec![];

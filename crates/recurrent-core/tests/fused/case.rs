@@ -37,6 +37,8 @@ pub struct Outputs {
     pub output: Tensor<3>,
     /// By name.
     pub state: Vec<(&'static str, Tensor<2>)>,
+    /// The states of all steps by name, where they are recorded.
+    pub histories: Vec<(&'static str, Tensor<3>)>,
 }
 
 impl Outputs {
@@ -44,9 +46,15 @@ impl Outputs {
         let output = ("output".to_string(), values(&self.output));
         let state = self.state.iter();
         let state = state.map(|(name, part)| (format!("final {name}"), values(part)));
-        core::iter::once(output).chain(state).collect()
+        let histories = self.histories.iter();
+        let histories = histories.map(|(name, part)| (format!("all {name}"), values(part)));
+        let outputs = core::iter::once(output).chain(state);
+        outputs.chain(histories).collect()
     }
 }
+
+/// Output, final state and histories.
+type Given = (Tensor<3>, Vec<Tensor<2>>, Vec<(&'static str, Tensor<3>)>);
 
 /// `[batch_size, seq_length, d_input, d_hidden]`
 pub const fn dims(b: usize, t: usize, i: usize, h: usize) -> Dims {
@@ -174,6 +182,32 @@ impl Case {
 
     /// One forward; with `packed`, on packed rows.
     pub fn run(&self, leaves: &Leaves<'_>, strategy: Strategy, packed: bool) -> Outputs {
+        self.run_by(leaves, strategy, |cell, input, state, options| {
+            let (output, state) = if packed {
+                let lengths = options.lengths.expect("lengths of packed rows");
+                let packing = Packing::new(lengths, self.dims.seq_length, &leaves.device);
+                let (rows, state) = cell.run_packed(packing.pack(input), state, options);
+                (packing.unpack(rows), state)
+            } else {
+                cell.run(input, state, options)
+            };
+            (output, state, vec![])
+        })
+    }
+
+    /// One forward that records the states of all steps.
+    pub fn run_recorded(&self, leaves: &Leaves<'_>, strategy: Strategy) -> Outputs {
+        self.run_by(leaves, strategy, |cell, input, state, options| {
+            cell.run_recorded(input, state, options)
+        })
+    }
+
+    fn run_by(
+        &self,
+        leaves: &Leaves<'_>,
+        strategy: Strategy,
+        run: impl FnOnce(&dyn AnyCell, Tensor<3>, Vec<Tensor<2>>, &SequenceOptions<'_>) -> Given,
+    ) -> Outputs {
         let cell = self.cell(leaves);
         let masks = self.masks(&*cell, leaves);
         let seq_length = self.dims.seq_length;
@@ -189,22 +223,16 @@ impl Case {
             precision: Default::default(),
         };
         let (input, state) = (self.input(leaves), self.state(&*cell, leaves));
-        let (output, state) = if packed {
-            let lengths = lengths.as_ref().expect("lengths of packed rows");
-            let packing = Packing::new(lengths, seq_length, &leaves.device);
-            let (rows, state) = cell.run_packed(packing.pack(input), state, &options);
-            (packing.unpack(rows), state)
-        } else {
-            cell.run(input, state, &options)
-        };
+        let (output, state, histories) = run(&*cell, input, state, &options);
         let names = cell.parts().into_iter().map(|(name, _)| name);
         Outputs {
             output,
             state: names.zip(state).collect(),
+            histories,
         }
     }
 
-    /// Random cotangents on the sequence and on every part of the final state, together.
+    /// Random cotangents on the sequence, on every part of the final state and on every history, together.
     pub fn loss(&self, leaves: &Leaves<'_>, outputs: &Outputs) -> Tensor<1> {
         let draw = |random: &mut Random, count| random.values(count, 1.0);
         let output = &outputs.output;
@@ -214,7 +242,19 @@ impl Case {
             let cotangent = leaves.constant(&format!("cotangent.{name}"), part.dims(), draw);
             loss = loss + (part.clone() * cotangent).sum();
         }
+        for index in 0..outputs.histories.len() {
+            loss = loss + self.history_loss(leaves, outputs, index);
+        }
         loss
+    }
+
+    /// A random cotangent on the states of all steps, of one part.
+    pub fn history_loss(&self, leaves: &Leaves<'_>, outputs: &Outputs, index: usize) -> Tensor<1> {
+        let draw = |random: &mut Random, count| random.values(count, 1.0);
+        let (_, part) = &outputs.histories[index];
+        // Layers have parts of the same name.
+        let name = format!("cotangent.history {index}");
+        (part.clone() * leaves.constant(&name, part.dims(), draw)).sum()
     }
 
     /// Forward and backward.

@@ -160,6 +160,13 @@ pub trait AnyCell {
         state: Vec<Tensor<2>>,
         options: &SequenceOptions<'_>,
     ) -> (Tensor<2>, Vec<Tensor<2>>);
+    /// Also gives the states of all steps.
+    fn run_recorded(
+        &self,
+        input: Tensor<3>,
+        state: Vec<Tensor<2>>,
+        options: &SequenceOptions<'_>,
+    ) -> (Tensor<3>, Vec<Tensor<2>>, Vec<(&'static str, Tensor<3>)>);
     fn step_by(
         &self,
         input: Tensor<2>,
@@ -202,6 +209,17 @@ impl<C: Step> AnyCell for C {
         let state = Some(C::State::from_tensors(state));
         let PackedOutput { rows, state } = sequence::run_packed(self, rows, state, options);
         (rows, state.into_tensors())
+    }
+
+    fn run_recorded(
+        &self,
+        input: Tensor<3>,
+        state: Vec<Tensor<2>>,
+        options: &SequenceOptions<'_>,
+    ) -> (Tensor<3>, Vec<Tensor<2>>, Vec<(&'static str, Tensor<3>)>) {
+        let state = Some(C::State::from_tensors(state));
+        let (run, history) = sequence::run_recorded(self, input, state, options);
+        (run.output, run.state.into_tensors(), history.parts)
     }
 
     fn step_by(

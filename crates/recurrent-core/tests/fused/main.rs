@@ -2,6 +2,7 @@
 //!
 //! - `agreement`: every cell and option set, sizes around the ends of vectors, large sizes;
 //! - `amplified`: masks of 10 per step, large cells, saturated gates;
+//! - `histories`: the states of all steps, and what comes back through them;
 //! - `graph`: some parents tracked, strided tensors, repeated calls;
 //! - `shapes`: tensors of other shapes than a call's are refused;
 //! - `strategy`: which way a call goes, and what is said where there is none.
@@ -20,6 +21,7 @@ mod agreement;
 mod amplified;
 mod case;
 mod graph;
+mod histories;
 mod kinds;
 mod leaves;
 mod shapes;

@@ -143,6 +143,7 @@ fn orders_and_counts_are_checked() {
                     state: state(),
                     counts,
                     masks: FusedMasks::default(),
+                    histories: false,
                     precision: Precision::F32,
                 }))
             })

@@ -27,6 +27,7 @@ fn numbers(count: usize, salt: usize) -> Vec<f32> {
 impl Call {
     fn new(units: &[[usize; 2]], counts: &[usize], options: usize) -> Self {
         let (overlapping, bias, masked) = (options & 1 != 0, options & 2 == 0, options & 4 != 0);
+        let histories = options & 8 != 0;
         let mut d_input = 5;
         let layers = units.iter().map(|&[d_hidden, d_adapt]| {
             let layer = Layer {
@@ -45,6 +46,7 @@ impl Call {
             layers: layers.collect(),
             counts: counts.to_vec(),
             masks: core::array::from_fn(|mask| masked.then_some(mask % 2 == 0)),
+            histories,
         };
         let (rows, batch) = (problem.rows(), problem.batch_size());
         let sum = |size: fn(&Layer) -> usize| problem.layers.iter().map(size).sum::<usize>();
@@ -121,7 +123,7 @@ fn calls() -> impl Iterator<Item = Call> {
     let counts: [&[usize]; 4] = [&[3, 3, 3], &[5, 4, 4, 1], &[1, 1, 1, 1], &[2]];
     layers.into_iter().flat_map(move |layers| {
         let with_counts =
-            move |counts| (0..8).map(move |options| Call::new(layers, counts, options));
+            move |counts| (0..16).map(move |options| Call::new(layers, counts, options));
         counts.into_iter().flat_map(with_counts)
     })
 }

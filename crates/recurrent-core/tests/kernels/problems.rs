@@ -106,6 +106,8 @@ struct Has {
     peepholes: (bool, bool),
     /// LN_x
     norm_input: bool,
+    /// c' of all rows.
+    histories: bool,
 }
 
 const PLAIN: Has = Has {
@@ -116,9 +118,10 @@ const PLAIN: Has = Has {
     masks: false,
     peepholes: (false, false),
     norm_input: false,
+    histories: false,
 };
 
-const ALL: [Has; 8] = [
+const ALL: [Has; 12] = [
     PLAIN,
     Has {
         name: "projection",
@@ -152,16 +155,41 @@ const ALL: [Has; 8] = [
         coupling: Coupling::ForgetFromInput,
         ..PLAIN
     },
+    ALL_OF_IT,
     Has {
-        name: "all of it",
-        coupling: Coupling::Independent,
-        project: true,
-        norms: true,
-        masks: true,
-        peepholes: (false, true),
+        name: "histories",
+        histories: true,
         ..PLAIN
     },
+    Has {
+        name: "projection and histories",
+        project: true,
+        histories: true,
+        ..PLAIN
+    },
+    Has {
+        name: "masks, diagonal peepholes and histories",
+        masks: true,
+        peepholes: (true, false),
+        histories: true,
+        ..PLAIN
+    },
+    Has {
+        name: "all of it and histories",
+        histories: true,
+        ..ALL_OF_IT
+    },
 ];
+
+const ALL_OF_IT: Has = Has {
+    name: "all of it",
+    coupling: Coupling::Independent,
+    project: true,
+    norms: true,
+    masks: true,
+    peepholes: (false, true),
+    ..PLAIN
+};
 
 /// The calls of some size; with `ragged`, sequences end at different steps.
 pub fn calls(sizes: [usize; 4], ragged: bool) -> Vec<Call> {
@@ -203,6 +231,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         carry_normalized: false,
         output_sees_new: has.peepholes.0,
         per_step,
+        histories: has.histories,
         halves: false,
         rounds: Vec::new(),
     };
@@ -250,8 +279,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         add(Part::UpdateCell, rows * d_hidden, 1.0);
         add(Part::UpdateHidden, batch * d_output, 1.0);
     }
-    let outputs = rows * d_output + batch * (d_output + d_hidden);
-    let grad = draw(random, outputs);
+    let grad = draw(random, problem.output_len());
     Call {
         name: has.name,
         problem,

@@ -70,5 +70,15 @@ fn both_at_once_are_one_after_the_other() {
         let got = everything(&[&both], &x, lengths.as_ref());
         let expected = everything(&[&forward, &backward], &x, lengths.as_ref());
         assert!(got == expected);
+        let histories = |models: &[&Lstm]| -> Vec<Vec<f64>> {
+            let options = ForwardOptions {
+                lengths: lengths.as_ref(),
+                ..ForwardOptions::default()
+            };
+            let of = |lstm: &&Lstm| lstm.forward_histories(x.clone(), None, options).2;
+            let parts = models.iter().flat_map(of).flat_map(|history| history.parts);
+            parts.map(|(_, part)| values(&part)).collect()
+        };
+        assert!(histories(&[&both]) == histories(&[&forward, &backward]));
     }
 }

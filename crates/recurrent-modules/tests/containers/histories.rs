@@ -4,48 +4,49 @@ use burn::tensor::Tensor;
 use recurrent_core::eval::device::device;
 use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, Strategy};
+use rstest::rstest;
 
 use crate::support::*;
 
-/// Against `step`, in both orders of the axes.
-#[test]
-fn histories_are_the_states_of_step() {
+/// Against `step`, in both orders of the axes; the output is that of `forward`, to the bit.
+#[rstest]
+fn histories_are_the_states_of_step(
+    #[values(true, false)] batch_first: bool,
+    #[values(Strategy::Fused, Strategy::Composed)] strategy: Strategy,
+) {
     let device = device();
-    for batch_first in [true, false] {
-        let lstm = LstmConfig::new(I, H)
-            .with_num_layers(2)
-            .with_batch_first(batch_first)
-            .init(&device)
-            // Histories are recorded step by step: the same bits.
-            .with_strategy(Strategy::Composed);
-        let input = tensor([T, B, I], 0.0, &device);
-        let arrange = |tensor: Tensor<3>| match batch_first {
-            true => tensor.swap_dims(0, 1),
-            false => tensor,
-        };
-        let mut state = state(2, H, &device);
-        let (output, last, histories) = lstm.forward_histories(
-            arrange(input.clone()),
-            Some(state.clone()),
-            ForwardOptions::default(),
-        );
-        let (expected, _) = lstm.forward(arrange(input.clone()), Some(state.clone()));
-        assert_eq!(values(&output), values(&expected));
-        assert_eq!(histories.len(), 2);
-        for t in 0..T {
-            let x = input.clone().slice([t..t + 1, 0..B, 0..I]).reshape([B, I]);
-            state = lstm.step(x, Some(state)).1;
-            for (history, state) in histories.iter().zip(&state.cells) {
-                let at = |name: &str| {
-                    let part = arrange(history.part(name));
-                    part.slice([t..t + 1, 0..B, 0..H]).reshape([B, H])
-                };
-                assert_close(&at("cell"), &state.cell);
-                assert_close(&at("hidden"), &state.hidden);
-            }
+    let lstm = LstmConfig::new(I, H)
+        .with_num_layers(2)
+        .with_batch_first(batch_first)
+        .init(&device)
+        .with_strategy(strategy);
+    let input = tensor([T, B, I], 0.0, &device);
+    let arrange = |tensor: Tensor<3>| match batch_first {
+        true => tensor.swap_dims(0, 1),
+        false => tensor,
+    };
+    let mut state = state(2, H, &device);
+    let (output, last, histories) = lstm.forward_histories(
+        arrange(input.clone()),
+        Some(state.clone()),
+        ForwardOptions::default(),
+    );
+    let (expected, _) = lstm.forward(arrange(input.clone()), Some(state.clone()));
+    assert_eq!(values(&output), values(&expected));
+    assert_eq!(histories.len(), 2);
+    for t in 0..T {
+        let x = input.clone().slice([t..t + 1, 0..B, 0..I]).reshape([B, I]);
+        state = lstm.step(x, Some(state)).1;
+        for (history, state) in histories.iter().zip(&state.cells) {
+            let at = |name: &str| {
+                let part = arrange(history.part(name));
+                part.slice([t..t + 1, 0..B, 0..H]).reshape([B, H])
+            };
+            assert_close(&at("cell"), &state.cell);
+            assert_close(&at("hidden"), &state.hidden);
         }
-        assert_close(&state.cells[0].cell, &last.cells[0].cell);
     }
+    assert_close(&state.cells[0].cell, &last.cells[0].cell);
 }
 
 /// Histories stay at the time of their input, and are zero past each length.

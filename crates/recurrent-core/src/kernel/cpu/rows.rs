@@ -47,6 +47,46 @@ macro_rules! each_gate_vector {
     };
 }
 
+/// `to ← to + from` for some columns.
+#[derive(Debug, Clone)]
+pub struct AddRows {
+    /// How many rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: Range<usize>,
+    /// What is added.
+    pub from: Rows,
+    /// What it is added to.
+    pub to: Rows,
+}
+
+impl AddRows {
+    /// # Safety
+    /// `from` is readable for the rows and columns; those of `to` belong to the caller alone.
+    pub unsafe fn run(self, isa: Isa) {
+        isa.run(self)
+    }
+}
+
+impl WithSimd for AddRows {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for b in 0..self.rows {
+            let (from, to) = (self.from.from_row(b).ptr, self.to.from_row(b).ptr);
+            each_vector!(S, simd, self.columns.clone(), |column, lanes| {
+                // SAFETY: by the contract of `run`, and no lanes beyond the columns are touched.
+                unsafe {
+                    let sum = lanes.load(simd, to.add(column));
+                    let sum = simd.add_f32s(sum, lanes.load(simd, from.add(column)));
+                    lanes.store(simd, to.add(column), sum);
+                }
+            });
+        }
+    }
+}
+
 /// `x ← x + bias`, `y = base + gain ⊙ (x − μ)/d + shift`, row by row.
 #[derive(Debug, Clone)]
 pub struct NormForward {

@@ -154,9 +154,9 @@ pub fn piece(tensor: &CubeTensor, start: usize, count: usize) -> CubeTensor {
     flat(part)
 }
 
-/// Copies columns of a matrix into those of another, or adds them to what is there.
+/// Copies rows of values into those of another buffer, or adds them to what is there.
 #[cube(launch)]
-fn copy_columns_values(
+fn copy_rows_values(
     from: &[f32],
     to: &mut [f32],
     from_size: u32,
@@ -192,20 +192,46 @@ pub struct Columns<'a> {
 
 /// Copies `columns` columns of the first `rows` rows, or adds them to what is there if `add`.
 pub fn copy_columns(from: Columns<'_>, to: Columns<'_>, rows: usize, columns: usize, add: bool) {
-    let like = to.matrix;
-    let (cubes, units) = elementwise(like, rows * columns);
-    copy_columns_values::launch(
+    copy_rows(from.into(), to.into(), rows, columns, add);
+}
+
+/// Rows of values in a dense tensor.
+#[derive(Clone, Copy)]
+pub struct RowsOf<'a> {
+    /// The tensor.
+    pub tensor: &'a CubeTensor,
+    /// The first value of the first row.
+    pub start: usize,
+    /// Values from a row to the next.
+    pub stride: usize,
+}
+
+impl<'a> From<Columns<'a>> for RowsOf<'a> {
+    fn from(columns: Columns<'a>) -> Self {
+        Self {
+            tensor: columns.matrix,
+            start: columns.start,
+            stride: columns.matrix.meta.shape()[1],
+        }
+    }
+}
+
+/// Copies the first `values` values of `rows` rows, or adds them to what is there if `add`.
+pub fn copy_rows(from: RowsOf<'_>, to: RowsOf<'_>, rows: usize, values: usize, add: bool) {
+    let like = to.tensor;
+    let (cubes, units) = elementwise(like, rows * values);
+    copy_rows_values::launch(
         &like.client,
         cubes,
         units,
-        arg(from.matrix, 1),
+        arg(from.tensor, 1),
         arg(like, 1),
-        from.matrix.meta.shape()[1] as u32,
+        from.stride as u32,
         from.start as u32,
-        like.meta.shape()[1] as u32,
+        to.stride as u32,
         to.start as u32,
         rows as u32,
-        columns as u32,
+        values as u32,
         add,
     );
 }

@@ -25,7 +25,8 @@ use crate::kernel::cpu::simd::Isa;
 /// * `keep` - whether to keep what the backward needs
 ///
 /// # Returns
-/// `[N·H | B·Σ(2H + 2A)]`: the output of all rows, then the last states of each sequence.
+/// `[N·H | B·Σ(2H + 2A)]`: the output of all rows, then the last states of each sequence; with histories
+/// also the states after all rows, a part `[N·H]` or `[N·A]` after the other.
 ///
 /// # Panics
 /// If the number of tensors or the size of one is another than the problem says.
@@ -41,9 +42,9 @@ pub fn forward(
     let members = members.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (d_output, state) = (problem.d_output(), problem.state_size());
-    let mut out = unset(rows * d_output + batch * state);
-    let (output, last) = out.split_at_mut(rows * d_output);
-    let (output, last) = (output.as_mut_ptr(), last.as_mut_ptr());
+    let mut out = unset(problem.output_len());
+    let output = out.as_mut_ptr();
+    let last = output.wrapping_add(rows * d_output);
     let offsets = problem.offsets();
     let masked = problem.has(Mask::Hidden);
 
@@ -92,28 +93,40 @@ pub fn forward(
             },
             all: true,
         };
-        let hidden = match (top && !masked, keep) {
-            (true, _) => of_output,
-            (false, true) => track(&mut kept.hidden, d_hidden),
-            (false, false) => in_place(d_hidden),
+        let given_out = |part: StatePart, stride: usize| {
+            let ptr = output.wrapping_add(problem.history(index, part)?);
+            let rows = Rows { ptr, stride };
+            Some(Track { rows, all: true })
         };
-        let own_or_in_place = |buffer: &mut Buffer, stride: usize, offset: usize| match keep {
-            true => track(buffer, stride),
-            false => in_place(offset),
+        let of_state = |part, buffer: &mut Buffer, stride: usize, offset: usize| {
+            let own = |buffer| match keep {
+                true => track(buffer, stride),
+                false => in_place(offset),
+            };
+            given_out(part, stride).unwrap_or_else(|| own(buffer))
+        };
+        let hidden = match top && !masked {
+            true => of_output,
+            false => of_state(StatePart::Hidden, &mut kept.hidden, d_hidden, d_hidden),
         };
         tracks.push(Tracks {
             adapt_gates: track(&mut kept.adapt_gates, 4 * d_adapt),
-            adapt_cells: own_or_in_place(&mut kept.adapt_cells, d_adapt, 2 * d_hidden),
-            z: Track {
+            adapt_cells: of_state(
+                StatePart::AdaptCell,
+                &mut kept.adapt_cells,
+                d_adapt,
+                2 * d_hidden,
+            ),
+            z: given_out(StatePart::Z, d_adapt).unwrap_or_else(|| Track {
                 all: true,
                 ..track(&mut kept.z, d_adapt)
-            },
+            }),
             policy_scales: rows_of_both(&mut kept.policy_scales),
             policy_gates: kept.policy_gates.each_mut().map(tiles),
             scaled: rows_of_both(&mut kept.scaled),
             from: kept.from.each_mut().map(tiles),
             gates: tiles(&mut kept.gates),
-            cells: own_or_in_place(&mut kept.cells, d_hidden, 0),
+            cells: of_state(StatePart::Cell, &mut kept.cells, d_hidden, 0),
             output: if top { Some(of_output) } else { None },
             hidden,
         });
@@ -165,7 +178,8 @@ impl LayerTape {
             problem.batch_size()
         };
         let kept = |wanted: bool, size: usize| Buffer::new(if wanted { rows * size } else { 0 });
-        let is_output = index + 1 == problem.layers.len() && !problem.has(Mask::Hidden);
+        let of_state = |wanted: bool, size: usize| kept(wanted && !problem.histories, size);
+        let is_output = problem.is_output(index, StatePart::Hidden);
         let (d_input, units) = (layer.d_input, layer.d_hidden);
         let layout = Layout::tiles(&Columns::gates(4, units, isa.lanes()), rows);
         let tiles = || Buffer::new(layout.size);
@@ -177,16 +191,19 @@ impl LayerTape {
         Self {
             layout,
             adapt_gates: kept(true, 4 * layer.d_adapt),
-            adapt_cells: kept(keep, layer.d_adapt),
+            adapt_cells: of_state(keep, layer.d_adapt),
             // All rows in any case: the members read z while they write z'.
-            z: Buffer::new(problem.rows() * layer.d_adapt),
+            z: Buffer::new(match problem.histories {
+                true => 0,
+                false => problem.rows() * layer.d_adapt,
+            }),
             policy_scales: [kept(true, d_input), kept(true, units)],
             policy_gates: [tiles(), tiles(), of_bias],
             scaled: [kept(true, d_input), kept(true, units)],
             from: [tiles(), tiles()],
             gates: tiles(),
-            cells: kept(keep, units),
-            hidden: kept(keep && !is_output, units),
+            cells: of_state(keep, units),
+            hidden: of_state(keep && !is_output, units),
         }
     }
 }
@@ -542,13 +559,9 @@ impl Run<'_> {
     /// All steps are done; `last` has room for the states of each sequence.
     unsafe fn gather(&self, last: *mut f32) {
         let state = self.problem.state_size();
-        for (layer, sizes) in self.problem.layers.iter().enumerate() {
-            for (part, size) in [
-                (StatePart::Cell, sizes.d_hidden),
-                (StatePart::Hidden, sizes.d_hidden),
-                (StatePart::AdaptCell, sizes.d_adapt),
-                (StatePart::Z, sizes.d_adapt),
-            ] {
+        for layer in 0..self.problem.layers.len() {
+            for part in StatePart::ALL {
+                let size = self.problem.part_size(layer, part);
                 let track = self.state(layer, part);
                 if !track.all {
                     continue;

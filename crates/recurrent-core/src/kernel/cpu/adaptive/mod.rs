@@ -22,6 +22,7 @@ mod backward;
 mod forward;
 mod masks;
 mod ops;
+mod output;
 mod shapes;
 
 use alloc::vec::Vec;
@@ -168,6 +169,11 @@ pub enum StatePart {
     Z,
 }
 
+impl StatePart {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Cell, Self::Hidden, Self::AdaptCell, Self::Z];
+}
+
 /// The tensors of a call, as a list: x `[N, I]`, the states `[B, Σ(2H + 2A)]`, the biases (b_a `[4A]`
 /// and b `[4H]` of each layer), the [`Weight`]s of each layer, then the masks that there are.
 #[derive(Debug, Clone, Copy)]
@@ -196,6 +202,8 @@ pub struct Problem {
     pub counts: Vec<usize>,
     /// For each of [`Mask::ALL`]: whether it has a row per step and sequence, if there is one.
     pub masks: [Option<bool>; 6],
+    /// Whether the states after all rows are part of the output.
+    pub histories: bool,
 }
 
 impl Problem {
@@ -236,6 +244,14 @@ impl Problem {
             StatePart::Z => 2 * d_hidden + d_adapt,
         };
         self.state_start(layer) + inside
+    }
+
+    /// Features of a part of a layer's state.
+    pub fn part_size(&self, layer: usize, part: StatePart) -> usize {
+        match part {
+            StatePart::Cell | StatePart::Hidden => self.layers[layer].d_hidden,
+            StatePart::AdaptCell | StatePart::Z => self.layers[layer].d_adapt,
+        }
     }
 
     /// Where a layer's b_a begins in the biases; b follows.
@@ -332,7 +348,7 @@ struct LayerTape {
     layout: Layout,
     /// Activated gates of the adaptation cell `[N, 4A]`.
     adapt_gates: Buffer,
-    /// m' `[N, A]`
+    /// m' `[N, A]`; nothing where the output has it, like all parts of the state.
     adapt_cells: Buffer,
     /// z' `[N, A]`, after its mask.
     z: Buffer,

@@ -81,6 +81,8 @@ pub struct Problem {
     pub output_sees_new: bool,
     /// Which masks have a row per step and sequence; the others have one per sequence.
     pub per_step: Parts<()>,
+    /// Whether c' of all rows is part of the output.
+    pub histories: bool,
     /// Whether recurrent weights may be rounded to bf16, where that saves time: for one sequence whose
     /// weights are not packed, without a backward.
     pub halves: bool,
@@ -102,6 +104,18 @@ impl Problem {
     /// B: sequences.
     pub fn batch_size(&self) -> usize {
         self.counts[0]
+    }
+
+    /// Values of the output: h' of all rows, the last h' and c' of each sequence, then c' of all rows
+    /// where it is asked for.
+    pub fn output_len(&self) -> usize {
+        let cells = if self.histories { self.rows() } else { 0 };
+        self.cells_start() + cells * self.d_hidden
+    }
+
+    /// Where c' of all rows begins in the output.
+    pub fn cells_start(&self) -> usize {
+        self.rows() * self.d_output + self.batch_size() * (self.d_output + self.d_hidden)
     }
 
     /// The order of the input from a row on; null: rows follow each other.
@@ -231,7 +245,7 @@ pub struct Tape {
     layout: Layout,
     /// Activated gates `[N, G·H]`.
     gates: Buffer,
-    /// c' `[N, H]`
+    /// c' `[N, H]`; nothing where the output has it.
     cells: Buffer,
     /// x·W + b_x `[N, G·H]`, with LN_x.
     preact_input: Buffer,

@@ -7,7 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{Call, Kept, LayerCall};
 use crate::kernel::cpu::adaptive::{BIASES, INPUT, STATES, StatePart, Weight, weight_index};
 use crate::kernel::cube::buffer::{
-    Columns, arg, copy, copy_columns, empty, joined, nothing, reshaped, sum_rows, transposed,
+    Columns, RowsOf, arg, copy, copy_columns, copy_rows, empty, joined, nothing, reshaped,
+    sum_rows, transposed,
 };
 use crate::kernel::cube::device::elementwise;
 use crate::kernel::cube::pointwise::adaptive::{adapt_back, advance_back, scale_back};
@@ -231,6 +232,15 @@ fn run(
     let client = &grad.client;
     let launch = |features: usize| elementwise(grad, count * features / lanes);
     let arg = |tensor: &CubeTensor| arg(tensor, lanes);
+    // What parts of the state have as outputs of the call.
+    let add_given = |part: StatePart, to: RowsOf<'_>| {
+        if let Some(from) = call.history(grad, step, index, part) {
+            copy_rows(from, to, count, from.stride, true);
+        }
+    };
+    for part in [StatePart::Cell, StatePart::Hidden, StatePart::AdaptCell] {
+        add_given(part, call.state_rows(grad_states, index, part));
+    }
 
     let (cubes, units) = launch(sizes.d_hidden);
     advance_back::launch(
@@ -284,6 +294,12 @@ fn run(
         grads.policy_back.clone(),
         reshaped(grads.through.clone(), [count, sizes.d_adapt]),
     );
+    // The kernel reads ∂z' of the states at the last step of a sequence only.
+    let through = Columns {
+        matrix: &grads.through,
+        start: 0,
+    };
+    add_given(StatePart::Z, through.into());
 
     let (cubes, units) = launch(sizes.d_adapt);
     adapt_back::launch(

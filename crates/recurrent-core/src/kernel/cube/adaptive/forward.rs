@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{Call, KEPT, Kept, LayerCall};
 use crate::kernel::cpu::adaptive::StatePart;
 use crate::kernel::cube::buffer::{
-    Columns, arg, copy, copy_columns, empty, flat as flattened, nothing, reshaped,
+    Columns, arg, copy, copy_columns, copy_rows, empty, flat as flattened, nothing, reshaped,
 };
 use crate::kernel::cube::device::elementwise;
 use crate::kernel::cube::pointwise::adaptive::{adapt, advance, scale};
@@ -72,7 +72,7 @@ pub fn forward(call: &Call<'_>, kept: &[[usize; 2]]) -> (CubeTensor, Vec<CubeTen
     let buffers: Vec<Buffers> = (call.layers.iter())
         .map(|layer| Buffers::new(call, layer))
         .collect();
-    let flat = empty(like, [1, rows * d_output + batch * state_size]);
+    let flat = empty(like, [1, problem.output_len()]);
     let states = empty(like, [batch, state_size]);
     copy(call.states, 0, &states, 0, batch * state_size);
     for (index, buffers) in buffers.iter().enumerate() {
@@ -237,4 +237,11 @@ fn run(
         call.at(step, index, next),
         *kind,
     );
+
+    for part in StatePart::ALL {
+        if let Some(to) = call.history(flat, step, index, part) {
+            let from = call.state_rows(states, index, part);
+            copy_rows(from, to, count, to.stride, false);
+        }
+    }
 }

@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::CubeSequence;
-use super::buffer::{copy, empty, joined, nothing, reshaped, vector_size, zeros};
+use super::buffer::{RowsOf, copy, empty, joined, nothing, reshaped, vector_size, zeros};
 use super::pointwise::MaskKinds;
 use super::pointwise::adaptive::{ADAPT_TAPE, LayerAtLaunch, LayerKind, TAPE};
 use crate::kernel::adaptive::AdaptiveKernel;
@@ -191,6 +191,32 @@ impl<'a> Call<'a> {
     fn above(&self, layer: usize) -> Option<usize> {
         let layers = self.layers.len();
         (layers > 1).then_some((layer + 1) % layers)
+    }
+
+    /// The rows of a step in a part of a layer's state after all rows, where the output has it.
+    fn history<'t>(
+        &self,
+        output: &'t CubeTensor,
+        step: usize,
+        index: usize,
+        part: StatePart,
+    ) -> Option<RowsOf<'t>> {
+        let stride = self.problem.part_size(index, part);
+        let first = self.problem.history(index, part)?;
+        Some(RowsOf {
+            tensor: output,
+            start: first + self.offsets[step] * stride,
+            stride,
+        })
+    }
+
+    /// A part of a layer's state in a matrix of all states.
+    fn state_rows<'t>(&self, states: &'t CubeTensor, index: usize, part: StatePart) -> RowsOf<'t> {
+        RowsOf {
+            tensor: states,
+            start: self.problem.state_part(index, part),
+            stride: self.problem.state_size(),
+        }
     }
 
     /// Where a layer is at a step.

@@ -7,7 +7,7 @@ use super::persistent::Persistent;
 use super::rounds::RoundsBack;
 use crate::kernel::cpu::parts::{Part, Parts};
 use crate::kernel::cube::buffer::{
-    arg, copy, empty, nothing, piece, reshaped, sum_rows, transposed, zeros,
+    RowsOf, arg, copy, copy_rows, empty, nothing, piece, reshaped, sum_rows, transposed, zeros,
 };
 use crate::kernel::cube::device::{cubes, elementwise};
 use crate::kernel::cube::pointwise::{project_back, step_back};
@@ -123,6 +123,16 @@ pub fn backward(
                 matrix.clone(),
                 reshaped(inner.clone(), [count, d_hidden]),
             );
+        }
+        if problem.histories {
+            let rows_at = |tensor, start| RowsOf {
+                tensor,
+                start,
+                stride: d_hidden,
+            };
+            let start = problem.cells_start() + call.offsets[index] * d_hidden;
+            let (from, to) = (rows_at(grad, start), rows_at(&grad_cell, 0));
+            copy_rows(from, to, count, d_hidden, true);
         }
         let lanes = call.lanes;
         let (cubes, units) = cubes(like, count, d_hidden / lanes, kind.threads);

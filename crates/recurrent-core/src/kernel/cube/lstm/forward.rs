@@ -31,8 +31,7 @@ pub fn forward(call: &Call<'_>, kept: &[[usize; 2]]) -> (CubeTensor, Vec<CubeTen
         (None, Some(&weight)) => times(like.clone(), weight.clone()),
         (None, None) => like.clone(),
     };
-    let out_len = (rows + batch) * d_output + batch * d_hidden;
-    let flat = empty(like, [1, out_len]);
+    let flat = empty(like, [1, problem.output_len()]);
     let none = nothing(like);
     let (tape, before) = match &kept[..] {
         [tape, before, ..] => (tape.clone(), before.clone()),
@@ -121,6 +120,10 @@ pub fn forward(call: &Call<'_>, kept: &[[usize; 2]]) -> (CubeTensor, Vec<CubeTen
             call.at(index, next, tape_row),
             kind,
         );
+        if problem.histories {
+            let at = problem.cells_start() + call.offsets[index] * d_hidden;
+            copy(&cell, 0, &flat, at, count * d_hidden);
+        }
         if let Some((matrix, inner, result)) = &projection {
             product(
                 reshaped(inner.clone(), [count, d_hidden]),

@@ -23,13 +23,13 @@ pub struct Persistent {
 }
 
 impl Persistent {
-    /// None where a step needs more than the kernel has, R is too large, there is one step only, or units
+    /// None where a step needs or gives more than the kernel has, R is too large, there is one step only, or units
     /// are threads of the machine.
     pub fn new(call: &Call<'_>) -> Option<Self> {
         let (problem, kind) = (call.problem, call.kind);
         let (d_hidden, width) = (problem.d_hidden, problem.width());
         let more = kind.by_row() || kind.projected || kind.full || !problem.rounds.is_empty();
-        if more || problem.counts.len() < 2 {
+        if more || problem.histories || problem.counts.len() < 2 {
             return None;
         }
         let like = *call.parts.of(Part::Input);

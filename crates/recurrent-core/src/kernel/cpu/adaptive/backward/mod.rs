@@ -7,6 +7,7 @@
 mod weights;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use weights::{LayerGrads, Pointers};
 
@@ -22,6 +23,7 @@ use crate::kernel::cpu::gang;
 use crate::kernel::cpu::pointwise::{Backward, Half, Rows};
 use crate::kernel::cpu::product::{Onto, Scratch, Term, product, write_tile};
 use crate::kernel::cpu::recurrence::{PerMember, scratch};
+use crate::kernel::cpu::rows::AddRows;
 use crate::kernel::cpu::simd::Isa;
 use crate::kernel::shapes::Expected;
 
@@ -64,11 +66,12 @@ pub fn backward(
     );
     let members = members.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
-    let size = rows * problem.d_output() + batch * problem.state_size();
+    let size = problem.output_len();
     for (name, values) in [("output", out), ("gradient of the output", grad)] {
-        Expected::new("[output, states]", [size]).check_len(name, values.len());
+        Expected::new("[output, states, histories]", [size]).check_len(name, values.len());
     }
     let (grad_output, last) = grad.split_at(rows * problem.d_output());
+    let last = &last[..batch * problem.state_size()];
     let offsets = problem.offsets();
     let mut grad_states = last.to_vec();
 
@@ -117,6 +120,7 @@ pub fn backward(
         masks: MaskTable::new(problem, tensors),
         scratch: scratch(members, tallest, isa),
         out,
+        grad,
         grad_output,
         targets: &targets,
         grad_states: grad_states.as_mut_ptr(),
@@ -167,6 +171,7 @@ struct Run<'a> {
     masks: MaskTable<'a>,
     scratch: PerMember<Scratch>,
     out: &'a [f32],
+    grad: &'a [f32],
     grad_output: &'a [f32],
     targets: &'a [Option<*mut f32>],
     /// `[B, Σ(2H + 2A)]`
@@ -256,18 +261,38 @@ impl Run<'_> {
 
     /// A part of a layer's state after each row.
     fn states(&self, layer: usize, part: StatePart) -> Rows {
-        let Layer {
-            d_hidden, d_adapt, ..
-        } = self.problem.layers[layer];
         let tape = &self.tape.layers[layer];
-        let is_output = layer + 1 == self.problem.layers.len() && !self.problem.has(Mask::Hidden);
-        match part {
-            StatePart::Cell => Rows::read(tape.cells.as_ptr(), d_hidden),
-            StatePart::Hidden if is_output => Rows::read(self.out.as_ptr(), d_hidden),
-            StatePart::Hidden => Rows::read(tape.hidden.as_ptr(), d_hidden),
-            StatePart::AdaptCell => Rows::read(tape.adapt_cells.as_ptr(), d_adapt),
-            StatePart::Z => Rows::read(tape.z.as_ptr(), d_adapt),
-        }
+        let is_output = self.problem.is_output(layer, part);
+        let values: &[f32] = match (self.problem.history(layer, part), part) {
+            (Some(start), _) => &self.out[start..],
+            (None, StatePart::Cell) => &tape.cells,
+            (None, StatePart::Hidden) if is_output => self.out,
+            (None, StatePart::Hidden) => &tape.hidden,
+            (None, StatePart::AdaptCell) => &tape.adapt_cells,
+            (None, StatePart::Z) => &tape.z,
+        };
+        Rows::read(values.as_ptr(), self.problem.part_size(layer, part))
+    }
+
+    /// Adds the gradient that a part of a layer's state after a step has as an output of the call, if it
+    /// is one.
+    ///
+    /// # Safety
+    /// Nothing else writes these units of the part's gradient at the same time.
+    unsafe fn add_given(&self, step: usize, layer: usize, part: StatePart, units: Range<usize>) {
+        let Some(start) = self.problem.history(layer, part) else {
+            return;
+        };
+        let size = self.problem.part_size(layer, part);
+        let add = AddRows {
+            rows: self.problem.counts[step],
+            columns: units,
+            from: self.saved(&self.grad[start..], step, size),
+            to: self.grad_state(layer, part),
+        };
+        // SAFETY: `from` has a row of this part per row of the call and is only read; `to` has one per
+        // sequence, of which the contract of this function leaves these units to the caller.
+        unsafe { add.run(self.isa) };
     }
 
     /// A part of a layer's state before a step.
@@ -356,6 +381,9 @@ impl Run<'_> {
         };
         // SAFETY: this share's own units, of which ∂h' and ∂c' are complete.
         unsafe {
+            for part in [StatePart::Cell, StatePart::Hidden] {
+                self.add_given(step, layer, part, units.clone());
+            }
             carry.run(self.isa);
             backward.run(self.isa, kind(self.masks.masked), Half::Both);
             for panel in panels {
@@ -484,8 +512,12 @@ impl Run<'_> {
             peepholes: NO_PEEPHOLES,
             clip: sizes.clip_adapt,
         };
-        // SAFETY: ∂(z'·P) is complete; the scratch and the units of this share.
+        // SAFETY: ∂(z'·P) is complete, and so is what later steps pass to ∂z' and ∂m'; the scratch and
+        // the units of this share.
         unsafe {
+            for part in [StatePart::AdaptCell, StatePart::Z] {
+                self.add_given(step, layer, part, columns.units(&panels));
+            }
             let scratch = self.scratch.of(share);
             let write = |panel: usize, tile| {
                 let Rows { ptr, stride } = grad_z;

@@ -129,7 +129,7 @@ impl Run<'_> {
                 (z_below, self.problem.d_below(index)),
             ];
             let z = [(before(index, StatePart::Z), d_adapt)];
-            let z_next = [(saved(&tape.z, d_adapt), d_adapt)];
+            let z_next = [(Source::Rows(self.states(index, StatePart::Z)), d_adapt)];
             let scaled_input = [(saved(&tape.scaled[0], d_input), d_input)];
             let scaled_hidden = [(saved(&tape.scaled[1], d_hidden), d_hidden)];
             let sources: [&[(Source, usize)]; WEIGHTS] =

@@ -22,7 +22,7 @@ use crate::kernel::cpu::product::{
     Columns, Onto, Panels, Pieces, Scratch, Term, View, Weights, part, product, to_and_fro,
     write_tile,
 };
-use crate::kernel::cpu::rows::{By, NormBackward, RowTimesTransposed, STATS, SumRows};
+use crate::kernel::cpu::rows::{AddRows, By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::kernel::cpu::simd::Isa;
 use crate::kernel::cpu::transpose::Transpose;
 use crate::kernel::shapes::Expected;
@@ -80,12 +80,17 @@ pub fn backward(
     };
     let shares = members * problem.shares_each(members);
 
-    let size = rows * d_output + batch * (d_output + units);
+    let size = problem.output_len();
     for (name, values) in [("output", out), ("gradient of the output", grad)] {
-        Expected::new("[output, states]", [size]).check_len(name, values.len());
+        Expected::new("[output, states, histories]", [size]).check_len(name, values.len());
     }
     let (grad_output, last) = grad.split_at(rows * d_output);
-    let (last_hidden, last_cell) = last.split_at(batch * d_output);
+    let (last_hidden, last) = last.split_at(batch * d_output);
+    let (last_cell, grad_cells) = last.split_at(batch * units);
+    let cells = match problem.histories {
+        true => &out[problem.cells_start()..],
+        false => &tape.cells[..],
+    };
     let mut grad_hidden = last_hidden.to_vec();
     let mut grad_cell = last_cell.to_vec();
     let room = |wanted: bool, size: usize| Buffer::new(if wanted { size } else { 0 });
@@ -157,7 +162,7 @@ pub fn backward(
     let mut grad_h = room(mogrified, batch * d_output);
 
     let hidden_before = before(problem, &offsets, parts.of(Part::Hidden), out, d_output);
-    let cell_before = before(problem, &offsets, parts.of(Part::Cell), &tape.cells, units);
+    let cell_before = before(problem, &offsets, parts.of(Part::Cell), cells, units);
 
     let mut grads = Parts::default();
     let sums = WEIGHTS.map(Key::Part).into_iter();
@@ -226,7 +231,9 @@ pub fn backward(
         pointwise: &pointwise,
         scratch: &scratch,
         out,
+        cells,
         grad_output,
+        grad_cells,
         hidden_before: &hidden_before,
         cell_before: &cell_before,
         targets: &targets,
@@ -399,7 +406,11 @@ struct Run<'a> {
     pointwise: &'a Pointwise,
     scratch: &'a PerMember<Scratch>,
     out: &'a [f32],
+    /// `[N, H]`: c'
+    cells: &'a [f32],
     grad_output: &'a [f32],
+    /// `[N, H]`: ∂c' of all rows from outside; nothing where only the last is given out.
+    grad_cells: &'a [f32],
     hidden_before: &'a Before<'a>,
     cell_before: &'a Before<'a>,
     targets: &'a Parts<*mut f32>,

@@ -174,7 +174,7 @@ impl Run<'_> {
             0 => Rows::read(self.parts.of(Part::Cell).as_ptr(), d_hidden),
             _ => {
                 let row = self.offsets[step - 1] * d_hidden;
-                Rows::read(self.tape.cells.as_ptr().wrapping_add(row), d_hidden)
+                Rows::read(self.cells.as_ptr().wrapping_add(row), d_hidden)
             }
         };
         let saved = |values: &[f32], size: usize| {
@@ -219,10 +219,33 @@ impl Run<'_> {
             if self.parts.has(Part::Projection) {
                 self.mask_projected(step, rows, units);
             } else if !problem.by_row() {
+                self.add_given(step, 0..rows, units.clone());
                 let backward = self.pointwise(step, rows, units);
                 backward.run(self.isa, self.pointwise.kind, Half::Both);
             }
         }
+    }
+
+    /// Adds the gradient that c' of some rows of a step has as an output of the call, if it is one, to
+    /// ∂c' from later steps.
+    ///
+    /// # Safety
+    /// Later steps are complete; the units of ∂c' are this share's own in these rows.
+    unsafe fn add_given(&self, step: usize, rows: Range<usize>, units: Range<usize>) {
+        if self.grad_cells.is_empty() {
+            return;
+        }
+        let d_hidden = self.problem.d_hidden;
+        let given = self.grad_cells.as_ptr().cast_mut();
+        let add = AddRows {
+            rows: rows.len(),
+            columns: units,
+            from: self.rows_of(given, self.offsets[step] + rows.start, d_hidden),
+            to: self.rows_of(self.grad_cell, rows.start, d_hidden),
+        };
+        // SAFETY: `from` has a row of H values per row of the call and is only read; `to` has one per
+        // sequence, of which the contract of this function leaves these units to this share.
+        unsafe { add.run(self.isa) };
     }
 
     /// ∂h' to the gradient of what the projection gave: back through the masks on h.
@@ -283,7 +306,9 @@ impl Run<'_> {
             );
             if !problem.by_row() {
                 let panels = self.columns_cell.share(share, self.shares);
-                let backward = self.pointwise(step, rows, self.columns_cell.units(&panels));
+                let units = self.columns_cell.units(&panels);
+                self.add_given(step, 0..rows, units.clone());
+                let backward = self.pointwise(step, rows, units);
                 backward.run(self.isa, self.pointwise.kind, Half::Both);
             }
         }
@@ -310,6 +335,7 @@ impl Run<'_> {
         let backward = whole.from_row(rows.start);
         // SAFETY: this share's own rows.
         unsafe {
+            self.add_given(step, rows.clone(), 0..d_hidden);
             if problem.norm_cell.is_some() {
                 backward
                     .clone()

@@ -301,8 +301,8 @@ impl Run<'_> {
             (Part::PeepholeOutput, shares + 1),
         ];
         let raw = match self.tape.raw.is_empty() {
-            true => &self.tape.cells,
-            false => &self.tape.raw,
+            true => self.cells,
+            false => &self.tape.raw[..],
         };
         for (part, gate) in gates {
             let grads = self.column_rows(self.grad_preact, panel, gate);

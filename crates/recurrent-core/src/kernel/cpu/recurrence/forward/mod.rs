@@ -46,7 +46,8 @@ const HALVES_ABOVE: usize = 1 << 20;
 /// * `keep` - whether to keep what the backward needs
 ///
 /// # Returns
-/// `[N·d_output | B·d_output | B·H]`: h' of all rows, then the last h' and c' of each sequence.
+/// `[N·d_output | B·d_output | B·H]`: h' of all rows, then the last h' and c' of each sequence; with
+/// histories also c' of all rows `[N·H]`.
 ///
 /// # Panics
 /// If a tensor is missing or has another size than the problem says.
@@ -67,11 +68,12 @@ pub fn forward(
     let kind = problem.kind(parts);
     let full = parts.has(Part::PeepholeFull);
 
-    let size = rows * d_output + batch * (d_output + units);
-    let mut out = unset(size);
+    let mut out = unset(problem.output_len());
     let output = out.as_mut_ptr();
     let last_hidden = output.wrapping_add(rows * d_output);
     let last_cell = last_hidden.wrapping_add(batch * d_output);
+    // c' of all rows is kept, or wanted.
+    let all_cells = keep || problem.histories;
 
     let single = batch == 1;
     let steps = problem.counts.len();
@@ -133,7 +135,8 @@ pub fn forward(
         made_for: MadeFor::new(isa, problem, parts),
         layout: gates,
         gates: Buffer::new(if keep { gates.size } else { 0 }),
-        cells: Buffer::new(match (keep, full) {
+        cells: Buffer::new(match (all_cells, full) {
+            (true, _) if problem.histories => 0,
             (true, _) => rows * units,
             (false, true) => 2 * batch * units,
             (false, false) => 0,
@@ -157,6 +160,11 @@ pub fn forward(
         stats_cell: kept(normed, STATS),
         unprojected: kept(projected, units),
         rounds: Vec::new(),
+    };
+
+    let cells = match problem.histories {
+        true => output.wrapping_add(problem.cells_start()),
+        false => tape.cells.as_mut_ptr(),
     };
 
     let mut ring = Buffer::new(if keep { 0 } else { gates.size });
@@ -220,6 +228,7 @@ pub fn forward(
         problem,
         parts,
         keep,
+        all_cells,
         in_step,
         by_rows_of_w,
         offsets: &offsets,
@@ -243,7 +252,7 @@ pub fn forward(
         last_cell,
         ring: ring.as_mut_ptr(),
         gates: tape.gates.as_mut_ptr(),
-        cells: tape.cells.as_mut_ptr(),
+        cells,
         preact_hidden: tape.preact_hidden.as_mut_ptr(),
         stats_hidden: tape.stats_hidden.as_mut_ptr(),
         raw: tape.raw.as_mut_ptr(),
@@ -303,14 +312,17 @@ pub fn forward(
             let hidden = output.add(row * d_output);
             core::ptr::copy_nonoverlapping(hidden, last_hidden.add(b * d_output), d_output);
         }
-        let row = match (keep, full) {
+        let row = match (all_cells, full) {
             (true, _) => row,
             (false, true) => step % 2 * batch + b,
             (false, false) => continue,
         };
-        let cell = &tape.cells[row * units..][..units];
-        // SAFETY: a row of the last c'.
-        unsafe { core::ptr::copy_nonoverlapping(cell.as_ptr(), last_cell.add(b * units), units) };
+        // SAFETY: a row of c' that its step has written, of as many as `cells` was made for, and one of
+        // the last c', which lie before c' of all rows; all steps are done, so nobody else is there.
+        unsafe {
+            let cell = cells.add(row * units);
+            core::ptr::copy_nonoverlapping(cell, last_cell.add(b * units), units);
+        }
     }
     if keep {
         tape.rounds = rounds;
@@ -363,6 +375,8 @@ struct Run<'a> {
     problem: &'a Problem,
     parts: &'a Parts<&'a [f32]>,
     keep: bool,
+    /// Whether c' has a row per step and sequence.
+    all_cells: bool,
     /// Whether `x·W` is part of each step.
     in_step: bool,
     /// One sequence whose weights are not packed.
@@ -633,7 +647,7 @@ impl Run<'_> {
     fn cells(&self, step: usize) -> (Rows, Rows) {
         let stride = self.problem.d_hidden;
         let full = self.parts.has(Part::PeepholeFull);
-        if !self.keep && !full {
+        if !self.all_cells && !full {
             let rows = Rows {
                 ptr: self.last_cell,
                 stride,
@@ -641,7 +655,7 @@ impl Run<'_> {
             return (rows, rows);
         }
         // Full peepholes see all of c while c' is written a panel at a time: two buffers in turn.
-        let row = |step: usize| match self.keep {
+        let row = |step: usize| match self.all_cells {
             true => self.offsets[step],
             false => step % 2 * self.problem.batch_size(),
         };
