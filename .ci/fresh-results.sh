@@ -36,15 +36,19 @@ for page in "$folder"/*.md; do
       echo "$where: $date, the code is the same"
     elif test "$measured" != "$version"; then
       too_old "$where: measured on $date with version $measured, but this is $version and $code has changed"
-    elif ! git merge-base --is-ancestor "$commit" HEAD 2> /dev/null; then
-      echo "$where: $date, version $measured; its commit ${commit:0:7} is not in this clone's history," \
-        "so the commits since then were not counted"
     else
-      count=$(git rev-list --count "$commit..HEAD" -- "$code")
+      since=$commit from=
+      if ! git merge-base --is-ancestor "$commit" HEAD 2> /dev/null; then
+        # A shallow clone, or commits that were squashed: the one that wrote the line counts instead.
+        since=$(git log -1 --format=%H -S"$line" -- "$page")
+        from=" (its commit ${commit:0:7} is not in this history; counted from the one that wrote the page)"
+      fi
+      count=0
+      test -z "$since" || count=$(git rev-list --count "$since..HEAD" -- "$code")
       if test "$count" -gt "$most"; then
-        too_old "$where: $count commits since $date (${commit:0:7}) touch $code, at most $most are allowed"
+        too_old "$where: $count commits since $date touch $code, at most $most are allowed$from"
       else
-        echo "$where: $date, $count commits since then touch $code"
+        echo "$where: $date, $count commits since then touch $code$from"
       fi
     fi
   done < <(grep '^<!-- begin measured .* -->$' "$page" || true)
