@@ -76,7 +76,7 @@ trap 'rm -rf "$scratch"' EXIT
 # The machine, for people.
 machine() {
   local cpu system
-  cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2> /dev/null | head -n 1)
+  cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2> /dev/null | sed -n 1p)
   test -n "$cpu" || cpu=$(sysctl -n machdep.cpu.brand_string 2> /dev/null || uname -m)
   if grep -qw avx512f /proc/cpuinfo 2> /dev/null; then cpu+=", AVX-512"; fi
   system=$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release 2> /dev/null || true)
@@ -258,7 +258,7 @@ measure_build() {
     /^ *"name":/ { name = $4 }
     /^ *"duration":/ { split($0, a, ": "); sum[name] += a[2] }
     END { for (name in sum) printf "%.0f %s\n", sum[name], name }
-  ' "$scratch"/target/cargo-timings/cargo-timing.html | sort -rn | head -n 5)
+  ' "$scratch"/target/cargo-timings/cargo-timing.html | sort -rn | sed -n 1,5p)
   {
     printf '```sh\ncargo build --release --example capacity --timings   # empty target folder, crates downloaded\n```\n\n'
     printf '| | |\n|---|---|\n'

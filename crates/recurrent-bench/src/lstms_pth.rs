@@ -90,4 +90,13 @@ mod tests {
         assert_eq!(readme.speed.len(), layers.len() * LSTMS_PTH_SIZES.len());
         assert_eq!(readme.speed("nn.LSTM", 128), None);
     }
+
+    #[test]
+    fn the_later_table_is_that_of_the_reference() {
+        let file = include_str!("../data/capacity_reference.json");
+        let file: serde_json::Value = serde_json::from_str(file).unwrap();
+        let published = &file["published"]["values"];
+        let later = Readme::load().unwrap().later.capacity;
+        assert_eq!(serde_json::to_value(later).unwrap(), *published);
+    }
 }
