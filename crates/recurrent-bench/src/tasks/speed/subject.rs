@@ -503,4 +503,62 @@ mod tests {
         let difference = outcome(&[1.0]).difference(&outcome(&[1.0, 2.0]));
         assert_eq!(difference.relative, f64::INFINITY);
     }
+
+    #[cfg(feature = "flex")]
+    mod feedback {
+        use super::*;
+
+        const STEPS: usize = 4;
+
+        fn workload(name: &str) -> Workload {
+            let problem = Problem::new(Mode::Feedback, Shape::new(1, STEPS, 32, 32));
+            Workload::new(Subject::named(name).unwrap(), problem, 1, &Device::flex())
+        }
+
+        /// Which units are zero, per step.
+        fn zeros(outcome: &Outcome) -> Vec<Vec<bool>> {
+            let zero = |step: &Vec<f32>| step.iter().map(|value| *value == 0.0).collect();
+            outcome.parts.iter().map(zero).collect()
+        }
+
+        #[test]
+        fn an_output_is_the_next_input() {
+            let work = workload(LSTM);
+            let (Net::Ours(model), Some(Carried::Ours(state))) = (&work.net, &work.state) else {
+                panic!("our model");
+            };
+            let (mut x, mut state) = (work.input.clone().squeeze_dim::<2>(1), state.clone());
+            let got = work.result();
+            assert_eq!(got.parts.len(), STEPS);
+            for step in &got.parts {
+                (x, state) = model.step(x, Some(state));
+                assert_eq!(x.to_data().try_into_vec::<f32>().unwrap(), *step);
+            }
+            // The state that a call starts from does not change.
+            assert_eq!(work.result(), got);
+        }
+
+        #[test]
+        fn dropout_is_active_and_masks_last_as_long_as_in_the_original() {
+            for (name, per_step) in [
+                ("DropoutLSTM", true),
+                ("SlowLSTM", true),
+                ("GalLSTM", false),
+            ] {
+                let work = workload(name);
+                let (first, second) = (zeros(&work.result()), zeros(&work.result()));
+                for step in first.iter().chain(&second) {
+                    let dropped = step.iter().filter(|zero| **zero).count();
+                    assert!((4..=28).contains(&dropped), "{name}: {dropped} of 32");
+                }
+                assert_eq!(first[0] != first[1], per_step, "{name}");
+                assert_ne!(first[0], second[0], "{name}: a call has masks of its own");
+            }
+            // Their masks are within the cell.
+            for name in ["MoonLSTM", "SemeniutaLSTM"] {
+                let work = workload(name);
+                assert_ne!(work.result(), work.result(), "{name}");
+            }
+        }
+    }
 }
