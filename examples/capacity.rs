@@ -11,12 +11,14 @@ use recurrent_bench::cli::{self, CommonArgs};
 use recurrent_bench::device;
 use recurrent_bench::error::{self, Error};
 use recurrent_bench::files;
+use recurrent_bench::lstms_pth::Readme;
 use recurrent_bench::models::{MODELS, ModelSpec};
 use recurrent_bench::progress::{Interrupt, Progress};
 use recurrent_bench::report::{Cell, Column, Header, Report, Summary, Table};
 use recurrent_bench::tasks::capacity::{
     OriginalErrors, Protocol, ReadoutErrors, Reference, original, with_readout,
 };
+use recurrent_modules::Strategy;
 use serde::Serialize;
 
 /// How well each model repeats the sum of ten random vectors.
@@ -30,6 +32,19 @@ struct Args {
     /// Passes over the data with a readout; 0 leaves that table out.
     #[arg(long, default_value_t = Protocol::READOUT.epochs)]
     readout_epochs: usize,
+    /// How sequences are run: auto, composed (tensor operations) or fused (kernels; an error where
+    /// there is none)
+    #[arg(long, value_name = "NAME", value_parser = strategy, default_value = "auto")]
+    strategy: Strategy,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    match text {
+        "auto" => Ok(Strategy::Auto),
+        "composed" => Ok(Strategy::Composed),
+        "fused" => Ok(Strategy::Fused),
+        _ => Err("expected auto, composed or fused".to_string()),
+    }
 }
 
 /// Both tasks, one model.
@@ -44,6 +59,7 @@ struct Outcome {
 #[derive(Debug, Serialize)]
 struct Experiment {
     seeds: Vec<u64>,
+    strategy: Strategy,
     protocol: Protocol,
     readout_protocol: Protocol,
     models: Vec<Outcome>,
@@ -62,6 +78,7 @@ fn run(args: &Args) -> Result<(), Error> {
         cli::choose("model", &MODELS, |model| model.name, &args.common.models)?
     };
     let reference = Reference::load().map_err(Error::other)?;
+    let readme = Readme::load().map_err(Error::other)?;
     let out = args.common.prepare_out()?;
     let device = args.common.open_device()?;
     let seeds: Vec<u64> = args.common.seeds(SEEDS).collect();
@@ -69,6 +86,7 @@ fn run(args: &Args) -> Result<(), Error> {
 
     let mut experiment = Experiment {
         seeds: seeds.clone(),
+        strategy: args.strategy,
         protocol: Protocol {
             epochs: args.epochs,
             ..Protocol::ORIGINAL
@@ -88,11 +106,11 @@ fn run(args: &Args) -> Result<(), Error> {
     }
     progress.finish();
 
-    let table = original_table(&experiment, &reference);
+    let table = original_table(&experiment, &reference, &readme);
     println!(
         "Capacity, protocol of lstms.pth: error on the training sequences, bare hidden state\n"
     );
-    println!("{table}\n");
+    println!("{table}\n\n{ABOUT_READMES}\n");
     let header = Header::gather(device::describe(args.common.device, &device));
     Report {
         name: "capacity",
@@ -134,12 +152,14 @@ fn run_model(
         progress.start(model.name, seed);
         let p = &experiment.protocol;
         let config = model.config(p.size, p.d_hidden, p.dropout);
-        outcome.original.push(original(&config, p, seed, device));
+        let errors = original(&config, p, experiment.strategy, seed, device);
+        outcome.original.push(errors);
         progress.advance();
         if readout && !interrupt.requested() {
             let p = &experiment.readout_protocol;
             let config = model.config(p.size, p.d_hidden, p.dropout);
-            outcome.readout.push(with_readout(&config, p, seed, device));
+            let errors = with_readout(&config, p, experiment.strategy, seed, device);
+            outcome.readout.push(errors);
             progress.advance();
         }
     }
@@ -150,14 +170,21 @@ fn summary<T>(runs: &[T], value: impl Fn(&T) -> f64) -> Option<Summary> {
     Summary::of(&runs.iter().map(value).collect::<Vec<_>>())
 }
 
-fn original_table(experiment: &Experiment, reference: &Reference) -> Table {
+/// Below the first table.
+const ABOUT_READMES: &str = "\
+GalLSTM differs in the first README: its mask had no effect on the output that is measured, only on the
+h carried to the next step, so its figure is close to that of nn.LSTM. In the later code the mask acts on
+both. The later README repeats its rows for Gal, Moon and Semeniuta under the LayerNorm names.";
+
+fn original_table(experiment: &Experiment, reference: &Reference, readme: &Readme) -> Table {
     let mut table = Table::new([
         Column::text("model"),
         Column::spread("dropout active", 3),
         Column::spread("evaluation", 3),
         Column::spread("original today, dropout active", 3),
         Column::spread("original today, evaluation", 3),
-        Column::number("published", 3),
+        Column::number("first README", 3),
+        Column::number("later README", 3),
     ]);
     for outcome in &experiment.models {
         let (active, evaluation) = reference.today(outcome.model).unzip();
@@ -167,7 +194,8 @@ fn original_table(experiment: &Experiment, reference: &Reference) -> Table {
             summary(&outcome.original, |run| run.evaluation).into(),
             active.into(),
             evaluation.into(),
-            reference.published(outcome.model).into(),
+            readme.first_capacity(outcome.model).into(),
+            readme.later_capacity(outcome.model).into(),
         ]);
     }
     table

@@ -1,7 +1,7 @@
 //! How fast the models are, against `burn::nn::Lstm` and against the machine.
 //!
-//! `cargo run --release --example speed` prints three tables (inference of every model at the sizes
-//! of lstms.pth, a grid of cases, training steps of the variants) and writes `results/speed.json`,
+//! `cargo run --release --example speed` prints four tables (the one of lstms.pth, its steps as one
+//! sequence, a grid of cases, training steps of the variants) and writes `results/speed.json`,
 //! `speed.csv` and `speed.svg`. See `--help` for the options and `docs/benchmarks.md` for the method.
 
 use std::io;
@@ -15,6 +15,7 @@ use recurrent_bench::cli::{self, CommonArgs};
 use recurrent_bench::device;
 use recurrent_bench::error::{self, Error};
 use recurrent_bench::files;
+use recurrent_bench::lstms_pth::Readme;
 use recurrent_bench::problems::{self, Mode, Problem, Shape};
 use recurrent_bench::progress::{Interrupt, Progress};
 use recurrent_bench::report::Header;
@@ -36,8 +37,9 @@ use recurrent_modules::recurrent_core::Precision;
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
-    /// Parts to run, separated by commas: table, grid, variants [default: all; with --cases or
-    /// --modes the grid]
+    /// Parts to run, separated by commas: table (the protocol of lstms.pth, 1000 calls of one step,
+    /// each output the next input), sequence (the same steps in one call), grid, variants [default:
+    /// all; with --cases or --modes the grid]
     #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
     sections: Vec<String>,
     /// Cases of the grid: sequences, steps, input features, units [default: a built-in list per mode]
@@ -47,10 +49,10 @@ struct Args {
     /// inference and training]
     #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
     modes: Vec<Mode>,
-    /// Sizes of the table, separated by commas
+    /// Sizes of table and sequence, separated by commas
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', default_values_t = problems::LSTMS_PTH_SIZES)]
     sizes: Vec<usize>,
-    /// Steps of the sequence in the table [default: up to 1000, as many as the budget allows]
+    /// Steps in table and sequence [default: up to 1000, as many as the budget allows]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// Seconds per row of a case for the timed rounds (at least 3 are made); with --serve, seconds of
@@ -87,6 +89,7 @@ fn run(args: &Args) -> Result<(), Error> {
             .run(io::stdin().lock(), io::stdout().lock())
             .map_err(Error::other);
     }
+    let readme = Readme::load().map_err(Error::other)?;
     let out = args.common.prepare_out()?;
     let interrupt = Interrupt::install()?;
 
@@ -99,6 +102,7 @@ fn run(args: &Args) -> Result<(), Error> {
         args,
         plan: &plan,
         device: &device,
+        readme: &readme,
         interrupt,
         progress: &progress,
     };
@@ -146,7 +150,9 @@ fn run(args: &Args) -> Result<(), Error> {
 /// What the options ask for.
 struct Plan {
     sections: Vec<Section>,
-    /// Rows of the table and of the variants.
+    /// Rows of the table of lstms.pth.
+    table_models: Vec<Subject>,
+    /// Rows of the sequences and of the variants.
     models: Vec<Subject>,
     /// Rows of the grid.
     grid_models: Vec<Subject>,
@@ -193,6 +199,10 @@ impl Plan {
         };
         Ok(Self {
             sections,
+            table_models: match args.common.models.as_slice() {
+                [] => of_lstms_pth(),
+                asked => chosen(asked, None)?,
+            },
             models: chosen(&args.common.models, None)?,
             grid_models: chosen(&args.common.models, Some(LSTM))?,
             grid: grid(&args.modes, &args.cases),
@@ -209,7 +219,8 @@ impl Plan {
         let mut cases = Vec::new();
         for &section in &self.sections {
             let problems: Vec<Problem> = match section {
-                Section::Table => self.sizes.iter().map(|&size| lstms_pth(size)).collect(),
+                Section::Table => self.lstms_pth(Mode::Feedback),
+                Section::Sequence => self.lstms_pth(Mode::Inference),
                 Section::Grid => self.grid.clone(),
                 Section::Variants => problems::VARIANTS
                     .map(|shape| Problem::new(Mode::Training, shape))
@@ -223,16 +234,17 @@ impl Plan {
         }
         cases
     }
-}
 
-fn lstms_pth(size: usize) -> Problem {
-    let shape = Shape::new(1, problems::LSTMS_PTH_STEPS, size, size);
-    Problem::new(Mode::Inference, shape)
+    fn lstms_pth(&self, mode: Mode) -> Vec<Problem> {
+        let shape = |size| Shape::new(1, problems::LSTMS_PTH_STEPS, size, size);
+        let sizes = self.sizes.iter();
+        sizes.map(|&size| Problem::new(mode, shape(size))).collect()
+    }
 }
 
 fn grid(modes: &[Mode], cases: &[Shape]) -> Vec<Problem> {
     let modes = match modes {
-        [] if cases.is_empty() => Mode::ALL.to_vec(),
+        [] if cases.is_empty() => Mode::NAMED.to_vec(),
         [] => vec![Mode::Inference, Mode::Training],
         modes => modes.to_vec(),
     };
@@ -271,6 +283,12 @@ fn chosen(asked: &[String], default: Option<&str>) -> Result<Vec<Subject>, Error
     Ok(baseline.chain(others).copied().collect())
 }
 
+/// The models of lstms.pth, with the baseline in front.
+fn of_lstms_pth() -> Vec<Subject> {
+    let wanted = |subject: &Subject| subject.name == BURN_NN || subject.lstms_pth_name().is_some();
+    subjects().into_iter().filter(wanted).collect()
+}
+
 /// What the machine can do.
 struct Limits {
     matmul: Matmul,
@@ -299,6 +317,7 @@ struct Session<'a> {
     args: &'a Args,
     plan: &'a Plan,
     device: &'a Device,
+    readme: &'a Readme,
     interrupt: Interrupt,
     progress: &'a Progress,
 }
@@ -308,7 +327,8 @@ impl Session<'_> {
         let Case { section, problem } = case;
         self.progress.show(format!("{}: {problem}", section.name()));
         let mut rows = match section {
-            Section::Table => self.of_the_table(problem),
+            Section::Table => self.within_budget(&self.plan.table_models, problem),
+            Section::Sequence => self.within_budget(&self.plan.models, problem),
             Section::Grid => self.workloads(&self.plan.grid_models, problem),
             Section::Variants => {
                 // Training is in f32.
@@ -322,7 +342,13 @@ impl Session<'_> {
         let go_on = || !self.interrupt.requested();
         let measured = measure(&mut rows, &self.plan.rounds, go_on).map_err(Error::other)?;
         let device = self.args.common.device.to_string();
-        Ok(record::rows(section, &device, &rows, &measured))
+        Ok(record::rows(
+            section,
+            &device,
+            &rows,
+            &measured,
+            self.readme,
+        ))
     }
 
     fn workloads(&self, models: &[Subject], problem: Problem) -> Vec<(Subject, Workload)> {
@@ -330,20 +356,20 @@ impl Session<'_> {
     }
 
     /// The models on as many steps as the budget allows, the same for all of them.
-    fn of_the_table(&self, problem: Problem) -> Vec<(Subject, Workload)> {
+    fn within_budget(&self, models: &[Subject], problem: Problem) -> Vec<(Subject, Workload)> {
         if let Some(seq_length) = self.args.steps {
             let shape = Shape {
                 seq_length,
                 ..problem.shape
             };
-            return self.workloads(&self.plan.models, Problem::new(problem.mode, shape));
+            return self.workloads(models, Problem::new(problem.mode, shape));
         }
         const TRIAL: usize = 5;
         let trial = Shape {
             seq_length: TRIAL,
             ..problem.shape
         };
-        let mut rows = self.workloads(&self.plan.models, Problem::new(problem.mode, trial));
+        let mut rows = self.workloads(models, Problem::new(problem.mode, trial));
         let start = Instant::now();
         for (_, row) in &mut rows {
             clock::call(row);
@@ -360,6 +386,13 @@ impl Session<'_> {
             .collect()
     }
 }
+
+/// Above the table of lstms.pth.
+const TABLE: &str = "\
+Protocol of lstms.pth: calls of one step, one sequence, as many inputs (size) as units, each output the
+next input, dropout 0.5 active where the model has it. Speed-up: time of burn::nn::Lstm over that of the
+model; burn::nn::Lstm plays the part of torch's nn.LSTM, which has no dropout either. README: what
+lstms.pth publishes for 1000 steps, on another machine.";
 
 fn print_tables(rows: &[Row], limits: &Limits) {
     let has = |section| {
@@ -378,8 +411,12 @@ fn print_tables(rows: &[Row], limits: &Limits) {
         );
     }
     if has(Section::Table) {
-        println!("\nInference, one sequence: time and speed-up over burn::nn::Lstm\n");
+        println!("\n{TABLE}\n");
         println!("{}", tables::lstms_pth(rows));
+    }
+    if has(Section::Sequence) {
+        println!("\nInference, one sequence: time and speed-up over burn::nn::Lstm\n");
+        println!("{}", tables::sequence(rows));
     }
     if has(Section::Grid) {
         println!("\nGrid: our LSTM against burn::nn::Lstm and the machine\n");

@@ -5,6 +5,7 @@
 //! any compiled-in device, show their progress on the terminal and write the same kinds of files.
 //!
 //! - [`models`] and [`problems`]: what is compared, and the sizes on which speed is measured;
+//! - [`lstms_pth`]: the tables that the README of lstms.pth publishes;
 //! - [`tasks`]: the experiments themselves;
 //! - [`cli`]: the options every experiment understands, and the choice of models by name;
 //! - [`device`]: from `--device cuda:1` to an open Burn device;
@@ -87,6 +88,7 @@ pub mod cli;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod lstms_pth;
 pub mod models;
 pub mod problems;
 pub mod progress;

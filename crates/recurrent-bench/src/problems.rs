@@ -17,11 +17,15 @@ pub enum Mode {
     Training,
     /// One step, the state carried from call to call, off the autodiff device.
     Step,
+    /// Single steps with dropout, each output the next input, off the autodiff device: the protocol
+    /// of lstms.pth.
+    Feedback,
 }
 
 impl Mode {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Inference, Self::Training, Self::Step];
+    /// Those that can be asked for by name. [`Mode::Feedback`] needs as many inputs as units, and
+    /// only the table of lstms.pth has it.
+    pub const NAMED: [Self; 3] = [Self::Inference, Self::Training, Self::Step];
 
     /// The name on the command line, in tables and in JSON.
     pub const fn name(self) -> &'static str {
@@ -29,6 +33,7 @@ impl Mode {
             Self::Inference => "inference",
             Self::Training => "training",
             Self::Step => "step",
+            Self::Feedback => "feedback",
         }
     }
 }
@@ -43,7 +48,7 @@ impl FromStr for Mode {
     type Err = ProblemError;
 
     fn from_str(text: &str) -> Result<Self, ProblemError> {
-        let found = Self::ALL.into_iter().find(|mode| mode.name() == text);
+        let found = Self::NAMED.into_iter().find(|mode| mode.name() == text);
         found.ok_or_else(|| ProblemError::Mode {
             got: text.to_string(),
         })
@@ -133,11 +138,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of this mode; [`Mode::Step`] has one step, whatever the shape says.
+    /// A problem of this mode; [`Mode::Step`] has one step, whatever the shape says, and the steps
+    /// of [`Mode::Feedback`] are as many calls.
     pub const fn new(mode: Mode, shape: Shape) -> Self {
         let seq_length = match mode {
             Mode::Step => 1,
-            Mode::Inference | Mode::Training => shape.seq_length,
+            Mode::Inference | Mode::Training | Mode::Feedback => shape.seq_length,
         };
         let shape = Shape {
             seq_length,
@@ -158,7 +164,7 @@ impl Problem {
         let rows = (batch_size * seq_length) as f64;
         let forward = 2.0 * rows * (4 * d_hidden) as f64 * (d_input + d_hidden) as f64;
         match self.mode {
-            Mode::Inference | Mode::Step => forward,
+            Mode::Inference | Mode::Step | Mode::Feedback => forward,
             Mode::Training => 3.0 * forward,
         }
     }
@@ -210,7 +216,7 @@ pub enum ProblemError {
         got: String,
     },
     /// The mode is not known.
-    #[error("unknown mode `{got}`; known are: {}", Mode::ALL.map(Mode::name).join(", "))]
+    #[error("unknown mode `{got}`; known are: {}", Mode::NAMED.map(Mode::name).join(", "))]
     Mode {
         /// The mode as given.
         got: String,
@@ -220,8 +226,20 @@ pub enum ProblemError {
 /// Sizes of the table in the README of lstms.pth: inputs and units.
 pub const LSTMS_PTH_SIZES: [usize; 5] = [128, 256, 512, 1024, 2048];
 
-/// Steps of the sequence in that table, whose batch is one sequence.
+/// Calls of one step in that table, whose batch is one sequence.
 pub const LSTMS_PTH_STEPS: usize = 1000;
+
+/// The cases of that table.
+pub const LSTMS_PTH: [Shape; 5] = {
+    let mut cases = [Shape::new(1, LSTMS_PTH_STEPS, 0, 0); 5];
+    let mut index = 0;
+    while index < cases.len() {
+        cases[index].d_input = LSTMS_PTH_SIZES[index];
+        cases[index].d_hidden = LSTMS_PTH_SIZES[index];
+        index += 1;
+    }
+    cases
+};
 
 /// Inference: one sequence of falling length as the model grows (bound by memory), small and large
 /// batches (bound by arithmetic), and the sizes of a word-level language model.
@@ -261,6 +279,7 @@ pub const fn cases(mode: Mode) -> &'static [Shape] {
         Mode::Inference => &INFERENCE,
         Mode::Training => &TRAINING,
         Mode::Step => &STEP,
+        Mode::Feedback => &LSTMS_PTH,
     }
 }
 
@@ -277,7 +296,7 @@ mod tests {
         let shape: Shape = "20,70, 400,1150".parse().unwrap();
         assert_eq!(shape, Shape::new(20, 70, 400, 1150));
         assert_eq!(shape.to_string().parse(), Ok(shape));
-        for mode in Mode::ALL {
+        for mode in Mode::NAMED {
             assert_eq!(mode.to_string().parse(), Ok(mode));
         }
     }

@@ -262,6 +262,24 @@ macro_rules! variants {
                 }
             }
 
+            /// As [`Stack::step_with`](crate::Stack::step_with).
+            #[track_caller]
+            pub fn step_with(
+                &self,
+                input: Tensor<2>,
+                state: Option<StackState>,
+                masks: &StackMasks,
+                t: usize,
+            ) -> (Tensor<2>, StackState) {
+                match self {
+                    $(Self::$Variant(stack) => {
+                        let state = state.map(|state| gather(stack, state));
+                        let (output, state) = stack.step_with(input, state, masks, t);
+                        (output, spread(state))
+                    })*
+                }
+            }
+
             /// As [`Stack::forward_packed`](crate::Stack::forward_packed).
             #[track_caller]
             pub fn forward_packed(

@@ -23,6 +23,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_modules::{
     ForwardOptions, LstmState, Mask, Masks, Recurrent, RecurrentConfig, StackMasks, StackState,
+    Strategy,
 };
 use serde::Serialize;
 
@@ -146,17 +147,19 @@ pub struct OriginalErrors {
 /// with a Gal or Moon mask of its own; one bias per gate where the original adds two.
 ///
 /// # Arguments
+/// * `strategy` - how sequences are run
 /// * `device` - without autodiff
 pub fn original(
     config: &RecurrentConfig,
     protocol: &Protocol,
+    strategy: Strategy,
     seed: u64,
     device: &Device,
 ) -> OriginalErrors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let training = device.clone().autodiff();
     training.seed(seed);
-    let mut model = config.init(&training);
+    let mut model = config.init(&training).with_strategy(strategy);
     let data = Data::draw(&mut rng, protocol.train, protocol, &training);
     let initial = UniformState::draw(&mut rng, protocol.size);
     let mut optimizer = sgd();
@@ -301,17 +304,19 @@ pub struct ReadoutErrors {
 /// Trains with a linear readout, and measures on sequences that training has not seen.
 ///
 /// # Arguments
+/// * `strategy` - how sequences are run
 /// * `device` - without autodiff
 pub fn with_readout(
     config: &RecurrentConfig,
     protocol: &Protocol,
+    strategy: Strategy,
     seed: u64,
     device: &Device,
 ) -> ReadoutErrors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let training = device.clone().autodiff();
     training.seed(seed);
-    let recurrent = config.init(&training);
+    let recurrent = config.init(&training).with_strategy(strategy);
     let data = Data::draw(&mut rng, protocol.train, protocol, &training);
     let test = Data::draw(&mut rng, protocol.test, protocol, &training);
     // The targets are symmetric about their mean, which is then the best constant prediction. The

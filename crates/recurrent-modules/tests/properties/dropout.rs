@@ -451,9 +451,7 @@ fn step_with_reads_masks_at_its_time() {
                 let mut outputs = vec![];
                 for (t, x_t) in x.chunk(T, axis).into_iter().enumerate() {
                     let x_t = x_t.squeeze_dim::<2>(axis);
-                    let (y, next) = on_stack!(module, |stack| {
-                        stack.step_with(x_t, Some(state), &masks, t)
-                    });
+                    let (y, next) = module.step_with(x_t, Some(state), &masks, t);
                     outputs.push(y.unsqueeze_dim::<3>(axis));
                     state = next;
                 }

@@ -1,8 +1,9 @@
-//! What the original's own code and README say of the capacity task.
+//! What the original's own code gives in the capacity task.
 //!
 //! `data/capacity_reference.json` was made by running the script of lstms.pth under PyTorch 2.13
 //! with its Gal and Moon masks written as ordinary operations (`visible`; its own way of writing
-//! them does nothing on a current PyTorch), and holds the table of its README (`published`).
+//! them does nothing on a current PyTorch). What its README says is in
+//! [`lstms_pth`](crate::lstms_pth).
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,6 @@ use crate::report::Summary;
 #[derive(Debug, Deserialize)]
 pub struct Reference {
     results: BTreeMap<String, BTreeMap<String, Columns>>,
-    published: Published,
     constant_outputs: BTreeMap<String, Values>,
 }
 
@@ -27,11 +27,6 @@ struct Columns {
 #[derive(Debug, Deserialize)]
 struct Values {
     values: Vec<f64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Published {
-    values: BTreeMap<String, f64>,
 }
 
 impl Reference {
@@ -50,11 +45,6 @@ impl Reference {
             Summary::of(&columns.protocol.values)?,
             Summary::of(&columns.eval_mode.values)?,
         ))
-    }
-
-    /// The figure in the README of lstms.pth.
-    pub fn published(&self, model: &str) -> Option<f64> {
-        self.published.values.get(model).copied()
     }
 
     /// The error when every output is 1, which a hidden state without dropout cannot exceed.

@@ -5,15 +5,19 @@ use serde::Serialize;
 use super::limits::{Matmul, Read};
 use super::subject::{BURN_NN, LSTM, Subject, Workload};
 use super::{Measured, STRATEGY};
+use crate::lstms_pth::{PublishedSpeed, Readme};
 use crate::problems::{Mode, Problem};
 use crate::report::{Column, Header, Table};
 
 /// The part of the experiment a row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Section {
-    /// The table in the README of lstms.pth.
+    /// The protocol of lstms.pth: single steps, each output the next input, dropout active.
     #[serde(rename = "table")]
     Table,
+    /// The same number of steps as one sequence.
+    #[serde(rename = "sequence")]
+    Sequence,
     /// The cases of [`problems`](crate::problems).
     #[serde(rename = "grid")]
     Grid,
@@ -24,12 +28,13 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 3] = [Self::Table, Self::Grid, Self::Variants];
+    pub const ALL: [Self; 4] = [Self::Table, Self::Sequence, Self::Grid, Self::Variants];
 
     /// The name on the command line and in the files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
+            Self::Sequence => "sequence",
             Self::Grid => "grid",
             Self::Variants => "variants",
         }
@@ -75,6 +80,8 @@ pub struct Context {
     pub gbytes_per_s: Option<f64>,
     /// The largest difference between our LSTM and `burn::nn::Lstm` on this case.
     pub largest_difference: Option<f64>,
+    /// In [`Section::Table`], what the README of lstms.pth has for the model at this size.
+    pub published: Option<PublishedSpeed>,
 }
 
 /// The rows of a case; those that were not timed (Ctrl-C) are left out.
@@ -83,6 +90,7 @@ pub fn rows(
     device: &str,
     subjects: &[(Subject, Workload)],
     measured: &Measured,
+    readme: &Readme,
 ) -> Vec<Row> {
     let timed = subjects.iter().zip(&measured.times);
     let mut baseline = timed.clone().filter(|((s, _), _)| s.name == BURN_NN);
@@ -111,6 +119,10 @@ pub fn rows(
                     .filter(|_| plain)
                     .map(per_ms),
                 largest_difference: measured.largest_difference.filter(|_| plain),
+                published: subject
+                    .lstms_pth_name()
+                    .filter(|_| section == Section::Table)
+                    .and_then(|name| readme.speed(name, problem.shape.d_hidden)),
             }),
         })
     };
@@ -164,9 +176,13 @@ pub fn flat_table(rows: &[Row]) -> Table {
         Column::number("gflops", 1),
         Column::number("gbytes_per_s", 1),
         Column::number("largest_difference", 9),
+        Column::number("published_nn_lstm_s", 3),
+        Column::number("published_layer_s", 3),
+        Column::number("published_speedup", 3),
     ]);
     for row in rows {
         let context = row.context.as_ref();
+        let published = context.and_then(|context| context.published);
         let shape = row.problem.shape;
         table.push([
             context.map(|context| context.section.name()).into(),
@@ -188,6 +204,9 @@ pub fn flat_table(rows: &[Row]) -> Table {
             context
                 .and_then(|context| context.largest_difference)
                 .into(),
+            published.map(|times| times.nn_lstm_s).into(),
+            published.map(|times| times.layer_s).into(),
+            published.map(|times| times.speedup).into(),
         ]);
     }
     table
@@ -234,6 +253,11 @@ mod tests {
             gflops: Some(f64::NAN),
             gbytes_per_s: None,
             largest_difference: Some(1e-7),
+            published: Some(PublishedSpeed {
+                nn_lstm_s: 0.8,
+                layer_s: 0.5,
+                speedup: 1.6,
+            }),
         };
         let rows = [row(Some(context))];
         let record = Record {
@@ -253,7 +277,8 @@ mod tests {
                 "batch": 32, "seq": 50, "d_input": 128, "d_hidden": 128,
                 "ms_median": 2.0, "ms_min": 1.5, "ms_first": 3.0, "calls": 7,
                 "section": "grid", "speedup": 4.0, "gflops": null, "gbytes_per_s": null,
-                "largest_difference": 1e-7
+                "largest_difference": 1e-7,
+                "published": {"nn_lstm_s": 0.8, "layer_s": 0.5, "speedup": 1.6}
             })
         );
     }

@@ -3,10 +3,12 @@
 use burn::module::Param;
 use burn::nn;
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_modules::recurrent_core::{GateLayout, Precision};
-use recurrent_modules::{Lstm, LstmConfig, LstmState, Recurrent, RecurrentConfig, StackState};
+use recurrent_modules::{
+    Lstm, LstmConfig, LstmState, Mask, Masks, Recurrent, RecurrentConfig, StackMasks, StackState,
+};
 
 use crate::models::{MODELS, ModelSpec};
 use crate::problems::{Mode, Problem, Shape};
@@ -20,7 +22,8 @@ pub const LSTM: &str = "lstm";
 /// [`LSTM`] with recurrent weights in bf16.
 pub const LSTM_BF16: &str = "lstm-bf16";
 
-/// Probability of zeroing where a model has dropout; times do not depend on it.
+/// Probability of zeroing where a model has dropout, as in the table of lstms.pth; times do not
+/// depend on it.
 const DROPOUT: f64 = 0.5;
 
 /// A row of the tables.
@@ -40,6 +43,12 @@ impl Subject {
     /// The one with exactly this name.
     pub fn named(name: &str) -> Option<Self> {
         subjects().into_iter().find(|subject| subject.name == name)
+    }
+
+    /// The name in lstms.pth, if it has this model as a layer of its own.
+    pub fn lstms_pth_name(&self) -> Option<&'static str> {
+        let model = self.model.filter(|model| model.of_lstms_pth)?;
+        (self.precision == Precision::F32).then_some(model.name)
     }
 
     fn of(model: &'static ModelSpec) -> Self {
@@ -85,7 +94,7 @@ enum Net {
     Ours(Recurrent),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // moved once per step, where a box would be an allocation
 enum Carried {
     Burn(LstmState<2>),
@@ -97,12 +106,12 @@ enum Carried {
 pub struct Workload {
     net: Net,
     problem: Problem,
-    /// `[batch_size, seq_length, d_input]`
+    /// `[batch_size, seq_length, d_input]`; one step in [`Mode::Feedback`].
     input: Tensor<3>,
     /// Factors of the outputs in the loss of a training step: fixed numbers, not all equal, so that
     /// no gradient can be found by a shortcut.
     cotangent: Tensor<3>,
-    /// Between the calls of [`Mode::Step`].
+    /// Between the calls of [`Mode::Step`]; where each call of [`Mode::Feedback`] starts.
     state: Option<Carried>,
     /// Autodiff in training.
     device: Device,
@@ -116,7 +125,7 @@ impl Workload {
     pub fn new(subject: Subject, problem: Problem, seed: u64, device: &Device) -> Self {
         let device = match problem.mode {
             Mode::Training => device.clone().autodiff(),
-            Mode::Inference | Mode::Step => device.clone(),
+            Mode::Inference | Mode::Step | Mode::Feedback => device.clone(),
         };
         let Shape {
             d_input, d_hidden, ..
@@ -151,14 +160,51 @@ impl Workload {
             Tensor::<3>::from_data(TensorData::new(values, shape), &device)
         };
         let (input, cotangent) = (draw(d_input), draw(d_hidden));
-        Self {
+        let mut workload = Self {
             net,
             problem,
             input,
             cotangent,
             state: None,
             device,
+        };
+        if problem.mode == Mode::Feedback {
+            workload.start_feedback(&mut rng);
         }
+        workload
+    }
+
+    /// The input of the first step and the state before it, all from U[0, 1) as in lstms.pth.
+    fn start_feedback(&mut self, rng: &mut impl Rng) {
+        let Shape {
+            batch_size,
+            d_input,
+            d_hidden,
+            ..
+        } = self.problem.shape;
+        assert!(
+            d_input == d_hidden,
+            "the case `{}` has {d_input} inputs and {d_hidden} units; \
+             expected as many of each, since an output is the next input",
+            self.problem
+        );
+        let mut draw = || {
+            let count = batch_size * d_hidden;
+            let values: Vec<f32> = (0..count).map(|_| rng.random()).collect();
+            let rows = TensorData::new(values, [batch_size, d_hidden]);
+            Tensor::<2>::from_data(rows, &self.device)
+        };
+        let (input, cell, hidden) = (draw(), draw(), draw());
+        let first = LstmState { cell, hidden };
+        self.state = Some(match &self.net {
+            Net::Burn(_) => Carried::Burn(first),
+            Net::Ours(model) => {
+                let mut state = model.initial_state(batch_size, &self.device);
+                state.cells[0] = first;
+                Carried::Ours(state)
+            }
+        });
+        self.input = input.unsqueeze_dim(1);
     }
 
     /// The same model on sequences of another length.
@@ -186,6 +232,7 @@ impl Workload {
                 let (_, state) = self.step(self.state.as_ref());
                 self.state = Some(state);
             }
+            Mode::Feedback => drop(self.feedback(false)),
         }
         // A failed kernel would make the time of this call meaningless.
         self.device.sync().expect("the device finishes the call");
@@ -228,7 +275,54 @@ impl Workload {
         }
     }
 
-    /// What a call from the zero state computes: the outputs and, in training, the gradient of the
+    /// One call of the protocol of lstms.pth: single steps, each output the next input.
+    ///
+    /// The original never calls `eval()`, so dropout is active. The device is the plain one, to which
+    /// masks are given: an autodiff device keeps what it recorded until a backward pass, which never
+    /// comes, even where every step is detached (10 KiB per step at 128 units). Drawing and applying
+    /// a mask costs the same on both. As in the original a mask per step is drawn within the step, and
+    /// one per sequence before the first.
+    ///
+    /// # Returns
+    /// The outputs of all steps if `keep`, else nothing.
+    fn feedback(&self, keep: bool) -> Vec<TensorData> {
+        let Shape {
+            batch_size,
+            seq_length,
+            ..
+        } = self.problem.shape;
+        let mut outputs = Vec::new();
+        match (&self.net, self.state.clone()) {
+            (Net::Burn(lstm), Some(Carried::Burn(mut state))) => {
+                let mut x = self.input.clone();
+                for _ in 0..seq_length {
+                    (x, state) = lstm.forward(x, Some(state));
+                    if keep {
+                        outputs.push(x.to_data());
+                    }
+                }
+            }
+            (Net::Ours(model), Some(Carried::Ours(mut state))) => {
+                let draw = || model.sample_masks(1, batch_size, &self.device);
+                let mut masks = draw();
+                let fresh = has_mask_per_step(&masks);
+                let mut x = self.input.clone().squeeze_dim::<2>(1);
+                for t in 0..seq_length {
+                    if fresh && t > 0 {
+                        masks = draw();
+                    }
+                    (x, state) = model.step_with(x, Some(state), &masks, 0);
+                    if keep {
+                        outputs.push(x.to_data());
+                    }
+                }
+            }
+            _ => unreachable!("the state is that of the model"),
+        }
+        outputs
+    }
+
+    /// What a call from the first state computes: the outputs and, in training, the gradient of the
     /// input.
     pub fn result(&self) -> Outcome {
         let values = |data: TensorData| {
@@ -243,6 +337,9 @@ impl Workload {
             Mode::Step => Outcome {
                 parts: vec![values(self.step(None).0.into_data())],
             },
+            Mode::Feedback => Outcome {
+                parts: self.feedback(true).into_iter().map(values).collect(),
+            },
             Mode::Training => {
                 let input = self.input.clone().require_grad();
                 let output = self.forward(input.clone());
@@ -255,6 +352,25 @@ impl Workload {
             }
         }
     }
+}
+
+/// Whether a mask is drawn anew at each step.
+fn has_mask_per_step(masks: &StackMasks) -> bool {
+    let per_step = |mask: &Option<Mask>| matches!(mask, Some(Mask::PerStep(_)));
+    masks.cells.iter().any(|masks| {
+        let Masks {
+            hidden,
+            cell,
+            candidate,
+            update_hidden,
+            update_cell,
+            adapt,
+            weights: _,
+        } = masks;
+        [hidden, cell, candidate, update_hidden, update_cell, adapt]
+            .into_iter()
+            .any(per_step)
+    })
 }
 
 /// What a call computes.
@@ -386,5 +502,63 @@ mod tests {
         assert!(difference.relative.is_nan());
         let difference = outcome(&[1.0]).difference(&outcome(&[1.0, 2.0]));
         assert_eq!(difference.relative, f64::INFINITY);
+    }
+
+    #[cfg(feature = "flex")]
+    mod feedback {
+        use super::*;
+
+        const STEPS: usize = 4;
+
+        fn workload(name: &str) -> Workload {
+            let problem = Problem::new(Mode::Feedback, Shape::new(1, STEPS, 32, 32));
+            Workload::new(Subject::named(name).unwrap(), problem, 1, &Device::flex())
+        }
+
+        /// Which units are zero, per step.
+        fn zeros(outcome: &Outcome) -> Vec<Vec<bool>> {
+            let zero = |step: &Vec<f32>| step.iter().map(|value| *value == 0.0).collect();
+            outcome.parts.iter().map(zero).collect()
+        }
+
+        #[test]
+        fn an_output_is_the_next_input() {
+            let work = workload(LSTM);
+            let (Net::Ours(model), Some(Carried::Ours(state))) = (&work.net, &work.state) else {
+                panic!("our model");
+            };
+            let (mut x, mut state) = (work.input.clone().squeeze_dim::<2>(1), state.clone());
+            let got = work.result();
+            assert_eq!(got.parts.len(), STEPS);
+            for step in &got.parts {
+                (x, state) = model.step(x, Some(state));
+                assert_eq!(x.to_data().try_into_vec::<f32>().unwrap(), *step);
+            }
+            // The state that a call starts from does not change.
+            assert_eq!(work.result(), got);
+        }
+
+        #[test]
+        fn dropout_is_active_and_masks_last_as_long_as_in_the_original() {
+            for (name, per_step) in [
+                ("DropoutLSTM", true),
+                ("SlowLSTM", true),
+                ("GalLSTM", false),
+            ] {
+                let work = workload(name);
+                let (first, second) = (zeros(&work.result()), zeros(&work.result()));
+                for step in first.iter().chain(&second) {
+                    let dropped = step.iter().filter(|zero| **zero).count();
+                    assert!((4..=28).contains(&dropped), "{name}: {dropped} of 32");
+                }
+                assert_eq!(first[0] != first[1], per_step, "{name}");
+                assert_ne!(first[0], second[0], "{name}: a call has masks of its own");
+            }
+            // Their masks are within the cell.
+            for name in ["MoonLSTM", "SemeniutaLSTM"] {
+                let work = workload(name);
+                assert_ne!(work.result(), work.result(), "{name}");
+            }
+        }
     }
 }

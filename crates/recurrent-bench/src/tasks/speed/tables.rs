@@ -78,8 +78,41 @@ fn by_model(
     table
 }
 
-/// The table of lstms.pth: milliseconds, and the speed-up over `burn::nn::Lstm`.
+/// The table of lstms.pth, one line per size and model: the time of all steps, the speed-up over
+/// `burn::nn::Lstm`, and what the README of lstms.pth has.
 pub fn lstms_pth(rows: &[Row]) -> Table {
+    let mut table = Table::new([
+        Column::number("size", 0),
+        Column::number("steps", 0),
+        Column::text("model"),
+        Column::number("burn::nn::Lstm", 3).unit("s"),
+        Column::number("model", 3).unit("s"),
+        Column::number("speed-up", 3),
+        Column::number("README: nn.LSTM", 3).unit("s"),
+        Column::number("README: model", 3).unit("s"),
+        Column::number("README: speed-up", 3),
+    ]);
+    for row in of(rows, Section::Table).filter(|row| row.model != BURN_NN) {
+        let shape = row.problem.shape;
+        let seconds = row.ms_median * 1e-3;
+        let published = row.context.as_ref().and_then(|context| context.published);
+        table.push([
+            shape.d_hidden.into(),
+            shape.seq_length.into(),
+            row.model.as_str().into(),
+            speedup(row).map(|speedup| speedup * seconds).into(),
+            seconds.into(),
+            speedup(row).into(),
+            published.map(|times| times.nn_lstm_s).into(),
+            published.map(|times| times.layer_s).into(),
+            published.map(|times| times.speedup).into(),
+        ]);
+    }
+    table
+}
+
+/// One sequence at the sizes of lstms.pth: milliseconds, and the speed-up over `burn::nn::Lstm`.
+pub fn sequence(rows: &[Row]) -> Table {
     let title = |problem: &Problem| {
         let Shape {
             seq_length,
@@ -88,7 +121,7 @@ pub fn lstms_pth(rows: &[Row]) -> Table {
         } = problem.shape;
         format!("H = {d_hidden}, {seq_length} steps")
     };
-    by_model(rows, Section::Table, title, speedup)
+    by_model(rows, Section::Sequence, title, speedup)
 }
 
 /// Training steps of the variants: milliseconds, and the ratio of the time to that of our LSTM.
@@ -185,6 +218,7 @@ pub fn chart(rows: &[Row], asked: &[&str]) -> Option<BarChart> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lstms_pth::PublishedSpeed;
     use crate::problems::Mode;
     use crate::tasks::speed::STRATEGY;
     use crate::tasks::speed::record::Context;
@@ -205,19 +239,41 @@ mod tests {
                 gflops: Some(50.0),
                 gbytes_per_s: None,
                 largest_difference: Some(1e-7),
+                published: None,
             }),
         }
     }
 
     #[test]
-    fn the_table_of_lstms_pth_has_the_steps_in_its_columns() {
+    fn the_table_of_lstms_pth_has_the_published_times() {
+        let mut gal = row(Section::Table, "GalLSTM", 128, 500.0, 1500.0);
+        let context = gal.context.as_mut().unwrap();
+        context.published = Some(PublishedSpeed {
+            nn_lstm_s: 0.669,
+            layer_s: 0.696,
+            speedup: 0.961,
+        });
         let rows = [
-            row(Section::Table, BURN_NN, 128, 8.0, 8.0),
-            row(Section::Table, LSTM, 128, 2.0, 8.0),
-            row(Section::Table, BURN_NN, 256, 200.0, 200.0),
+            row(Section::Table, BURN_NN, 128, 1500.0, 1500.0),
+            gal,
+            row(Section::Sequence, LSTM, 128, 2.0, 8.0),
         ];
-        let text = lstms_pth(&rows).to_string();
+        let csv = lstms_pth(&rows).to_csv();
+        let lines: Vec<&str> = csv.lines().skip(1).collect();
+        assert_eq!(lines, ["128,10,GalLSTM,1.5,0.5,3,0.669,0.696,0.961"]);
+    }
+
+    #[test]
+    fn the_sequences_have_the_steps_in_their_columns() {
+        let rows = [
+            row(Section::Sequence, BURN_NN, 128, 8.0, 8.0),
+            row(Section::Sequence, LSTM, 128, 2.0, 8.0),
+            row(Section::Sequence, BURN_NN, 256, 200.0, 200.0),
+            row(Section::Table, LSTM, 512, 2.0, 8.0),
+        ];
+        let text = sequence(&rows).to_string();
         assert!(text.contains("H = 128, 10 steps"), "{text}");
+        assert!(!text.contains("H = 512"), "{text}");
         assert!(text.contains("2.00 ms  4.00×"), "{text}");
         assert!(text.contains("200 ms  1.00×"), "{text}");
         // Our LSTM was not timed at 256.
