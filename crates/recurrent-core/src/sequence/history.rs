@@ -88,6 +88,16 @@ pub fn run_recorded<C: Step>(
         }
     };
     let (output, plan) = run_padded(cell, input, state, options, Some(&mut record));
+    if plan.is_empty() {
+        let [seq_length, batch_size] = plan.shape();
+        let (device, dtype) = (output.output.device(), output.output.dtype());
+        let zeros = |(name, features)| {
+            let shape = [seq_length, batch_size, features];
+            (name, Tensor::zeros(shape, (&device, dtype)))
+        };
+        let parts = parts.into_iter().map(zeros).collect();
+        return (output, History { parts });
+    }
     let parts = parts.into_iter().zip(steps);
     let parts = parts
         .map(|((name, _), steps)| (name, plan.unpack(Tensor::cat(steps, 0))))

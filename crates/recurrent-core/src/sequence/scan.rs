@@ -35,7 +35,7 @@ pub(super) fn scan<C: Step>(
     let masks = plan.masks(masks);
 
     let mut state = plan.sort(state);
-    let mut running = counts[0];
+    let mut running = plan.batch_size();
     let mut outputs = Vec::with_capacity(counts.len());
     // States of sequences that have ended, shortest first.
     let mut ended = Vec::new();
