@@ -63,10 +63,11 @@ impl<C: Cell> Stack<C> {
         state: Option<StackState<StateOf<C>>>,
         masks: Option<&'a StackMasks>,
     ) -> Call<'a, C::Step> {
-        let states = match state {
-            Some(state) => Some(self.per_layer(state)),
-            None => None,
-        };
+        // Not `map`: a closure would hide the caller's line.
+        let mut states = None;
+        if let Some(state) = state {
+            states = Some(self.per_layer(state));
+        }
         let mut layers = self.bind();
         let call = or_panic(call_type(&layers, input.dtype()));
         if let Some(states) = &states {

@@ -65,10 +65,7 @@ fn gather_given<C: Cell>(
     stack: &Stack<C>,
     state: Option<StackState>,
 ) -> Option<StackState<StateOf<C>>> {
-    match state {
-        Some(state) => Some(gather(stack, state)),
-        None => None,
-    }
+    Some(gather(stack, state?))
 }
 
 /// Writes the two enums and hands each call to the variant.
