@@ -31,21 +31,13 @@ impl Dims {
     /// * `d_input`, `d_hidden` - the sizes of the cell that will run
     ///
     /// # Panics
-    /// If the last axis of `input` is not `d_input`, or `seq_length` or `batch_size` is 0.
+    /// If the last axis of `input` is not `d_input`.
     #[track_caller]
     pub fn of(input: &Tensor<3>, d_input: usize, d_hidden: usize) -> Self {
         let [seq_length, batch_size, features] = input.dims();
         assert!(
             features == d_input,
             "input has inconsistent d_input: got {features}, expected {d_input}",
-        );
-        assert!(
-            seq_length > 0,
-            "input has seq_length 0, expected at least 1 step"
-        );
-        assert!(
-            batch_size > 0,
-            "input has batch_size 0, expected at least 1 sequence"
         );
         Self {
             batch_size,

@@ -19,6 +19,7 @@ pub trait State: Send + Clone {
     ///
     /// # Panics
     /// If the number of tensors is not what `into_tensors` returns.
+    #[track_caller]
     fn from_tensors(tensors: Vec<Tensor<2>>) -> Self;
 
     /// Applies `f` to each tensor.
@@ -68,8 +69,10 @@ impl State for LstmState<2> {
     }
 
     fn from_tensors(tensors: Vec<Tensor<2>>) -> Self {
-        let [cell, hidden] = <[_; 2]>::try_from(tensors)
-            .unwrap_or_else(|got| panic!("an LSTM state has 2 tensors, got {}", got.len()));
+        let [cell, hidden] = match <[_; 2]>::try_from(tensors) {
+            Ok(tensors) => tensors,
+            Err(got) => panic!("an LSTM state has 2 tensors, got {}", got.len()),
+        };
         // Not `LstmState::new`: with a projection the two sizes differ, which it rejects in debug.
         LstmState { cell, hidden }
     }

@@ -1,5 +1,6 @@
 //! A folder that holds a model: its config and its weights.
 
+use std::fmt;
 use std::path::Path;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -19,7 +20,7 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const MODEL_FILE: &str = "model.bpk";
 
 /// A checkpoint that cannot be written or read.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// Reading failed.
@@ -35,6 +36,19 @@ pub enum CheckpointError {
     /// Writing failed.
     #[error(transparent)]
     Save(#[from] ExportError),
+    /// The two files of a folder are not of one model.
+    #[error(
+        "{MODEL_FILE} and {CONFIG_FILE} in {folder} are of different models: the weights were saved \
+         with {got}, expected {expected} as in {CONFIG_FILE}"
+    )]
+    Mismatch {
+        /// The folder.
+        folder: String,
+        /// The first line of the config in the file of weights that differs.
+        got: String,
+        /// The same line of the other file.
+        expected: String,
+    },
     /// The model's layers differ in what the config has once for all of them.
     #[error(
         "a config for this model gives other parameters: `{param}` has shape {got:?}, the config's \
@@ -48,6 +62,28 @@ pub enum CheckpointError {
         /// Its shape by the config, if it is there.
         expected: Option<Vec<usize>>,
     },
+}
+
+/// The text of the error: what `unwrap` prints.
+impl fmt::Debug for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The first lines in which two texts differ, in quotes.
+fn first_difference(a: &str, b: &str) -> (String, String) {
+    let line = |line: Option<&str>| match line {
+        Some(line) => std::format!("`{}`", line.trim().trim_end_matches(',')),
+        None => String::from("nothing more"),
+    };
+    let (mut a, mut b) = (a.lines(), b.lines());
+    loop {
+        match (a.next(), b.next()) {
+            (Some(own), Some(other)) if own == other => {}
+            (own, other) => return (line(own), line(other)),
+        }
+    }
 }
 
 impl Recurrent {
@@ -148,8 +184,12 @@ impl Recurrent {
         if let Some(own) = file.config() {
             let own = parse_config(own).map_err(at(MODEL_FILE))?;
             if own != config {
-                let reason = "it was saved with another config than the one beside it";
-                return Err(at(MODEL_FILE)(ImportError::format("burnpack", reason)));
+                let (got, expected) = first_difference(&own.to_string(), &config.to_string());
+                return Err(CheckpointError::Mismatch {
+                    folder: folder.display().to_string(),
+                    got,
+                    expected,
+                });
             }
         }
         check_size(&config, &file).map_err(at(CONFIG_FILE))?;

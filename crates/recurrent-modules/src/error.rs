@@ -1,12 +1,12 @@
 //! What can be wrong with a configuration.
 
 use alloc::string::{String, ToString};
-use core::fmt::Display;
+use core::fmt::{self, Display};
 
 use thiserror::Error;
 
 /// A configuration that cannot be built. Found before any tensor is made.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum InvalidConfig {
     /// A field holds a value outside its range.
     #[error("config field `{field}` is {got}, expected {expected}")]
@@ -28,6 +28,13 @@ pub enum InvalidConfig {
         /// Why they cannot go together.
         reason: String,
     },
+}
+
+/// The text of the error: what `unwrap` prints.
+impl fmt::Debug for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
 }
 
 impl InvalidConfig {

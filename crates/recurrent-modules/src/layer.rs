@@ -5,12 +5,11 @@ use alloc::vec::Vec;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use recurrent_core::cell::drop_weights;
 use recurrent_core::{
     Direction, History, Lengths, Masks, Precision, SequenceOptions, Step, Strategy, sequence,
 };
 
-use crate::cells::{Cell, StateOf};
+use crate::cells::Cell;
 
 /// A cell run over time, with a second one for the backward direction where there is one.
 ///
@@ -179,7 +178,21 @@ impl<C: Step> Pass<'_, C> {
     }
 }
 
+/// A layer with its weights taken out of their `Param`s, for one call.
+pub(crate) struct BoundLayer<S> {
+    forward: S,
+    backward: Option<S>,
+}
+
 impl<C: Cell> Layer<C> {
+    /// The weights for one call; clones share storage.
+    pub(crate) fn bind(&self) -> BoundLayer<C::Step> {
+        BoundLayer {
+            forward: self.forward.bind(),
+            backward: self.backward.as_ref().map(Cell::bind),
+        }
+    }
+
     /// 1, or 2 with a backward direction.
     pub fn directions(&self) -> usize {
         if self.backward.is_some() { 2 } else { 1 }
@@ -194,25 +207,47 @@ impl<C: Cell> Layer<C> {
     pub fn cells(&self) -> impl Iterator<Item = &C> {
         core::iter::once(&self.forward).chain(&self.backward)
     }
+}
+
+impl<S: Step> BoundLayer<S> {
+    /// The cells in state order.
+    pub fn cells(&self) -> impl Iterator<Item = &S> {
+        core::iter::once(&self.forward).chain(&self.backward)
+    }
+
+    /// The cells in state order.
+    pub fn cells_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        core::iter::once(&mut self.forward).chain(&mut self.backward)
+    }
+
+    /// The cell of the first direction.
+    pub fn first(&self) -> &S {
+        &self.forward
+    }
+
+    /// The only cell of a layer of one direction.
+    pub fn into_forward(self) -> S {
+        self.forward
+    }
 
     /// Runs the directions over time-major or packed sequences and joins their features.
     ///
     /// # Arguments
     /// * `input` - `[seq_length, batch_size, d_input]`, or packed `[rows, d_input]`
     /// * `states` - one per direction, or none for zeros
-    /// * `masks` - one per direction, or none
+    /// * `masks` - one per direction, or none; those on weights have been applied
     /// * `how` - what the stack says of all its layers
     /// * `run` - runs one cell
     #[track_caller]
-    pub(crate) fn run<const D: usize>(
-        &self,
+    pub fn run<const D: usize>(
+        self,
         input: Tensor<D>,
-        states: Option<Vec<StateOf<C>>>,
+        states: Option<Vec<S::State>>,
         lengths: Option<&Lengths>,
         masks: &[Masks],
         how: How,
         run: &mut impl RunCell<D>,
-    ) -> (Tensor<D>, Vec<StateOf<C>>) {
+    ) -> (Tensor<D>, Vec<S::State>) {
         let first = if how.reverse {
             Direction::Backward
         } else {
@@ -220,30 +255,24 @@ impl<C: Cell> Layer<C> {
         };
         let mut states = states.map(Vec::into_iter);
         let mut masks = masks.iter();
-        let mut pass = |cell: &C, direction: Direction| {
-            let mut cell = cell.bind();
-            let masks = masks.next().map(|masks| {
-                drop_weights(&mut cell, &masks.weights);
-                Masks {
-                    weights: vec![],
-                    ..masks.clone()
-                }
-            });
-            Pass {
-                cell,
-                direction,
-                masks,
-                state: states.as_mut().and_then(Iterator::next),
-                lengths,
-                how,
-            }
+        let mut pass = |cell: S, direction: Direction| Pass {
+            cell,
+            direction,
+            masks: masks.next().map(|masks| Masks {
+                weights: vec![],
+                ..masks.clone()
+            }),
+            state: states.as_mut().and_then(Iterator::next),
+            lengths,
+            how,
         };
-        let forward = pass(&self.forward, first);
-        let Some(backward) = &self.backward else {
+        let forward = pass(self.forward, first);
+        let Some(backward) = self.backward else {
             let (output, state) = forward.run(input, run);
             return (output, vec![state]);
         };
         let backward = pass(backward, Direction::Backward);
+        // States and masks were checked: a panic in a closure would not name the caller.
         let ((first, first_state), (second, second_state)) = if forward.worth_pairing(&input) {
             let mut twin = run.twin();
             let both = sequence::pair(
@@ -255,7 +284,12 @@ impl<C: Cell> Layer<C> {
         } else {
             (forward.run(input.clone(), run), backward.run(input, run))
         };
-        let output = Tensor::cat(vec![first, second], D - 1);
+        let mut shape: [usize; D] = first.dims();
+        shape[D - 1] += second.dims()[D - 1];
+        let output = match shape.contains(&0) {
+            true => sequence::zeros_in_place_of(&[first, second], shape),
+            false => Tensor::cat(vec![first, second], D - 1),
+        };
         (output, vec![first_state, second_state])
     }
 }

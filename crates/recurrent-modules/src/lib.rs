@@ -54,6 +54,7 @@
 
 extern crate alloc;
 
+mod call;
 pub mod cells;
 #[cfg(feature = "std")]
 mod checkpoint;

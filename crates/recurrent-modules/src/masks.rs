@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use burn::config::Config;
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{DType, Distribution, Tensor, TensorCreationOptions, TensorData};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use recurrent_core::Target;
@@ -15,7 +15,7 @@ use crate::error::{InvalidConfig, check_prob};
 /// Where dropout acts inside a cell. `prob` is the probability of zeroing; kept values are scaled
 /// by 1/(1 − prob). Equations and papers: [`recurrent_core::equations::dropout`].
 ///
-/// Active where Burn's own `Dropout` is: on an autodiff device, unless frozen.
+/// When it acts, as every other dropout of a stack: see [`Stack`](crate::Stack#dropout).
 /// `device.seed(..)` decides what is drawn. On Flex and NdArray a generator of this crate draws, seeded by the
 /// device's: the masks are others than `Tensor::random` would give.
 #[derive(Config, Debug, PartialEq, Copy)]
@@ -76,24 +76,26 @@ impl RecurrentDropout {
     /// # Arguments
     /// * `d_hidden` - features of c and g
     /// * `d_output` - features of h: `d_hidden`, or the projected size
+    /// * `options` - a device, or a device and the type of the weights
     pub fn sample(
         &self,
         seq_length: usize,
         batch_size: usize,
         d_hidden: usize,
         d_output: usize,
-        device: &Device,
+        options: impl Into<TensorCreationOptions>,
     ) -> Masks {
+        let options = options.into();
         let per_step = |keep: f64, scale: f64, features: usize| {
             (keep < 1.0).then(|| {
                 let shape = [seq_length, batch_size, features];
-                Mask::PerStep(bernoulli(shape, keep, scale, device))
+                Mask::PerStep(bernoulli(shape, keep, scale, &options))
             })
         };
         let per_sequence = |keep: f64, features: usize| {
             (keep < 1.0).then(|| {
                 let shape = [batch_size, features];
-                Mask::PerSequence(bernoulli(shape, keep, 1.0 / keep, device))
+                Mask::PerSequence(bernoulli(shape, keep, 1.0 / keep, &options))
             })
         };
         match *self {
@@ -122,18 +124,20 @@ impl RecurrentDropout {
         }
     }
 
-    /// The masks of one cell in evaluation: none, but for zoneout its expectation.
+    /// The masks of one cell in evaluation: none, but for zoneout its expectation. Arguments as of
+    /// [`sample`](Self::sample).
     pub fn expectation(
         &self,
         batch_size: usize,
         d_hidden: usize,
         d_output: usize,
-        device: &Device,
+        options: impl Into<TensorCreationOptions>,
     ) -> Masks {
+        let options = options.into();
         let share = |keep_old: f64, features: usize| {
             (keep_old > 0.0).then(|| {
                 let shape = [batch_size, features];
-                Mask::PerSequence(Tensor::full(shape, 1.0 - keep_old, device))
+                Mask::PerSequence(Tensor::full(shape, 1.0 - keep_old, options.clone()))
             })
         };
         match *self {
@@ -152,12 +156,12 @@ pub(crate) fn bernoulli<const D: usize>(
     shape: [usize; D],
     keep: f64,
     scale: f64,
-    device: &Device,
+    options: &TensorCreationOptions,
 ) -> Tensor<D> {
-    if target(device) == Some(Target::Cpu) {
-        return bernoulli_on_cpu(shape, keep, scale, device);
+    if target(&options.device) == Some(Target::Cpu) {
+        return bernoulli_on_cpu(shape, keep, scale, options);
     }
-    let mask = Tensor::random(shape, Distribution::Bernoulli(keep), device);
+    let mask = Tensor::random(shape, Distribution::Bernoulli(keep), options.clone());
     if scale == 1.0 {
         mask
     } else {
@@ -171,11 +175,12 @@ fn bernoulli_on_cpu<const D: usize>(
     shape: [usize; D],
     keep: f64,
     scale: f64,
-    device: &Device,
+    options: &TensorCreationOptions,
 ) -> Tensor<D> {
-    // 256 bits, 16 in each number.
+    // 256 bits, 16 in each number, whatever the type of the mask.
     let words = f64::from(1_u32 << 16);
-    let seed = Tensor::<1>::random([16], Distribution::Uniform(0.0, words), device);
+    let words = Distribution::Uniform(0.0, words);
+    let seed = Tensor::<1>::random([16], words, (&options.device, DType::F32));
     let mut bytes = [0; 32];
     for (pair, word) in bytes
         .chunks_exact_mut(2)
@@ -186,15 +191,21 @@ fn bernoulli_on_cpu<const D: usize>(
     let mut random = Xoshiro256PlusPlus::from_seed(bytes);
     // 2³² for keep = 1: nothing is dropped then.
     let below = (keep * (f64::from(u32::MAX) + 1.0)) as u64;
-    let scale = scale as f32;
+    // In other types than f32 the scale is rounded once, to that type.
+    let in_f32 = options.dtype_or(DType::F32) == DType::F32;
+    let kept = if in_f32 { scale as f32 } else { 1.0 };
     let mut mask = alloc::vec![0.0; shape.iter().product()];
     for pair in mask.chunks_mut(2) {
         let bits = random.next_u64();
         for (value, bits) in pair.iter_mut().zip([bits as u32, (bits >> 32) as u32]) {
-            *value = if u64::from(bits) < below { scale } else { 0.0 };
+            *value = if u64::from(bits) < below { kept } else { 0.0 };
         }
     }
-    Tensor::from_data(TensorData::new(mask, shape), device)
+    let mask = Tensor::from_data(TensorData::new(mask, shape), options.clone());
+    match in_f32 || scale == 1.0 {
+        true => mask,
+        false => mask.mul_scalar(scale),
+    }
 }
 
 /// The masks of a whole stack for one call.

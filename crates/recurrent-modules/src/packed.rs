@@ -1,6 +1,7 @@
 //! Batches without padding, PyTorch's `PackedSequence`.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use burn::tensor::Tensor;
 use recurrent_core::{Lengths, LengthsError, Packing};
@@ -36,7 +37,7 @@ pub struct PackedSequence {
 }
 
 /// Why sequences cannot be packed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum PackError {
     /// Not one length per sequence.
     #[error("got {got} lengths, expected one per sequence: batch_size = {batch_size}")]
@@ -64,13 +65,20 @@ pub enum PackError {
     },
 }
 
+/// The text of the error: what `unwrap` prints.
+impl fmt::Debug for PackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl PackedSequence {
     /// Packs a padded batch; what lies past a length is dropped.
     ///
     /// # Arguments
     /// * `padded` - `[batch_size, seq_length, features]`, or `[seq_length, batch_size, features]`
     ///   without `batch_first`
-    /// * `lengths` - of each sequence, in batch order
+    /// * `lengths` - of each sequence, in batch order; 0 is allowed, unlike in PyTorch
     /// * `enforce_sorted` - whether lengths that rise are an error; otherwise they are sorted here,
     ///   and states stay in batch order
     ///
@@ -78,8 +86,8 @@ impl PackedSequence {
     /// To `padded`, zero past each length.
     ///
     /// # Errors
-    /// If there is not one length per sequence, a length is 0 or more than `seq_length`, or lengths
-    /// rise with `enforce_sorted`.
+    /// If there is not one length per sequence, a length is more than `seq_length`, or lengths rise
+    /// with `enforce_sorted`.
     pub fn pack(
         padded: Tensor<3>,
         lengths: impl Into<Vec<usize>>,

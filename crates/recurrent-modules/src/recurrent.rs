@@ -59,6 +59,15 @@ fn gather<C: Cell>(stack: &Stack<C>, state: StackState) -> StackState<StateOf<C>
     }
 }
 
+/// [`gather`] of a state that may not be given. Not `map`: a closure would hide the caller's line.
+#[track_caller]
+fn gather_given<C: Cell>(
+    stack: &Stack<C>,
+    state: Option<StackState>,
+) -> Option<StackState<StateOf<C>>> {
+    Some(gather(stack, state?))
+}
+
 /// Writes the two enums and hands each call to the variant.
 macro_rules! variants {
     ($($(#[$doc:meta])* $Variant:ident($Module:ident, $Config:ident)),* $(,)?) => {
@@ -238,7 +247,7 @@ macro_rules! variants {
             ) -> (Tensor<3>, StackState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = state.map(|state| gather(stack, state));
+                        let state = gather_given(stack, state);
                         let (output, state) = stack.forward_with(input, state, options);
                         (output, spread(state))
                     })*
@@ -255,7 +264,7 @@ macro_rules! variants {
             ) -> (Tensor<2>, StackState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = state.map(|state| gather(stack, state));
+                        let state = gather_given(stack, state);
                         let (output, state) = stack.step(input, state);
                         (output, spread(state))
                     })*
@@ -289,7 +298,7 @@ macro_rules! variants {
             ) -> (PackedSequence, StackState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = state.map(|state| gather(stack, state));
+                        let state = gather_given(stack, state);
                         let (output, state) = stack.forward_packed(input, state);
                         (output, spread(state))
                     })*
@@ -307,7 +316,7 @@ macro_rules! variants {
             ) -> (Tensor<3>, StackState, Vec<History>) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = state.map(|state| gather(stack, state));
+                        let state = gather_given(stack, state);
                         let (output, state, histories) =
                             stack.forward_histories(input, state, options);
                         (output, spread(state), histories)

@@ -7,15 +7,15 @@ use alloc::vec::Vec;
 use burn::config::Config;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::cell::drop_weights;
 use recurrent_core::{
-    Dims, History, Lengths, Mask, Masks, Packing, Precision, Step, Strategy, Unfused, sequence,
+    Dims, History, Lengths, Packing, Precision, Step, Strategy, Unfused, sequence,
 };
 
+use crate::call::Call;
 use crate::cells::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
 use crate::layer::{How, Layer, Packed, Padded, Recorded, RunCell};
-use crate::masks::{RecurrentDropout, StackMasks, bernoulli};
+use crate::masks::{RecurrentDropout, StackMasks};
 use crate::packed::PackedSequence;
 use crate::state::StackState;
 
@@ -224,6 +224,26 @@ pub struct ForwardOptions<'a> {
 }
 
 /// Layers of one kind of cell: what [`Lstm`](crate::Lstm) and every other variant is.
+///
+/// # Dropout
+/// A call trains if `training` is set, which [`freeze`](Module::freeze) and
+/// [`valid`](Module::valid) clear, and the input or a parameter is on an autodiff device: a plain
+/// input does not turn dropout off where gradients flow to the parameters, as in a stack of Burn's
+/// `Linear` and `Dropout`. This holds for every kind: between layers, inside the cells
+/// ([`RecurrentDropout`]), on the weights (`weight_drop`) and in adaptation cells. In evaluation
+/// nothing is dropped, and zoneout takes its expectation.
+///
+/// # Types of numbers
+/// Input, state, parameters and given masks of a call have one type of numbers; if not, the call
+/// panics before it computes anything, and names the tensor, its type and what was expected. f32 runs
+/// by fused kernels where there are some, other types step by step. Masks and zeros made here have
+/// the type of the parameters. Cast the input to the type of the module, or the module to that of the
+/// input.
+///
+/// # Nothing to run
+/// A batch of no sequences, an input of no steps and sequences of length 0 are valid. Their outputs
+/// are empty or zero, and their final state is the initial one, through which gradients pass
+/// unchanged.
 #[derive(Module, Debug)]
 pub struct Stack<C: Cell> {
     /// The layers, first to last.
@@ -279,13 +299,16 @@ impl<C: Cell> Stack<C> {
         self
     }
 
-    /// Why [`Strategy::Auto`] runs step by step on a device with a type of numbers, if it does; the
-    /// first reason of any layer.
+    /// Why [`Strategy::Auto`] runs step by step on a device with an input of a type of numbers, if it
+    /// does; the first reason of any layer. [`Unfused::Types`] says that such a call is an error:
+    /// some weights have another type.
     pub fn unfused(&self, device: &Device, dtype: DType) -> Option<Unfused> {
-        self.layers
-            .iter()
-            .flat_map(Layer::cells)
-            .find_map(|cell| sequence::reason(&cell.bind(), device, dtype))
+        let layers = self.bind();
+        if let Err(mixed) = crate::call::call_type(&layers, dtype) {
+            return Some(mixed.into());
+        }
+        let mut cells = layers.iter().flat_map(|layer| layer.cells());
+        cells.find_map(|cell| sequence::reason(cell, device, dtype))
     }
 
     /// Features of one input step.
@@ -324,8 +347,8 @@ impl<C: Cell> Stack<C> {
     /// To `input`, every parameter and the initial state; none to masks. First order only.
     ///
     /// # Panics
-    /// If the last axis of `input` is not `d_input`, `seq_length` or `batch_size` is 0, or the
-    /// state has other sizes than the stack.
+    /// If the last axis of `input` is not `d_input`, the state has other sizes than the stack, or
+    /// input, state and weights are not of one [type of numbers](Stack#types-of-numbers).
     #[track_caller]
     pub fn forward(
         &self,
@@ -409,26 +432,27 @@ impl<C: Cell> Stack<C> {
     /// As [`forward`](Self::forward), to the packed rows.
     ///
     /// # Panics
-    /// If the rows have another size than `d_input`, or the state has other sizes than the stack.
+    /// If the rows have another size than `d_input`, the state has other sizes than the stack, or
+    /// rows, state and weights are not of one [type of numbers](Stack#types-of-numbers).
     #[track_caller]
     pub fn forward_packed(
         &self,
         input: &PackedSequence,
         state: Option<StackState<StateOf<C>>>,
     ) -> (PackedSequence, StackState<StateOf<C>>) {
-        let states = state.map(|state| self.per_layer(state));
         let lengths = input.lengths();
-        let device = input.data().device();
-        let masks = self.masks_of_call(lengths.max(), lengths.as_slice().len(), &device);
-        let packing = Packing::new(lengths, lengths.max(), &device);
-        let (rows, state) = self.layers_over(
-            input.data(),
-            states,
-            Some(lengths),
-            &masks,
-            |mask| packing.pack(mask.clone()),
-            &mut Packed,
+        let rows = input.data();
+        let [_, features] = rows.dims();
+        assert!(
+            features == self.d_input(),
+            "input has inconsistent d_input: got {features}, expected {}",
+            self.d_input(),
         );
+        let (seq_length, batch_size) = (lengths.max(), lengths.as_slice().len());
+        let call = self.prepare(&rows, seq_length, batch_size, state, None);
+        let packing = Packing::new(lengths, seq_length, &rows.device());
+        let between = |mask: &Tensor<3>| packing.pack(mask.clone().slice(0..seq_length));
+        let (rows, state) = self.layers_over(rows, call, Some(lengths), between, &mut Packed);
         (input.with_data(rows), state)
     }
 
@@ -446,20 +470,9 @@ impl<C: Cell> Stack<C> {
             batch_size,
             ..
         } = Dims::of(&input, self.d_input(), self.layers[0].forward.d_hidden());
-        let states = state.map(|state| self.per_layer(state));
-
-        let sampled;
-        let masks = match options.masks {
-            Some(masks) => masks,
-            None => {
-                sampled = self.masks_of_call(seq_length, batch_size, &input.device());
-                &sampled
-            }
-        };
-        self.check_masks(masks, seq_length, batch_size);
-
+        let call = self.prepare(&input, seq_length, batch_size, state, options.masks);
         let between = |mask: &Tensor<3>| mask.clone().slice(0..seq_length);
-        let (output, state) = self.layers_over(input, states, options.lengths, masks, between, run);
+        let (output, state) = self.layers_over(input, call, options.lengths, between, run);
         (self.swap_if_batch_first(output), state)
     }
 
@@ -472,9 +485,8 @@ impl<C: Cell> Stack<C> {
     fn layers_over<const D: usize>(
         &self,
         input: Tensor<D>,
-        mut states: Option<Vec<Vec<StateOf<C>>>>,
+        call: Call<'_, C::Step>,
         lengths: Option<&Lengths>,
-        masks: &StackMasks,
         between: impl Fn(&Tensor<3>) -> Tensor<D>,
         run: &mut impl RunCell<D>,
     ) -> (Tensor<D>, StackState<StateOf<C>>) {
@@ -484,9 +496,14 @@ impl<C: Cell> Stack<C> {
             strategy: self.strategy,
             precision: self.precision,
         };
+        let Call {
+            layers,
+            mut states,
+            masks,
+        } = call;
         let mut x = input;
-        let mut finals = Vec::with_capacity(self.layers.len() * directions);
-        for (index, layer) in self.layers.iter().enumerate() {
+        let mut finals = Vec::with_capacity(layers.len() * directions);
+        for (index, layer) in layers.into_iter().enumerate() {
             let cell_masks = masks
                 .cells
                 .get(index * directions..(index + 1) * directions)
@@ -496,6 +513,11 @@ impl<C: Cell> Stack<C> {
                 .map(|states| core::mem::take(&mut states[index]));
             let skipped = (self.residual && index > 0).then(|| x.clone());
             let (output, layer_finals) = layer.run(x, states, lengths, cell_masks, how, run);
+            finals.extend(layer_finals);
+            if output.dims().contains(&0) {
+                x = output; // there is nothing to add to or to drop
+                continue;
+            }
             let output = match skipped {
                 Some(skipped) => output + skipped,
                 None => output,
@@ -504,7 +526,6 @@ impl<C: Cell> Stack<C> {
                 Some(Some(mask)) => output * between(mask),
                 _ => output,
             };
-            finals.extend(layer_finals);
         }
         (x, StackState { cells: finals })
     }
@@ -524,15 +545,15 @@ impl<C: Cell> Stack<C> {
     ///
     /// # Panics
     /// If the stack is bidirectional (a step cannot see the future), the last axis of `input` is
-    /// not `d_input`, `batch_size` is 0, or the state has other sizes than the stack.
+    /// not `d_input`, the state has other sizes than the stack, or input, state and weights are not
+    /// of one [type of numbers](Stack#types-of-numbers).
     #[track_caller]
     pub fn step(
         &self,
         input: Tensor<2>,
         state: Option<StackState<StateOf<C>>>,
     ) -> (Tensor<2>, StackState<StateOf<C>>) {
-        let masks = self.masks_of_call(1, input.dims()[0], &input.device());
-        self.step_with(input, state, &masks, 0)
+        self.step_by(input, state, None, 0)
     }
 
     /// [`step`](Self::step) with given masks, of which per-step masks are read at time `t`.
@@ -547,34 +568,52 @@ impl<C: Cell> Stack<C> {
         masks: &StackMasks,
         t: usize,
     ) -> (Tensor<2>, StackState<StateOf<C>>) {
+        self.step_by(input, state, Some(masks), t)
+    }
+
+    #[track_caller]
+    fn step_by(
+        &self,
+        input: Tensor<2>,
+        state: Option<StackState<StateOf<C>>>,
+        masks: Option<&StackMasks>,
+        t: usize,
+    ) -> (Tensor<2>, StackState<StateOf<C>>) {
         assert!(
             self.directions() == 1,
             "step needs one direction, got a bidirectional stack: its backward direction starts \
              at the end of the sequence; use forward",
         );
-        let [batch_size, _] = input.dims();
+        let [batch_size, features] = input.dims();
         assert!(
-            batch_size > 0,
-            "input has batch_size 0, expected at least 1 sequence"
+            features == self.d_input(),
+            "input has inconsistent d_input: got {features}, expected {}",
+            self.d_input(),
         );
-        self.check_masks(masks, t + 1, batch_size);
-        let mut states = state.map(|state| self.per_layer(state));
+        let Call {
+            layers,
+            mut states,
+            masks,
+        } = self.prepare(&input, t + 1, batch_size, state, masks);
         let mut x = input;
-        let mut finals = Vec::with_capacity(self.layers.len());
-        for (index, layer) in self.layers.iter().enumerate() {
-            let mut cell = layer.forward.bind();
+        let mut finals = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.into_iter().enumerate() {
+            let cell = layer.into_forward();
             let state = states.as_mut().and_then(|states| states[index].pop());
-            let state = state.unwrap_or_else(|| cell.initial_state(batch_size, &x.device()));
+            let state = state.unwrap_or_else(|| {
+                sequence::initial_state(&cell, batch_size, &x.device(), x.dtype())
+            });
             let step_masks = match masks.cells.get(index) {
-                Some(masks) => {
-                    drop_weights(&mut cell, &masks.weights);
-                    masks.check(t + 1, batch_size, cell.mask_sizes());
-                    masks.at(t)
-                }
-                None => Default::default(),
+                Some(masks) if batch_size > 0 => masks.at(t),
+                _ => Default::default(),
             };
             let skipped = (self.residual && index > 0).then(|| x.clone());
             let (output, next) = sequence::step(&cell, x, state, &step_masks, self.strategy);
+            finals.push(next);
+            if batch_size == 0 {
+                x = output;
+                continue;
+            }
             let output = match skipped {
                 Some(skipped) => output + skipped,
                 None => output,
@@ -587,12 +626,11 @@ impl<C: Cell> Stack<C> {
                 }
                 _ => output,
             };
-            finals.push(next);
         }
         (x, StackState { cells: finals })
     }
 
-    /// The zero state.
+    /// The zero state, of the type of the weights.
     pub fn initial_state(&self, batch_size: usize, device: &Device) -> StackState<StateOf<C>> {
         StackState {
             cells: self
@@ -604,86 +642,9 @@ impl<C: Cell> Stack<C> {
         }
     }
 
-    /// Draws the masks of one training call.
-    pub fn sample_masks(
-        &self,
-        seq_length: usize,
-        batch_size: usize,
-        device: &Device,
-    ) -> StackMasks {
-        let cells = self
-            .layers
-            .iter()
-            .flat_map(Layer::cells)
-            .map(|cell| {
-                let mut bound = cell.bind();
-                let sizes = bound.mask_sizes();
-                let masks = self.recurrent_dropout.sample(
-                    seq_length,
-                    batch_size,
-                    sizes.cell,
-                    sizes.hidden,
-                    device,
-                );
-                let keep = 1.0 - cell.dropout_adapt();
-                let adapt = (keep < 1.0).then(|| {
-                    let shape = [batch_size, sizes.adapt];
-                    Mask::PerSequence(bernoulli(shape, keep, 1.0 / keep, device))
-                });
-                let keep = 1.0 - self.weight_drop;
-                let weights = match keep < 1.0 {
-                    true => bound.recurrent_weights(),
-                    false => vec![],
-                };
-                let weights = weights
-                    .into_iter()
-                    .map(|weight| bernoulli(weight.dims(), keep, 1.0 / keep, device))
-                    .collect();
-                Masks {
-                    adapt,
-                    weights,
-                    ..masks
-                }
-            })
-            .collect();
-        let keep = 1.0 - self.dropout;
-        let between = self.layers[..self.layers.len() - 1]
-            .iter()
-            .map(|layer| {
-                (keep < 1.0).then(|| {
-                    let shape = [seq_length, batch_size, layer.d_output()];
-                    bernoulli(shape, keep, 1.0 / keep, device)
-                })
-            })
-            .collect();
-        StackMasks { cells, between }
-    }
-
-    /// The masks of a call: sampled in training, the expectation otherwise.
-    fn masks_of_call(&self, seq_length: usize, batch_size: usize, device: &Device) -> StackMasks {
-        // Both, as in Burn's Dropout: the device says that a backward is possible at all, the flag
-        // that this module takes part in one.
-        if device.is_autodiff() && self.training.is_enabled() {
-            return self.sample_masks(seq_length, batch_size, device);
-        }
-        StackMasks {
-            cells: self
-                .layers
-                .iter()
-                .flat_map(Layer::cells)
-                .map(|cell| {
-                    let sizes = cell.bind().mask_sizes();
-                    self.recurrent_dropout
-                        .expectation(batch_size, sizes.cell, sizes.hidden, device)
-                })
-                .collect(),
-            between: vec![],
-        }
-    }
-
     /// The states of each layer.
     #[track_caller]
-    fn per_layer(&self, state: StackState<StateOf<C>>) -> Vec<Vec<StateOf<C>>> {
+    pub(crate) fn per_layer(&self, state: StackState<StateOf<C>>) -> Vec<Vec<StateOf<C>>> {
         let directions = self.directions();
         let expected = self.layers.len() * directions;
         assert!(
@@ -697,33 +658,6 @@ impl<C: Cell> Stack<C> {
             .iter()
             .map(|_| cells.by_ref().take(directions).collect())
             .collect()
-    }
-
-    /// Masks within the cells are checked where they are used.
-    #[track_caller]
-    fn check_masks(&self, masks: &StackMasks, seq_length: usize, batch_size: usize) {
-        let expected = self.layers.len() * self.directions();
-        let got = masks.cells.len();
-        assert!(
-            got == 0 || got == expected,
-            "got masks for {got} cells, expected layers × directions = {expected} (or 0 for none)",
-        );
-        let (got, expected) = (masks.between.len(), self.layers.len() - 1);
-        assert!(
-            got == 0 || got == expected,
-            "got {got} masks between layers, expected {expected} (or 0 for none)",
-        );
-        for (index, mask) in masks.between.iter().enumerate() {
-            let Some(mask) = mask else { continue };
-            let features = self.layers[index].d_output();
-            let [steps, rows, columns] = mask.dims();
-            assert!(
-                steps >= seq_length && [rows, columns] == [batch_size, features],
-                "mask `between` after layer {index} has shape {:?}, expected \
-                 [seq_length, batch_size, features] = [{seq_length}, {batch_size}, {features}]",
-                mask.dims(),
-            );
-        }
     }
 
     fn swap_if_batch_first(&self, tensor: Tensor<3>) -> Tensor<3> {

@@ -34,8 +34,12 @@ impl<S: State> StackState<S> {
     ///
     /// # Panics
     /// If there are no states.
+    #[track_caller]
     pub fn last(&self) -> &S {
-        self.cells.last().expect("a stack has at least one layer")
+        match self.cells.last() {
+            Some(state) => state,
+            None => panic!("state has 0 cells, expected at least 1"),
+        }
     }
 
     /// The same values, cut off from the autodiff graph: truncated backpropagation through time.

@@ -17,6 +17,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt::Display;
 use core::ops::Range;
 
 use burn::nn::LstmState;
@@ -25,10 +26,11 @@ use burn::tensor::activation::tanh;
 
 use super::lstm::LstmCell;
 use super::preactivation::normalized;
-use super::{Preactivation, Step, Transition};
+use super::{Preactivation, Step, Transition, VisitWeight};
 use crate::equations::adaptive::{Policy, PolicyLayout};
 use crate::equations::dropout::{MaskSizes, StepMasks, apply, zoneout};
 use crate::equations::lstm::{Gates, gates};
+use crate::sequence::{CallType, empty_output_of, or_panic};
 use crate::state::State;
 
 /// Weights of an adaptive LSTM cell for one call, gates in the order of
@@ -57,6 +59,12 @@ impl AdaptiveLstmCell {
     /// Features of h: H, or the projected size.
     pub fn d_output(&self) -> usize {
         self.transition.d_output(self.d_hidden())
+    }
+
+    /// Visits the weights, see [`Step::visit_weights`]; `prefix` comes before each name.
+    pub fn visit_weights(&self, prefix: &dyn Display, visit: &mut VisitWeight<'_>) {
+        self.preact.visit_weights(prefix, visit);
+        self.transition.visit_weights(prefix, visit);
     }
 
     /// Features of a policy.
@@ -125,11 +133,12 @@ impl AdaptiveLstmCell {
         (output, LstmState { cell, hidden })
     }
 
-    /// [`step`](Self::step) without dropout, with all sizes checked.
+    /// [`step`](Self::step) without dropout, with all sizes and types checked.
     ///
     /// # Panics
-    /// If `input` is not `[batch_size, d_input]`, the policy is not `[batch_size, policy_size]`,
-    /// `batch_size` is 0, or the state has another batch size or other sizes.
+    /// If `input` is not `[batch_size, d_input]`, the policy is not `[batch_size, policy_size]`, the
+    /// state has another batch size or other sizes, or they and the weights are not of one type of
+    /// numbers.
     #[track_caller]
     pub fn step_once(
         &self,
@@ -142,10 +151,6 @@ impl AdaptiveLstmCell {
             features == self.d_input(),
             "input has inconsistent d_input: got {features}, expected {}",
             self.d_input(),
-        );
-        assert!(
-            batch_size > 0,
-            "input has batch_size 0, expected at least 1 sequence"
         );
         let expected = [batch_size, self.policy_size()];
         let got = policy.dims();
@@ -162,6 +167,19 @@ impl AdaptiveLstmCell {
                 "state `{name}` has shape {got:?}, expected [batch_size, features] = \
                  [{batch_size}, {features}]",
             );
+        }
+        let weights = |visit: &mut VisitWeight<'_>| self.visit_weights(&"", visit);
+        let call = or_panic(CallType::of(input.dtype(), weights));
+        for (name, dtype) in [
+            ("policy", policy.dtype()),
+            ("state `cell`", state.cell.dtype()),
+            ("state `hidden`", state.hidden.dtype()),
+        ] {
+            or_panic(call.check(format_args!("{name}"), dtype));
+        }
+        if batch_size == 0 {
+            let output = empty_output_of(&input, &state, weights, [0, self.d_output()]);
+            return (output, state);
         }
         self.step(input, policy, state, &StepMasks::default())
     }
@@ -340,6 +358,24 @@ impl Step for AdaptiveLayers {
                 ]
             })
             .collect()
+    }
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let AdaptiveLayer {
+                adapt,
+                policy_projection,
+                cell,
+            } = layer;
+            let prefix = format_args!("layers[{index}].adapt.");
+            adapt.preact.visit_weights(&prefix, visit);
+            adapt.transition.visit_weights(&prefix, visit);
+            visit(
+                format_args!("layers[{index}].policy_projection"),
+                policy_projection.into(),
+            );
+            cell.visit_weights(&format_args!("layers[{index}].cell."), visit);
+        }
     }
 
     #[cfg(feature = "kernel")]

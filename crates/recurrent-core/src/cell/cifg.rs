@@ -4,7 +4,7 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
+use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::gates::Gate;
@@ -24,6 +24,12 @@ impl Step for CifgLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        self.preact.visit_weights(&"", visit);
+        self.transition.visit_weights(&"", visit);
+    }
+
     family_kernel!(
         |cell| check: Ok(()),
         variant: crate::kernel::lstm::Variant::new(cell.coupling)

@@ -8,7 +8,7 @@
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
-use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
+use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::{Gates, gates};
 
@@ -26,6 +26,12 @@ impl Step for LstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| 4);
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        self.preact.visit_weights(&"", visit);
+        self.transition.visit_weights(&"", visit);
+    }
+
     family_kernel!(
         |_cell| check: Ok(()),
         variant: crate::kernel::lstm::Variant::new(crate::equations::cifg::Coupling::Independent)

@@ -14,18 +14,20 @@ mod preactivation;
 pub mod slow;
 mod transition;
 pub mod ur;
+mod weights;
 
 use alloc::vec::Vec;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 pub use affine::Affine;
 pub use preactivation::Preactivation;
 pub use transition::Transition;
+pub use weights::{VisitWeight, Weight};
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
 use crate::kernel::{Target, Unfused};
-use crate::sequence::{FusedOutput, FusedRun};
+use crate::sequence::{CallType, FusedOutput, FusedRun, empty_output};
 use crate::state::State;
 
 /// Weight drop: multiplies each recurrent weight with its mask, `R' = M ⊙ R`.
@@ -38,7 +40,7 @@ use crate::state::State;
 /// * `masks` - one per entry of [`Step::recurrent_weights`], of its shape; none leaves all alone
 ///
 /// # Panics
-/// If the number of masks or the shape of one is another.
+/// If the number of masks is another, or the shape or the type of numbers of one is not its weight's.
 #[track_caller]
 pub fn drop_weights<C: Step>(cell: &mut C, masks: &[Tensor<2>]) {
     if masks.is_empty() {
@@ -58,8 +60,23 @@ pub fn drop_weights<C: Step>(cell: &mut C, masks: &[Tensor<2>]) {
             mask.dims(),
             weight.dims(),
         );
+        assert!(
+            mask.dtype() == weight.dtype(),
+            "mask `weights[{index}]` has type {:?}, expected that of the recurrent weight, {:?}",
+            mask.dtype(),
+            weight.dtype(),
+        );
         *weight = weight.clone() * mask.clone();
     }
+}
+
+/// The type of numbers of a cell's first weight.
+pub fn weight_type<C: Step + ?Sized>(cell: &C) -> Option<DType> {
+    let mut dtype = None;
+    cell.visit_weights(&mut |_, weight| {
+        dtype.get_or_insert(weight.dtype());
+    });
+    dtype
 }
 
 /// The sizes of a cell with packed gates and a transition, the same for each; `gates` is the number
@@ -187,14 +204,23 @@ pub trait Step: Send {
         MaskSizes::of(self.d_hidden(), self.d_output())
     }
 
-    /// The zero state.
+    /// Calls `visit` with the name of each weight and the weight.
+    ///
+    /// A run checks that they all have one type of numbers, that of the input; the zero state has the
+    /// type of the first. By default there are none to visit: a run then checks the state and the
+    /// masks alone, and zeros have the device's type.
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        let _ = visit;
+    }
+
+    /// The zero state, of the type of the weights.
     fn initial_state(&self, batch_size: usize, device: &Device) -> Self::State {
-        State::from_tensors(
-            self.state_parts()
-                .into_iter()
-                .map(|(_, features)| Tensor::zeros([batch_size, features], device))
-                .collect(),
-        )
+        let dtype = weight_type(self);
+        let zeros = |(_, features)| match dtype {
+            Some(dtype) => Tensor::zeros([batch_size, features], (device, dtype)),
+            None => Tensor::zeros([batch_size, features], device),
+        };
+        State::from_tensors(self.state_parts().into_iter().map(zeros).collect())
     }
 
     /// Checks a state that a caller handed over.
@@ -224,21 +250,20 @@ pub trait Step: Send {
     /// Checks the arguments of one step.
     ///
     /// # Panics
-    /// If `input` is not `[batch_size, d_input]`, `batch_size` is 0, or the state has another batch
-    /// size or other sizes.
+    /// If `input` is not `[batch_size, d_input]`, the state has another batch size or other sizes, or
+    /// input, state, weights and masks are not of one type of numbers.
     #[track_caller]
-    fn check_step(&self, input: &Tensor<2>, state: &Self::State) {
+    fn check_step(&self, input: &Tensor<2>, state: &Self::State, masks: &StepMasks) {
         let [batch_size, features] = input.dims();
         assert!(
             features == self.d_input(),
             "input has inconsistent d_input: got {features}, expected {}",
             self.d_input(),
         );
-        assert!(
-            batch_size > 0,
-            "input has batch_size 0, expected at least 1 sequence"
-        );
         self.check_state(state, batch_size);
+        let call = CallType::of_cell(self, input.dtype());
+        call.check_state(self, state);
+        call.check_masks(masks.types());
     }
 
     /// The recurrent weight matrices: what weight drop acts on. None by default.
@@ -290,11 +315,11 @@ pub trait Step: Send {
         unreachable!("a cell without a kernel was run by one")
     }
 
-    /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step).
+    /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step); without
+    /// sequences neither, and the state stays.
     ///
     /// # Panics
-    /// If `input` is not `[batch_size, d_input]`, `batch_size` is 0, or the state has another batch
-    /// size or other sizes.
+    /// As [`check_step`](Self::check_step).
     #[track_caller]
     fn step_once(
         &self,
@@ -302,7 +327,11 @@ pub trait Step: Send {
         state: Self::State,
         masks: &StepMasks,
     ) -> (Tensor<2>, Self::State) {
-        self.check_step(&input, &state);
+        self.check_step(&input, &state, masks);
+        if input.dims()[0] == 0 {
+            let output = empty_output(self, &input, &state, [0, self.d_output()]);
+            return (output, state);
+        }
         self.step(self.project(input), state, masks)
     }
 }

@@ -8,7 +8,7 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
+use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::equations::mogrifier::gate;
@@ -88,6 +88,26 @@ impl Step for MogrifierLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        self.preact.visit_weights(&"", visit);
+        self.transition.visit_weights(&"", visit);
+        for (index, round) in self.rounds.iter().enumerate() {
+            match &round.matrix {
+                RoundMatrix::Full(matrix) => {
+                    visit(format_args!("rounds[{index}].matrix"), matrix.into());
+                }
+                RoundMatrix::LowRank(left, right) => {
+                    visit(format_args!("rounds[{index}].left"), left.into());
+                    visit(format_args!("rounds[{index}].right"), right.into());
+                }
+            }
+            if let Some(bias) = &round.bias {
+                visit(format_args!("rounds[{index}].bias"), bias.into());
+            }
+        }
+    }
+
     family_kernel!(
         |cell| check: cell.check_kernel(),
         variant: crate::kernel::lstm::Variant {

@@ -7,7 +7,7 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
+use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::equations::peephole::{OutputPeephole, Peephole};
@@ -111,6 +111,24 @@ impl Step for PeepholeLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        self.preact.visit_weights(&"", visit);
+        self.transition.visit_weights(&"", visit);
+        let peepholes = [
+            ("peephole_input", self.peephole_input.as_ref()),
+            ("peephole_forget", self.peephole_forget.as_ref()),
+            ("peephole_output", Some(&self.peephole_output)),
+        ];
+        for (name, peephole) in peepholes {
+            match peephole {
+                Some(Peephole::Diagonal(v)) => visit(format_args!("{name}"), v.into()),
+                Some(Peephole::Full(v)) => visit(format_args!("{name}"), v.into()),
+                None => {}
+            }
+        }
+    }
+
     family_kernel!(
         |cell| check: cell.check_kernel(),
         variant: crate::kernel::lstm::Variant {

@@ -8,9 +8,12 @@
 //!
 //! **Source.** Ba, Kiros & Hinton, arXiv:1607.06450, equation 20.
 
+use core::fmt::Display;
+
 use burn::tensor::Tensor;
 
-use super::Affine;
+use super::weights::{visit_norm, visit_some};
+use super::{Affine, VisitWeight};
 use crate::equations::layer_norm::Norm;
 
 /// Weights of the pre-activations of all gates, for one call.
@@ -52,6 +55,24 @@ impl Preactivation {
     /// gates·H
     pub fn width(&self) -> usize {
         self.input.d_out()
+    }
+
+    /// Visits the weights, see [`Step::visit_weights`](super::Step::visit_weights); `prefix` comes
+    /// before each name.
+    pub fn visit_weights(&self, prefix: &dyn Display, visit: &mut VisitWeight<'_>) {
+        visit(
+            format_args!("{prefix}weight_input"),
+            (&self.input.weight).into(),
+        );
+        visit(
+            format_args!("{prefix}weight_hidden"),
+            (&self.hidden.weight).into(),
+        );
+        visit_some(prefix, "bias", &self.bias, visit);
+        visit_some(prefix, "bias_input", &self.input.bias, visit);
+        visit_some(prefix, "bias_hidden", &self.hidden.bias, visit);
+        visit_norm(prefix, "norm_input", &self.norm_input, visit);
+        visit_norm(prefix, "norm_hidden", &self.norm_hidden, visit);
     }
 
     /// `LN_x(x·W + b_x) + b`: what does not depend on the state. Row by row, so that the steps of

@@ -13,7 +13,8 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Affine, Step, Transition};
+use super::weights::visit_some;
+use super::{Affine, Step, Transition, VisitWeight};
 use crate::equations::dropout::StepMasks;
 
 /// The two affine maps of one gate.
@@ -114,6 +115,22 @@ impl Step for SlowLstmCell {
             &mut self.cell_gate.hidden.weight,
             &mut self.output_gate.hidden.weight,
         ]
+    }
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        for (name, gate) in [
+            ("input_gate.", &self.input_gate),
+            ("forget_gate.", &self.forget_gate),
+            ("cell_gate.", &self.cell_gate),
+            ("output_gate.", &self.output_gate),
+        ] {
+            let GateMaps { input, hidden } = gate;
+            visit(format_args!("{name}weight_input"), (&input.weight).into());
+            visit(format_args!("{name}weight_hidden"), (&hidden.weight).into());
+            visit_some(&name, "bias_input", &input.bias, visit);
+            visit_some(&name, "bias_hidden", &hidden.bias, visit);
+        }
+        self.transition.visit_weights(&"", visit);
     }
 
     #[cfg(feature = "kernel")]

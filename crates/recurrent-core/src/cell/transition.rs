@@ -13,10 +13,13 @@
 //! peepholes may look at it.
 
 use alloc::{vec, vec::Vec};
+use core::fmt::Display;
 
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
+use super::VisitWeight;
+use super::weights::{visit_norm, visit_some};
 use crate::equations::dropout::{StepMasks, apply, zoneout};
 use crate::equations::layer_norm::Norm;
 use crate::equations::lstm;
@@ -81,6 +84,13 @@ impl Transition {
             cell: zoneout(&masks.update_cell, carried, state.cell),
             hidden: zoneout(&masks.update_hidden, hidden, state.hidden),
         }
+    }
+
+    /// Visits the weights, see [`Step::visit_weights`](super::Step::visit_weights); `prefix` comes
+    /// before each name.
+    pub fn visit_weights(&self, prefix: &dyn Display, visit: &mut VisitWeight<'_>) {
+        visit_some(prefix, "projection", &self.projection, visit);
+        visit_norm(prefix, "norm_cell", &self.norm_cell, visit);
     }
 
     /// Size of h: `d_proj`, or `d_hidden` without a projection.

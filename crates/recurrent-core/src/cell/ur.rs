@@ -5,7 +5,7 @@ use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, family_kernel, packed_sizes};
+use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::one_minus;
 use crate::equations::ur::{effective_gate, master_gates};
@@ -89,6 +89,13 @@ impl Step for UrLstmCell {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.mechanism.layout().len());
+
+    fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
+        self.preact.visit_weights(&"", visit);
+        self.transition.visit_weights(&"", visit);
+        visit(format_args!("forget_bias"), (&self.forget_bias).into());
+    }
+
     family_kernel!(
         |cell| check: match cell.mechanism {
             GateMechanism::Master => Err(crate::kernel::Unfused::Cell("ordered master gates")),

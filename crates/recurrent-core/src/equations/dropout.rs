@@ -21,7 +21,7 @@
 
 use alloc::vec::Vec;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// A multiplier for one quantity during one call.
 #[derive(Debug, Clone)]
@@ -51,6 +51,14 @@ impl Mask {
                     mask.dims(),
                 );
             }
+        }
+    }
+
+    /// Its type of numbers.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Mask::PerSequence(mask) => mask.dtype(),
+            Mask::PerStep(mask) => mask.dtype(),
         }
     }
 
@@ -132,6 +140,22 @@ pub struct StepMasks {
     pub adapt: Option<Tensor<2>>,
 }
 
+impl StepMasks {
+    /// Name and type of numbers of each mask that is set.
+    pub fn types(&self) -> impl Iterator<Item = (&'static str, DType)> {
+        let masks = [
+            ("hidden", &self.hidden),
+            ("cell", &self.cell),
+            ("candidate", &self.candidate),
+            ("update_hidden", &self.update_hidden),
+            ("update_cell", &self.update_cell),
+            ("adapt", &self.adapt),
+        ];
+        let masks = masks.into_iter();
+        masks.filter_map(|(name, mask)| Some((name, mask.as_ref()?.dtype())))
+    }
+}
+
 impl Masks {
     /// No dropout.
     pub fn none() -> Self {
@@ -147,6 +171,12 @@ impl Masks {
             ("update_cell", &self.update_cell),
             ("adapt", &self.adapt),
         ]
+    }
+
+    /// Name and type of numbers of each mask that is set, those on weights apart.
+    pub fn types(&self) -> impl Iterator<Item = (&'static str, DType)> {
+        let masks = self.named().into_iter();
+        masks.filter_map(|(name, mask)| Some((name, mask.as_ref()?.dtype())))
     }
 
     /// Whether no mask is set.

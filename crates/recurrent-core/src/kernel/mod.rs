@@ -45,6 +45,8 @@ use burn::serde::{Deserialize, Serialize};
 use burn::tensor::{DType, Device};
 use thiserror::Error;
 
+use crate::sequence::MixedTypes;
+
 /// How a sequence is run.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(crate = "burn::serde")]
@@ -87,6 +89,10 @@ pub enum Unfused {
         /// What the device calls itself.
         device: String,
     },
+    /// The weights have another type of numbers than the input, or than each other: such a call is an
+    /// error whatever the strategy.
+    #[error(transparent)]
+    Types(#[from] MixedTypes),
     /// Kernels compute in f32.
     #[error("there are fused kernels for f32 only, the input is {got:?}")]
     DType {

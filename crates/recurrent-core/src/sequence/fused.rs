@@ -1,10 +1,13 @@
 //! A run handed to a fused kernel.
 
 use alloc::sync::Arc;
+#[cfg(feature = "kernel")]
+use alloc::vec;
 use alloc::vec::Vec;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use super::CallType;
 #[cfg(feature = "kernel")]
 use super::plan::Plan;
 use crate::cell::Step;
@@ -14,6 +17,8 @@ use crate::equations::dropout::{Mask, Masks};
 #[cfg(feature = "kernel")]
 use crate::kernel::Target;
 use crate::kernel::{Precision, Strategy, Unfused, target, unfused};
+#[cfg(feature = "kernel")]
+use crate::state::State;
 
 /// A mask in running order.
 #[derive(Debug, Clone)]
@@ -143,8 +148,11 @@ pub(super) fn is_fused<C: Step>(
     }
 }
 
-/// Why a cell cannot be run by a kernel, if it cannot.
+/// Why a cell cannot be run by a kernel on an input of type `dtype`, if it cannot.
 pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfused> {
+    if let Err(mixed) = CallType::of(dtype, |visit| cell.visit_weights(visit)) {
+        return Some(mixed.into());
+    }
     match unfused(device, dtype) {
         Some(reason) => Some(reason),
         None => cell.kernel(target(device)?).err(),
@@ -166,9 +174,17 @@ pub(super) fn run_fused<C: Step>(
 ) -> FusedOutput<C::State> {
     let rows_of = |mask: &Option<Mask>| mask.as_ref().map(|mask| plan.mask_rows(mask));
     let counts = plan.counts();
+    // Sequences of length 0 are the last rows, and no step has them.
+    let (running, batch_size) = (counts[0], plan.batch_size());
+    let mut state = plan.sort(state);
+    let mut idle = None;
+    if running < batch_size {
+        idle = Some(state.clone().rows(running..batch_size));
+        state = state.rows(0..running);
+    }
     let run = cell.run_fused(FusedRun {
         rows,
-        state: plan.sort(state),
+        state,
         counts: &counts,
         masks: FusedMasks {
             hidden: rows_of(&masks.hidden),
@@ -181,9 +197,14 @@ pub(super) fn run_fused<C: Step>(
         precision,
         histories,
     });
+    let state = match idle {
+        Some(idle) => C::State::cat(vec![run.state, idle]),
+        None => run.state,
+    };
     FusedOutput {
-        state: plan.unsort(run.state),
-        ..run
+        output: run.output,
+        state: plan.unsort(state),
+        histories: run.histories,
     }
 }
 
@@ -199,11 +220,11 @@ pub fn step<C: Step>(
     masks: &StepMasks,
     strategy: Strategy,
 ) -> (Tensor<2>, C::State) {
-    if !is_fused(cell, strategy, &input.device(), input.dtype()) {
+    let [batch_size, _] = input.dims();
+    if batch_size == 0 || !is_fused(cell, strategy, &input.device(), input.dtype()) {
         return cell.step_once(input, state, masks);
     }
-    cell.check_step(&input, &state);
-    let [batch_size, _] = input.dims();
+    cell.check_step(&input, &state, masks);
     let rows_of = |mask: &Option<Tensor<2>>| {
         mask.clone().map(|rows| FusedMask {
             rows,

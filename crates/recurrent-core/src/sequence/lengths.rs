@@ -1,10 +1,13 @@
 //! Lengths of the sequences of a padded batch.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use thiserror::Error;
 
-/// Length of each sequence of a batch, kept on the host.
+/// Length of each sequence of a batch, kept on the host. A length may be 0, as in ONNX (PyTorch's
+/// `pack_padded_sequence` refuses it): such a sequence has no output, and its final state is its
+/// initial one.
 ///
 /// # Example
 /// ```
@@ -23,17 +26,8 @@ pub struct Lengths {
 }
 
 /// What is wrong with a list of lengths.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum LengthsError {
-    /// No sequence at all.
-    #[error("lengths are empty, expected one length per sequence of the batch")]
-    Empty,
-    /// A sequence without steps.
-    #[error("length of sequence {index} is 0, expected at least 1")]
-    Zero {
-        /// Position in the batch.
-        index: usize,
-    },
     /// A sequence longer than the padded input.
     #[error("length of sequence {index} is {got}, expected at most seq_length = {seq_length}")]
     TooLong {
@@ -46,20 +40,21 @@ pub enum LengthsError {
     },
 }
 
+/// The text of the error: what `unwrap` prints.
+impl fmt::Debug for LengthsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Lengths {
     /// Checks and keeps the lengths of a batch that is padded to `seq_length` steps.
     ///
     /// # Errors
-    /// If there are none, one is 0, or one is longer than `seq_length`.
+    /// If one is longer than `seq_length`.
     pub fn new(lengths: impl Into<Vec<usize>>, seq_length: usize) -> Result<Self, LengthsError> {
         let lengths = lengths.into();
-        if lengths.is_empty() {
-            return Err(LengthsError::Empty);
-        }
         for (index, &got) in lengths.iter().enumerate() {
-            if got == 0 {
-                return Err(LengthsError::Zero { index });
-            }
             if got > seq_length {
                 return Err(LengthsError::TooLong {
                     index,
@@ -76,7 +71,7 @@ impl Lengths {
         &self.lengths
     }
 
-    /// The longest.
+    /// The longest; 0 without sequences.
     pub fn max(&self) -> usize {
         self.lengths.iter().copied().max().unwrap_or(0)
     }

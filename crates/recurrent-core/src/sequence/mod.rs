@@ -4,7 +4,15 @@
 //! lengths) and hands them to a fused kernel where there is one, or to the composed scan, a plain
 //! differentiable loop of tensor operations ([`Strategy`]).
 //! Time is the first axis here: `[seq_length, batch_size, ·]`.
+//!
+//! **Types of numbers.** Input, state, weights and masks of a call have one type of numbers, or the
+//! call panics before it computes anything ([`CallType`]); [`Strategy::Auto`] runs f32 by a kernel
+//! and every other type that the device has by the composed scan. Zeros that a run makes have the type of the call.
+//!
+//! **Nothing to run.** A batch of no sequences, an input of no steps and sequences of length 0 are
+//! valid: their outputs are empty or zero, and their final state is the initial one.
 
+mod empty;
 mod fused;
 mod history;
 mod lengths;
@@ -12,6 +20,7 @@ mod packed;
 mod pair;
 mod plan;
 mod scan;
+mod types;
 
 use alloc::vec::Vec;
 
@@ -22,6 +31,10 @@ pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
 pub use packed::{PackedOutput, Packing, run_packed};
 pub use pair::{pair, worth_pairing};
+pub use types::{CallType, MixedTypes, or_panic};
+
+pub use empty::zeros_in_place_of;
+pub(crate) use empty::{empty_output, empty_output_of};
 
 use crate::cell::Step;
 use crate::dims::Dims;
@@ -76,9 +89,9 @@ pub struct SequenceOutput<S> {
 /// To `input`, the cell's weights and the initial state; masks and lengths get none.
 ///
 /// # Panics
-/// If the last axis of `input` is not the cell's `d_input`, `seq_length` or `batch_size` is 0, the
-/// state or a mask has another shape than the call needs, the lengths do not fit the input, the
-/// strategy is [`Strategy::Fused`] and there is no kernel, or there are masks on weights ([`drop_weights`](crate::cell::drop_weights) applies them to the cell
+/// If the last axis of `input` is not the cell's `d_input`, the state or a mask has another shape than
+/// the call needs, input, state, weights and masks are not of one type of numbers, the lengths do not
+/// fit the input, the strategy is [`Strategy::Fused`] and there is no kernel, or there are masks on weights ([`drop_weights`](crate::cell::drop_weights) applies them to the cell
 /// beforehand).
 #[track_caller]
 pub fn run<C: Step>(
@@ -102,10 +115,19 @@ fn run_padded<C: Step>(
 ) -> (SequenceOutput<C::State>, Vec<Tensor<3>>) {
     let dims = Dims::of(&input, cell.d_input(), cell.d_hidden());
     let (device, dtype) = (input.device(), input.dtype());
-    let state = checked_state(cell, state, dims.batch_size, &device, dtype);
+    let call = CallType::of_cell(cell, dtype);
+    let state = checked_state(cell, state, dims.batch_size, &device, call);
     let no_masks = Masks::none();
-    let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
+    let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims, call);
     let plan = Plan::new(&dims, options.direction, options.lengths, &device);
+    if plan.is_empty() {
+        let shape = |features| [dims.seq_length, dims.batch_size, features];
+        let output = empty_output(cell, &input, &state, shape(cell.d_output()));
+        let zeros = |(_, features)| Tensor::zeros(shape(features), (&device, dtype));
+        let histories = cell.state_parts().into_iter().filter(|_| record);
+        let histories = histories.map(zeros).collect();
+        return (SequenceOutput { output, state }, histories);
+    }
     let fused = fused::is_fused(cell, options.strategy, &device, dtype);
     #[cfg(feature = "kernel")]
     if fused {
@@ -156,23 +178,41 @@ fn checked_state<C: Step>(
     state: Option<C::State>,
     batch_size: usize,
     device: &Device,
-    dtype: DType,
+    call: CallType,
 ) -> C::State {
     match state {
         Some(state) => {
             cell.check_state(&state, batch_size);
+            call.check_state(cell, &state);
             state
         }
-        // Made in the device's dtype; the input may have another.
-        None => cell
-            .initial_state(batch_size, device)
-            .map(|tensor| tensor.cast(dtype)),
+        None => initial_state(cell, batch_size, device, call.dtype),
     }
 }
 
+/// The zero state of a call of type `dtype`: a cell that does not list its weights may give another.
+pub fn initial_state<C: Step>(
+    cell: &C,
+    batch_size: usize,
+    device: &Device,
+    dtype: DType,
+) -> C::State {
+    let state = cell.initial_state(batch_size, device);
+    state.map(|tensor| match tensor.dtype() == dtype {
+        true => tensor,
+        false => tensor.cast(dtype),
+    })
+}
+
 #[track_caller]
-fn checked_masks<'a, C: Step>(cell: &C, masks: &'a Masks, dims: &Dims) -> &'a Masks {
+fn checked_masks<'a, C: Step>(
+    cell: &C,
+    masks: &'a Masks,
+    dims: &Dims,
+    call: CallType,
+) -> &'a Masks {
     masks.check(dims.seq_length, dims.batch_size, cell.mask_sizes());
+    call.check_masks(masks.types());
     assert!(
         masks.weights.is_empty(),
         "masks `weights` act on the cell before a run: apply them with `cell::drop_weights`, and \

@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 
 use burn::tensor::{Device, Tensor};
 
-use super::plan::Plan;
-use super::{Direction, Lengths, SequenceOptions, checked_masks, checked_state, run_rows};
+use super::plan::{Plan, longest_first};
+use super::{CallType, Direction, Lengths, SequenceOptions};
+use super::{checked_masks, checked_state, empty_output, run_rows};
 use crate::cell::Step;
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
@@ -19,6 +20,7 @@ use crate::equations::dropout::Masks;
 /// ```
 pub struct Packing {
     plan: Plan,
+    sorted: Vec<usize>,
 }
 
 impl Packing {
@@ -32,16 +34,39 @@ impl Packing {
         let dims = dims(lengths, seq_length, 0, 0);
         Self {
             plan: Plan::new(&dims, Direction::Forward, Some(lengths), device),
+            sorted: longest_first(lengths),
         }
     }
 
     /// `[seq_length, batch_size, ·]` to `[sum of lengths, ·]`; what lies past a length is dropped.
+    ///
+    /// # Panics
+    /// If `padded` has other numbers of steps or sequences.
+    #[track_caller]
     pub fn pack(&self, padded: Tensor<3>) -> Tensor<2> {
+        let [steps, sequences, features] = padded.dims();
+        let [seq_length, batch_size] = self.plan.shape();
+        assert!(
+            [steps, sequences] == [seq_length, batch_size],
+            "padded batch has shape {:?}, expected [seq_length, batch_size, features] = \
+             [{seq_length}, {batch_size}, {features}]",
+            padded.dims(),
+        );
         self.plan.pack(padded)
     }
 
     /// Inverse of [`pack`](Self::pack), with zeros past each length.
+    ///
+    /// # Panics
+    /// If there are not as many rows as the lengths have steps.
+    #[track_caller]
     pub fn unpack(&self, rows: Tensor<2>) -> Tensor<3> {
+        let [got, _] = rows.dims();
+        assert!(
+            got == self.plan.total(),
+            "got {got} packed rows, expected as many as the lengths have steps: {}",
+            self.plan.total(),
+        );
         self.plan.unpack(rows)
     }
 
@@ -52,7 +77,7 @@ impl Packing {
 
     /// Batch rows, longest sequence first.
     pub fn sorted_indices(&self) -> &[usize] {
-        self.plan.sorted()
+        &self.sorted
     }
 }
 
@@ -99,11 +124,16 @@ pub fn run_packed<C: Step>(
         cell.d_input(),
     );
     let dims = dims(lengths, lengths.max(), features, cell.d_hidden());
-    let (device, dtype) = (rows.device(), rows.dtype());
-    let state = checked_state(cell, state, dims.batch_size, &device, dtype);
+    let device = rows.device();
+    let call = CallType::of_cell(cell, rows.dtype());
+    let state = checked_state(cell, state, dims.batch_size, &device, call);
     let no_masks = Masks::none();
-    let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims);
+    let masks = checked_masks(cell, options.masks.unwrap_or(&no_masks), &dims, call);
     let plan = Plan::new(&dims, options.direction, Some(lengths), &device);
+    if plan.is_empty() {
+        let rows = empty_output(cell, &rows, &state, [0, cell.d_output()]);
+        return PackedOutput { rows, state };
+    }
     let rows = plan.turn(rows);
     let (rows, state) = run_rows(cell, rows, state, masks, &plan, options);
     PackedOutput {

@@ -34,6 +34,9 @@ pub(crate) struct Plan {
     seq_length: usize,
     batch_size: usize,
     direction: Direction,
+    /// Rows that run in all.
+    total: usize,
+    /// None without lengths, and where nothing runs.
     ragged: Option<Ragged>,
 }
 
@@ -43,8 +46,6 @@ struct Ragged {
     counts: Vec<usize>,
     /// Sorted row to batch row.
     order: Tensor<1, Int>,
-    /// The same on the host.
-    sorted: Vec<usize>,
     /// Batch row to sorted row.
     inverse: Tensor<1, Int>,
     /// Packed row to row of the input seen as `[T·B, ·]`.
@@ -57,6 +58,8 @@ struct Ragged {
 }
 
 impl Plan {
+    /// # Panics
+    /// If the lengths do not fit.
     #[track_caller]
     pub fn new(
         dims: &Dims,
@@ -64,18 +67,48 @@ impl Plan {
         lengths: Option<&Lengths>,
         device: &Device,
     ) -> Self {
+        let total = match lengths {
+            Some(lengths) => {
+                check_lengths(dims, lengths);
+                lengths.total()
+            }
+            None => dims.tokens(),
+        };
+        let ragged = lengths.filter(|_| total > 0);
         Self {
             seq_length: dims.seq_length,
             batch_size: dims.batch_size,
             direction,
-            ragged: lengths.map(|lengths| Ragged::new(dims, direction, lengths, device)),
+            total,
+            ragged: ragged.map(|lengths| Ragged::new(dims, direction, lengths, device)),
         }
+    }
+
+    /// Whether nothing runs: no sequences, no steps, or lengths of 0 only.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Rows that run in all.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// `[seq_length, batch_size]`
+    pub fn shape(&self) -> [usize; 2] {
+        [self.seq_length, self.batch_size]
+    }
+
+    /// Sequences, also those of length 0.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
     }
 
     /// Rows that run at each step; never rising.
     pub fn counts(&self) -> Vec<usize> {
         match &self.ragged {
             Some(ragged) => ragged.counts.clone(),
+            None if self.is_empty() => vec![],
             None => vec![self.batch_size; self.seq_length],
         }
     }
@@ -83,6 +116,9 @@ impl Plan {
     /// `[T, B, ·]` to packed rows in running order.
     pub fn pack(&self, input: Tensor<3>) -> Tensor<2> {
         let [seq_length, batch_size, features] = input.dims();
+        if self.is_empty() {
+            return Tensor::zeros([0, features], (&input.device(), input.dtype()));
+        }
         let input = match (&self.ragged, self.direction) {
             (None, Direction::Backward) => input.flip([0]),
             _ => input,
@@ -135,6 +171,9 @@ impl Plan {
     pub fn unpack(&self, rows: Tensor<2>) -> Tensor<3> {
         let [_, features] = rows.dims();
         let shape = [self.seq_length, self.batch_size, features];
+        if self.is_empty() {
+            return super::zeros_in_place_of(&[rows], shape);
+        }
         match &self.ragged {
             Some(ragged) => {
                 let zero = Tensor::zeros([1, features], (&rows.device(), rows.dtype()));
@@ -171,11 +210,6 @@ impl Plan {
         }
     }
 
-    /// Batch rows, longest sequence first.
-    pub fn sorted(&self) -> &[usize] {
-        self.ragged.as_ref().map_or(&[], |ragged| &ragged.sorted)
-    }
-
     /// Batch order to running order.
     pub fn sort<S: State>(&self, state: S) -> S {
         match &self.ragged {
@@ -198,7 +232,7 @@ impl Plan {
         match mask {
             Mask::PerSequence(mask) => super::FusedMask {
                 rows: match &self.ragged {
-                    Some(ragged) => mask.clone().select(0, ragged.order.clone()),
+                    Some(ragged) => mask.clone().select(0, ragged.running()),
                     None => mask.clone(),
                 },
                 per_step: false,
@@ -238,8 +272,33 @@ impl Plan {
     }
 }
 
+/// # Panics
+/// If there is not one length per sequence, or one is longer than the input.
+#[track_caller]
+fn check_lengths(dims: &Dims, lengths: &Lengths) {
+    let (batch_size, seq_length) = (dims.batch_size, dims.seq_length);
+    let got = lengths.as_slice().len();
+    assert!(
+        got == batch_size,
+        "got {got} lengths, expected one per sequence: batch_size = {batch_size}",
+    );
+    assert!(
+        lengths.max() <= seq_length,
+        "longest length is {}, expected at most seq_length = {seq_length}",
+        lengths.max(),
+    );
+}
+
+/// The rows of a batch by falling length; equal lengths in batch order.
+pub(super) fn longest_first(lengths: &Lengths) -> Vec<usize> {
+    let list = lengths.as_slice();
+    let mut order: Vec<usize> = (0..list.len()).collect();
+    order.sort_by_key(|&row| core::cmp::Reverse(list[row])); // stable
+    order
+}
+
 impl Ragged {
-    #[track_caller]
+    /// Of lengths that fit, with a step to run.
     fn new(dims: &Dims, direction: Direction, lengths: &Lengths, device: &Device) -> Self {
         let Dims {
             batch_size,
@@ -247,19 +306,7 @@ impl Ragged {
             ..
         } = *dims;
         let list = lengths.as_slice();
-        assert!(
-            list.len() == batch_size,
-            "got {} lengths, expected one per sequence: batch_size = {batch_size}",
-            list.len(),
-        );
-        assert!(
-            lengths.max() <= seq_length,
-            "longest length is {}, expected at most seq_length = {seq_length}",
-            lengths.max(),
-        );
-
-        let mut order: Vec<usize> = (0..batch_size).collect();
-        order.sort_by_key(|&row| core::cmp::Reverse(list[row])); // stable
+        let order = longest_first(lengths);
         let mut inverse = vec![0; batch_size];
         for (sorted, &row) in order.iter().enumerate() {
             inverse[row] = sorted;
@@ -304,11 +351,20 @@ impl Ragged {
         Self {
             counts,
             turn,
-            order: indices(order.clone(), device),
-            sorted: order,
+            order: indices(order, device),
             inverse: indices(inverse, device),
             gather: indices(gather, device),
             scatter: indices(scatter, device),
+        }
+    }
+
+    /// Batch rows of the sequences with steps, longest first.
+    #[cfg(feature = "kernel")]
+    fn running(&self) -> Tensor<1, Int> {
+        let order = self.order.clone();
+        match self.counts[0] == order.dims()[0] {
+            true => order,
+            false => order.slice(0..self.counts[0]),
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) fn scan<C: Step>(
     let masks = plan.masks(masks);
 
     let mut state = plan.sort(state);
-    let mut running = counts[0];
+    let mut running = plan.batch_size();
     let mut outputs = Vec::with_capacity(counts.len());
     let mut histories: Vec<Vec<Tensor<2>>> = match record {
         true => vec![Vec::with_capacity(counts.len()); cell.state_parts().len()],

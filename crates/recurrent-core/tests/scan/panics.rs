@@ -74,13 +74,11 @@ fn wrong_d_input() {
 }
 
 #[test]
-#[should_panic(expected = "input has seq_length 0, expected at least 1 step")]
 fn no_steps() {
     run_input([0, 3, 7]);
 }
 
 #[test]
-#[should_panic(expected = "input has batch_size 0, expected at least 1 sequence")]
 fn no_sequences() {
     run_input([5, 0, 7]);
 }
@@ -188,11 +186,10 @@ fn step_with_state_of_another_batch() {
 
 #[test]
 fn lengths_that_are_none_zero_or_too_long() {
-    assert_eq!(Lengths::new([], 4), Err(LengthsError::Empty));
-    assert_eq!(
-        Lengths::new([2, 0], 4),
-        Err(LengthsError::Zero { index: 1 })
-    );
+    for list in [vec![], vec![0], vec![2, 0]] {
+        let lengths = Lengths::new(list.clone(), 4).expect("lengths");
+        assert_eq!(lengths.as_slice(), list);
+    }
     let too_long = LengthsError::TooLong {
         index: 2,
         got: 5,

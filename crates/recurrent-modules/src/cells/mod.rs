@@ -17,7 +17,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use core::fmt::Debug;
 use recurrent_core::equations::dropout::StepMasks;
-use recurrent_core::{Gate, GateLayout, Step};
+use recurrent_core::{Gate, GateLayout, Step, sequence};
 
 pub use adaptive::*;
 pub use cifg::*;
@@ -73,7 +73,9 @@ pub(crate) fn step<C: Cell>(
     masks: &StepMasks,
 ) -> (Tensor<2>, StateOf<C>) {
     let weights = cell.bind();
-    let state = state.unwrap_or_else(|| weights.initial_state(input.dims()[0], &input.device()));
+    let state = state.unwrap_or_else(|| {
+        sequence::initial_state(&weights, input.dims()[0], &input.device(), input.dtype())
+    });
     weights.step_once(input, state, masks)
 }
 

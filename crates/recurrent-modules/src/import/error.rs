@@ -2,14 +2,14 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt::{Display, Formatter, Result as FmtResult};
+use core::fmt::{Debug, Display, Formatter, Result as FmtResult};
 
 use thiserror::Error;
 
 use crate::error::InvalidConfig;
 
 /// Weights that cannot be read, or do not fit.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The file cannot be opened or read.
@@ -104,6 +104,13 @@ pub enum ImportError {
     },
 }
 
+/// The text of the error: what `unwrap` prints.
+impl Debug for ImportError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        Display::fmt(self, f)
+    }
+}
+
 /// The shape of a missing tensor, where it is known.
 fn of_shape(expected: &[usize]) -> String {
     match expected.is_empty() {
@@ -128,7 +135,7 @@ impl ImportError {
 }
 
 /// Weights that cannot be written.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ExportError {
     /// The file cannot be written.
@@ -159,6 +166,13 @@ pub enum ExportError {
         /// The type of numbers asked for.
         dtype: &'static str,
     },
+}
+
+/// The text of the error: what `unwrap` prints.
+impl Debug for ExportError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        Display::fmt(self, f)
+    }
 }
 
 impl From<ImportError> for ExportError {

@@ -3,6 +3,7 @@
 
 mod calls;
 mod configs;
+mod locations;
 
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
