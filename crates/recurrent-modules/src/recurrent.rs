@@ -282,7 +282,7 @@ macro_rules! variants {
             ) -> (Tensor<2>, StackState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = state.map(|state| gather(stack, state));
+                        let state = gather_given(stack, state);
                         let (output, state) = stack.step_with(input, state, masks, t);
                         (output, spread(state))
                     })*
