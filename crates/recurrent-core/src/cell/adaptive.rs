@@ -379,7 +379,7 @@ impl Step for AdaptiveLayers {
     }
 
     #[cfg(feature = "kernel")]
-    fn kernel(&self, _: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
+    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
         crate::kernel::adaptive::check(self)
     }
 

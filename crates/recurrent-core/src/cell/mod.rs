@@ -26,7 +26,7 @@ pub use transition::Transition;
 pub use weights::{VisitWeight, Weight};
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
-use crate::kernel::{Target, Unfused};
+use crate::kernel::Unfused;
 use crate::sequence::{CallType, FusedOutput, FusedRun, empty_output};
 use crate::state::State;
 
@@ -115,7 +115,7 @@ use packed_sizes;
 #[cfg(feature = "kernel")]
 macro_rules! family_kernel {
     (|$cell:ident| check: $check:expr, variant: $variant:expr) => {
-        fn kernel(&self, _: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
+        fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
             #[allow(unused_variables)] // for cells without options
             let $cell = self;
             $check
@@ -296,8 +296,7 @@ pub trait Step: Send {
     ///
     /// # Errors
     /// The reason why there is none.
-    fn kernel(&self, target: Target) -> Result<(), Unfused> {
-        let _ = target;
+    fn kernel(&self) -> Result<(), Unfused> {
         Err(Unfused::Cell("cells of this kind"))
     }
 

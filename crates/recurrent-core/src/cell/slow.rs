@@ -134,7 +134,7 @@ impl Step for SlowLstmCell {
     }
 
     #[cfg(feature = "kernel")]
-    fn kernel(&self, _: crate::kernel::Target) -> Result<(), crate::kernel::Unfused> {
+    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
         Ok(())
     }
 

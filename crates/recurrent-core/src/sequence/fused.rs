@@ -155,7 +155,7 @@ pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfuse
     }
     match unfused(device, dtype) {
         Some(reason) => Some(reason),
-        None => cell.kernel(target(device)?).err(),
+        None => cell.kernel().err(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! The instruction set is found at run time ([`Isa::best`]). Code that uses vectors is a type that
 //! implements `pulp::WithSimd`; [`Isa::run`] compiles it once per instruction set.
 
+#[cfg(feature = "eval")]
 use alloc::vec::Vec;
 
 use pulp::{MemMask, Simd, WithSimd};
@@ -43,6 +44,7 @@ impl Isa {
     }
 
     /// All of them, the widest last.
+    #[cfg(feature = "eval")]
     pub fn all() -> Vec<Self> {
         let mut all = alloc::vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]

@@ -130,14 +130,6 @@ impl GateRows {
         }
     }
 
-    /// The same as rows, where a row is all of the first gate, then all of the next.
-    pub fn row_major(self) -> Rows {
-        Rows {
-            ptr: self.ptr,
-            stride: self.row,
-        }
-    }
-
     /// Where the values of a vector of units are.
     #[inline(always)]
     pub fn at(self, b: usize, gate: usize, panel: usize) -> *mut f32 {
