@@ -14,9 +14,9 @@ use crate::cell::Step;
 use crate::equations::dropout::StepMasks;
 #[cfg(feature = "kernel")]
 use crate::equations::dropout::{Mask, Masks};
+use crate::kernel::{Precision, Strategy, Unfused, unfused};
 #[cfg(feature = "kernel")]
-use crate::kernel::Target;
-use crate::kernel::{Precision, Strategy, Unfused, target, unfused};
+use crate::kernel::{Target, target};
 #[cfg(feature = "kernel")]
 use crate::state::State;
 

@@ -140,6 +140,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_positive() {
+        let _alone = crate::tasks::speed::one_at_a_time();
         let read = read(16);
         assert_eq!(read.bytes, 4 * 16 * 16 * 4);
         assert!(read.gbytes_per_s > 0.0);

@@ -210,6 +210,7 @@ mod tests {
     #[cfg(feature = "flex")]
     #[test]
     fn every_line_has_an_answer() {
+        let _alone = crate::tasks::speed::one_at_a_time();
         let device = Device::flex();
         let server = Server {
             device: &device,

@@ -523,6 +523,7 @@ mod tests {
 
         #[test]
         fn an_output_is_the_next_input() {
+            let _alone = crate::tasks::speed::one_at_a_time();
             let work = workload(LSTM);
             let (Net::Ours(model), Some(Carried::Ours(state))) = (&work.net, &work.state) else {
                 panic!("our model");
@@ -540,6 +541,7 @@ mod tests {
 
         #[test]
         fn dropout_is_active_and_masks_last_as_long_as_in_the_original() {
+            let _alone = crate::tasks::speed::one_at_a_time();
             for (name, per_step) in [
                 ("DropoutLSTM", true),
                 ("SlowLSTM", true),
