@@ -333,10 +333,10 @@ pub fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
     let x2 = simd.mul_f32s(x, x);
     let p = splat(-5.704_988_7e-3);
-    let p = fma(simd, p, x2, splat(2.063_908_9e-2));
+    let p = fma(simd, p, x2, splat(2.063_909e-2));
     let p = fma(simd, p, x2, splat(-5.373_971_6e-2));
     let p = fma(simd, p, x2, splat(1.333_144_2e-1));
-    let p = fma(simd, p, x2, splat(-3.333_328_2e-1));
+    let p = fma(simd, p, x2, splat(-3.333_328e-1));
     let small = fma(simd, simd.mul_f32s(p, x2), size, size);
 
     // From 9.02 on 2/(e^{2x} + 1) is below 2⁻²⁵, half a unit in the last place of 1.

@@ -263,10 +263,10 @@ fn tanh<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
     let size = x.abs();
 
     let x2 = x * x;
-    let p = Vector::new(-5.704_988_7e-3f32) * x2 + Vector::new(2.063_908_9e-2f32);
+    let p = Vector::new(-5.704_988_7e-3f32) * x2 + Vector::new(2.063_909e-2f32);
     let p = p * x2 + Vector::new(-5.373_971_6e-2f32);
     let p = p * x2 + Vector::new(1.333_144_2e-1f32);
-    let p = p * x2 + Vector::new(-3.333_328_2e-1f32);
+    let p = p * x2 + Vector::new(-3.333_328e-1f32);
     let small = size + size * (p * x2);
 
     // A comparison with NaN is false, a minimum with it may be the bound.
