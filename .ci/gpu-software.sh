@@ -97,7 +97,8 @@ for device in $devices; do
     continue
   fi
   run launches
-  run fused every_size long packed_rows swapped_gates graph histories::one
+  run fused every_size long packed_rows swapped_gates graph histories::one shapes \
+    amplified_gradients::kind_01 amplified_gradients::kind_07 amplified_gradients::kind_16
   run golden chosen_device
   run containers
 done

@@ -348,7 +348,13 @@ pub fn check_all(cases: &[Case]) {
                 println!("skipped on {device_name}: {}: {reason}", case.name());
                 continue;
             }
-            let differences = case.differences(&case.fused(&device), &expected);
+            // Vulkan lets an exponential function be off by 3 + 2|x| units in the last place, and
+            // normalisations magnify that.
+            let factor = match target(&device) {
+                Some(Target::Cube) => 2.0,
+                _ => 1.0,
+            };
+            let differences = case.differences_within(&case.fused(&device), &expected, factor);
             let prefix = format!("{device_name}; {}", case.name());
             failures.extend(differences.iter().map(|text| format!("{prefix}: {text}")));
         }
