@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-docs/results}
 code=crates/recurrent-core/src
-most=120 # commits that touch the code; 20 once build.md and lengths.md are measured again
+most=20 # commits that touch the code
 
 if ! now=$(git rev-parse --verify --quiet "HEAD:./$code"); then
   echo "skipped: no git repository here, so nothing tells what changed"

@@ -19,11 +19,11 @@ python=${RECURRENT_PYTHON:-python3}
 parts="
 capacity   docs/results/capacity.md  3 minutes
 strategies docs/results/capacity.md  6 minutes
-speed      docs/results/speed.md     40 minutes
+speed      docs/results/speed.md     30 minutes
 bf16       docs/results/bf16.md      2 minutes
 lengths    docs/results/lengths.md   1 minute
-peers      docs/results/peers.md     25 minutes; Python with torch and onnxruntime
-devices    docs/results/peers.md     5 minutes, and a build with --features ndarray
+peers      docs/results/peers.md     5 minutes; Python with torch and onnxruntime
+devices    docs/results/peers.md     3 minutes, and a build with --features ndarray
 build      docs/results/build.md     10 minutes: everything is built from an empty folder
 gpu        docs/results/gpu.md       15 minutes, and a build of 40; a software Vulkan driver
 "
