@@ -1,41 +1,20 @@
-//! Writes every kernel of `crates/recurrent-core/src/kernel/cube/pointwise` into a folder, as CUDA C++,
+//! Writes every kernel of `crates/recurrent-core/src/fused/cube/pointwise` into a folder, as CUDA C++,
 //! SPIR-V and, with the feature `ptx`, PTX: `kernel-source FOLDER`.
 
 extern crate alloc;
 
+#[path = "../../../crates/recurrent-core/src/fused/problem/coupling.rs"]
+mod coupling;
+
 /// The library's modules, as far as the kernels need them.
-#[allow(dead_code)]
-mod kernel {
-    pub mod cpu {
-        pub mod pointwise {
-            /// As the library's type of that name.
-            #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-            pub enum Coupling {
-                Independent,
-                InputFromForget,
-                ForgetFromInput,
-                CappedInput,
-                Refined,
-            }
-
-            impl Coupling {
-                pub const fn shares(self) -> usize {
-                    match self {
-                        Self::InputFromForget | Self::ForgetFromInput => 1,
-                        _ => 2,
-                    }
-                }
-
-                pub const fn gates(self) -> usize {
-                    self.shares() + 2
-                }
-            }
-        }
+mod fused {
+    pub mod problem {
+        pub use crate::coupling::Coupling;
     }
 }
 
 #[allow(dead_code, unused_imports)]
-#[path = "../../../crates/recurrent-core/src/kernel/cube/pointwise/mod.rs"]
+#[path = "../../../crates/recurrent-core/src/fused/cube/pointwise/mod.rs"]
 mod pointwise;
 mod source;
 

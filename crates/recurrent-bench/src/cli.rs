@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::device::{self, DEFAULT_DEVICE, DeviceError, DeviceSpec};
 use crate::files::{WriteError, prepare_dir};
+use crate::names::{nearest, plain};
 use crate::progress::Progress;
 
 /// The options of the experiment itself come first in its help, these after them. (A heading for the
@@ -167,28 +168,6 @@ fn unknown(what: &'static str, got: &str, known: Vec<&str>) -> ChoiceError {
         nearest: nearest(got, &known).map(str::to_string),
         known: known.into_iter().map(str::to_string).collect(),
     }
-}
-
-/// The form in which names are compared.
-pub(crate) fn plain(name: &str) -> String {
-    name.chars()
-        .filter(|c| !matches!(c, '-' | '_'))
-        .flat_map(char::to_lowercase)
-        .collect()
-}
-
-/// The candidate that takes the fewest changes, if at least half of the letters stay.
-pub(crate) fn nearest<'a>(got: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    let got = plain(got);
-    candidates
-        .iter()
-        .map(|candidate| {
-            let likeness = strsim::normalized_damerau_levenshtein(&got, &plain(candidate));
-            (likeness, *candidate)
-        })
-        .filter(|(likeness, _)| *likeness >= 0.5)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

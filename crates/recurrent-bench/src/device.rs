@@ -22,7 +22,7 @@ use burn::tensor::DeviceKind;
 use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 
-use crate::cli::nearest;
+use crate::names::nearest;
 
 /// The backends of Burn an experiment can run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,15 +8,13 @@ use crate::chart::ChartError;
 use crate::cli::ChoiceError;
 use crate::device::DeviceError;
 use crate::files::WriteError;
-use crate::progress::{Interrupt, InterruptError};
+use crate::progress::{INTERRUPTED, Interrupt, InterruptError};
 use crate::report::ReportError;
 
 /// The run did what was asked but failed on the way.
 const FAILED: u8 = 1;
 /// What was asked is not possible here; clap uses the same code for a wrong option.
 const WRONG_REQUEST: u8 = 2;
-/// The code a shell gives to a program ended by Ctrl-C (128 + SIGINT).
-pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Anything that ends an experiment early.
 #[derive(Debug, Error)]

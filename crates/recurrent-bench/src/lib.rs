@@ -90,6 +90,7 @@ pub mod error;
 pub mod files;
 pub mod lstms_pth;
 pub mod models;
+mod names;
 pub mod problems;
 pub mod progress;
 pub mod report;

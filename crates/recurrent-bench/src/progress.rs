@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use thiserror::Error;
 
-use crate::error::INTERRUPTED;
+/// The code a shell gives to a program ended by Ctrl-C (128 + SIGINT).
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// A progress bar over the runs of an experiment.
 ///

@@ -1,13 +1,11 @@
 //! Tensors in, tensors out: the mathematics of LSTM variants on [Burn](https://burn.dev).
 //!
 //! ```text
-//! equations   pointwise: gates and cell state, no weights, no time; value and derivative
-//!     ↓
-//! cell        affine maps + equations = one step on borrowed weights
-//!     ↓
-//! sequence    a step over time: hoisted input projection, lengths, direction
-//!     ↓
-//! kernel      the same in one operation, with hand-written gradients
+//! sequence    a step over time: lengths, direction; decides between
+//!   ↓    ↘
+//! cell     fused      cell: affine maps + equations = one step on borrowed weights
+//!   ↓                 fused: all steps in one operation, with hand-written gradients
+//! equations           pointwise: gates and cell state, no weights, no time; value and derivative
 //! ```
 //!
 //! A variant has the same file name at every level. Parameters, configs, layers and directions
@@ -28,19 +26,21 @@ pub mod dims;
 pub mod equations;
 #[cfg(feature = "eval")]
 pub mod eval;
+pub mod fused;
 pub mod gates;
-pub mod kernel;
+mod mixed_types;
 pub mod sequence;
 pub mod state;
 
 pub use cell::Step;
 pub use dims::Dims;
-pub use equations::dropout::{Mask, Masks};
+pub use equations::masks::{Mask, MaskPlace, Masks};
+pub use fused::device::Target;
+pub use fused::problem::{FusedSpec, Precision, Unfused};
 pub use gates::{Gate, GateLayout};
-pub use kernel::{Precision, Strategy, Target, Unfused};
 pub use sequence::{
     Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions,
-    SequenceOutput,
+    SequenceOutput, Strategy,
 };
 pub use state::State;
 

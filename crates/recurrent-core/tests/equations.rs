@@ -547,7 +547,7 @@ fn masks_give_each_step_its_rows() {
 
 #[test]
 fn no_masks_are_none() {
-    assert!(Masks::none().is_none());
+    assert!(<Masks>::none().is_none());
     Masks::none().check(4, 2, MaskSizes::of(3, 3));
     let step = Masks::none().at(7);
     let StepMasks {
@@ -573,7 +573,6 @@ fn masks_on_h_have_the_projected_size() {
         update_hidden: Some(per_step(4, 2, 3)),
         update_cell: Some(per_sequence(2, 5)),
         adapt: None,
-        weights: vec![],
     };
     masks.check(4, 2, MaskSizes::of(5, 3));
 }

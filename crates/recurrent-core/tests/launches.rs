@@ -2,7 +2,7 @@
 //!
 //! Runs on the device that `BURN_DEVICE` names, such as `BURN_DEVICE=wgpu cargo test --features wgpu
 //! --test launches`; prints the counts of both ways to run a sequence.
-#![cfg(feature = "cube")]
+#![cfg(feature = "kernel-cube")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::equations::adaptive::PolicyLayout;
 use recurrent_core::eval::device::chosen;
-use recurrent_core::{SequenceOptions, State, Step, Strategy, Target, kernel, sequence};
+use recurrent_core::{SequenceOptions, State, Step, Strategy, Target, sequence};
 
 #[derive(Default)]
 struct Count(AtomicUsize);
@@ -154,7 +154,7 @@ fn launches_per_step() {
         return;
     };
     assert_eq!(
-        kernel::target(&device),
+        sequence::target(&device),
         Some(Target::Cube),
         "{name} is not a device of CubeCL with kernels"
     );

@@ -263,26 +263,3 @@ fn run_rows(rows: usize, with_lengths: bool) {
     };
     sequence::run_packed(&cell, tensor([rows, I], 0.0, &device), None, &options);
 }
-
-#[test]
-#[should_panic(expected = "apply them with `cell::drop_weights`")]
-fn weight_masks_are_not_ignored() {
-    let device = Device::flex();
-    let masks = Masks {
-        weights: vec![Tensor::ones([H, 4 * H], &device)],
-        ..Masks::none()
-    };
-    let options = SequenceOptions {
-        masks: Some(&masks),
-        ..SequenceOptions::default()
-    };
-    let cell = LstmCell {
-        preact: Preactivation::plain(
-            tensor([I, 4 * H], 0.5, &device),
-            tensor([H, 4 * H], 0.6, &device),
-            None,
-        ),
-        transition: Transition::default(),
-    };
-    sequence::run(&cell, tensor([T, B, I], 0.1, &device), None, &options);
-}

@@ -15,8 +15,8 @@ use rayon::prelude::*;
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::eval::compare::values;
-use recurrent_core::kernel::cpu::gang;
-use recurrent_core::kernel::cpu::simd::Isa;
+use recurrent_core::fused::cpu::gang;
+use recurrent_core::fused::cpu::simd::Isa;
 use recurrent_core::{SequenceOptions, Strategy, sequence};
 
 #[allow(dead_code)] // not all of it is needed here

@@ -9,7 +9,7 @@ use recurrent_core::{
     Direction, History, Lengths, Masks, Precision, SequenceOptions, Step, Strategy, sequence,
 };
 
-use crate::cells::Cell;
+use crate::cell::Cell;
 
 /// A cell run over time, with a second one for the backward direction where there is one.
 ///
@@ -157,6 +157,7 @@ impl<C: Step> Pass<'_, C> {
     }
 
     /// Whether both directions had better run at the same time.
+    #[track_caller]
     fn worth_pairing<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let dims = input.dims();
         let (seq_length, batch_size) = match (D, self.lengths) {
@@ -258,10 +259,7 @@ impl<S: Step> BoundLayer<S> {
         let mut pass = |cell: S, direction: Direction| Pass {
             cell,
             direction,
-            masks: masks.next().map(|masks| Masks {
-                weights: vec![],
-                ..masks.clone()
-            }),
+            masks: masks.next().cloned(),
             state: states.as_mut().and_then(Iterator::next),
             lengths,
             how,
@@ -272,18 +270,19 @@ impl<S: Step> BoundLayer<S> {
             return (output, vec![state]);
         };
         let backward = pass(backward, Direction::Backward);
-        // States and masks were checked: a panic in a closure would not name the caller.
-        let ((first, first_state), (second, second_state)) = if forward.worth_pairing(&input) {
-            let mut twin = run.twin();
-            let both = sequence::pair(
-                || forward.run(input.clone(), run),
-                || backward.run(input.clone(), &mut twin),
-            );
-            run.join(twin);
-            both
-        } else {
-            (forward.run(input.clone(), run), backward.run(input, run))
-        };
+        // States, masks and weights were checked: a panic in a closure would not name the caller.
+        let ((first, first_state), (second, second_state)) =
+            if forward.worth_pairing(&input) && backward.worth_pairing(&input) {
+                let mut twin = run.twin();
+                let both = sequence::pair(
+                    || forward.run(input.clone(), run),
+                    || backward.run(input.clone(), &mut twin),
+                );
+                run.join(twin);
+                both
+            } else {
+                (forward.run(input.clone(), run), backward.run(input, run))
+            };
         let mut shape: [usize; D] = first.dims();
         shape[D - 1] += second.dims()[D - 1];
         let output = match shape.contains(&0) {

@@ -54,11 +54,10 @@
 
 extern crate alloc;
 
-mod call;
+mod cell;
 pub mod cells;
 #[cfg(feature = "std")]
 mod checkpoint;
-mod config;
 mod error;
 pub mod import;
 mod init;

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Distribution, Tensor, TensorCreationOptions, TensorDat
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use recurrent_core::Target;
-use recurrent_core::kernel::target;
+use recurrent_core::sequence::target;
 pub use recurrent_core::{Mask, Masks};
 
 use crate::error::{InvalidConfig, check_prob};
@@ -216,6 +216,10 @@ fn bernoulli_on_cpu<const D: usize>(
 pub struct StackMasks {
     /// Per layer and direction, ordered as the states; empty means none anywhere.
     pub cells: Vec<Masks>,
+    /// On the recurrent weights (weight drop), per layer and direction one per recurrent weight
+    /// ([`Step::recurrent_weights`](recurrent_core::Step::recurrent_weights)), each of its shape; empty means
+    /// none, of a cell or anywhere.
+    pub weights: Vec<Vec<Tensor<2>>>,
     /// On the output of each layer but the last, `[seq_length, batch_size, directions·d_output]`
     /// with at least `seq_length` steps; empty means none.
     pub between: Vec<Option<Tensor<3>>>,

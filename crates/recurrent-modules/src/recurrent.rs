@@ -1,7 +1,5 @@
 //! The variant chosen at run time.
 
-use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use burn::config::Config;
@@ -15,7 +13,6 @@ use crate::cells::{
     PeepholeLstmConfig, SlowLstm, SlowLstmConfig, StateOf, UrLstm, UrLstmConfig,
 };
 use crate::error::{InvalidConfig, or_panic};
-use crate::import::{ImportError, Mapping, Tensors, load_mapping, parameters, shapes};
 use crate::layer::Layer;
 use crate::masks::StackMasks;
 use crate::packed::PackedSequence;
@@ -68,9 +65,10 @@ fn gather_given<C: Cell>(
     Some(gather(stack, state?))
 }
 
-/// Writes the two enums and hands each call to the variant.
+/// Writes the two enums and hands each call to the variant; `$d` is a dollar sign, for the macros that
+/// this one writes.
 macro_rules! variants {
-    ($($(#[$doc:meta])* $Variant:ident($Module:ident, $Config:ident)),* $(,)?) => {
+    ([$d:tt] $($(#[$doc:meta])* $Variant:ident($Module:ident, $Config:ident)),* $(,)?) => {
         /// Configuration of any variant, tagged with its name.
         ///
         /// # Example
@@ -153,42 +151,24 @@ macro_rules! variants {
             }
         }
 
-        /// What reading and writing weights needs. The paths are those of the variant's own module,
-        /// so that its files can be loaded without this enum too.
-        impl Recurrent {
-            /// With the weights of a file, by a table of the variant's paths.
-            pub(crate) fn with_weights(
-                self,
-                mapping: &Mapping,
-                file: &Tensors,
-            ) -> Result<Self, ImportError> {
-                Ok(match self {
-                    $(Self::$Variant(stack) => {
-                        Self::$Variant(load_mapping(mapping, stack, file)?)
+        /// Runs an expression with the module of whichever variant it is.
+        macro_rules! by_variant {
+            ($d model:expr, $d stack:ident => $d value:expr) => {
+                match $d model {
+                    $($crate::Recurrent::$Variant($d stack) => $d value,)*
+                }
+            };
+        }
+
+        /// The same, where the expression gives another module of the variant.
+        macro_rules! map_variant {
+            ($d model:expr, $d stack:ident => $d value:expr) => {
+                match $d model {
+                    $($crate::Recurrent::$Variant($d stack) => {
+                        $crate::Recurrent::$Variant($d value)
                     })*
-                })
-            }
-
-            /// Parameters by path.
-            pub(crate) fn parameters(&self) -> BTreeMap<String, Tensor<2>> {
-                match self {
-                    $(Self::$Variant(stack) => parameters(stack),)*
                 }
-            }
-
-            /// Path and shape of each parameter.
-            pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-                match self {
-                    $(Self::$Variant(stack) => shapes(stack),)*
-                }
-            }
-
-            /// The parameters with Burn's identities of them.
-            pub(crate) fn tensors(&self) -> Tensors {
-                match self {
-                    $(Self::$Variant(stack) => Tensors::of(stack),)*
-                }
-            }
+            };
         }
 
         impl Recurrent {
@@ -349,6 +329,7 @@ macro_rules! variants {
 }
 
 variants! {
+    [$]
     /// Packed gates.
     Lstm(Lstm, LstmConfig),
     /// One pair of linears per gate.
@@ -366,3 +347,9 @@ variants! {
     /// A policy scales inputs and pre-activations.
     AdaptiveLstm(AdaptiveLstm, AdaptiveLstmConfig),
 }
+
+// The macros that the macro writes, as items of this module: clippy takes that for nothing.
+#[allow(clippy::single_component_path_imports)]
+pub(crate) use by_variant;
+#[allow(clippy::single_component_path_imports)]
+pub(crate) use map_variant;

@@ -483,11 +483,11 @@ fn weight_drop_masks_every_recurrent_weight() {
         .init(&device);
     let mut masks = lstm.sample_masks(T, B, &device);
     assert_eq!(
-        masks.cells[0].weights.len(),
+        masks.weights[0].len(),
         4,
         "R and the adaptation R of two layers"
     );
-    for mask in &mut masks.cells[0].weights {
+    for mask in &mut masks.weights[0] {
         let kept = values(mask);
         assert!(kept.iter().all(|&v| v == 0.0 || v == 2.0));
         *mask = mask.zeros_like();

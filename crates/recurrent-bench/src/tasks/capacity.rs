@@ -248,30 +248,23 @@ impl UniformState {
 
 /// Per-sequence masks: those of the last sequence of `trained`, for all; per-step masks: `fresh`.
 fn keep_last_sequence(trained: &StackMasks, fresh: StackMasks) -> StackMasks {
-    let last = |trained: &Option<Mask>, fresh: Option<Mask>| match (trained, fresh) {
+    let last = |trained: Option<&Mask>, fresh: Option<&Mask>| match (trained, fresh) {
         (Some(Mask::PerSequence(mask)), Some(Mask::PerSequence(all))) => {
             let [rows, features] = mask.dims();
             let row = mask.clone().slice([rows - 1..rows, 0..features]);
             Some(Mask::PerSequence(row.expand(all.dims())))
         }
-        (_, fresh) => fresh,
+        (_, fresh) => fresh.cloned(),
     };
     let cells = trained
         .cells
         .iter()
-        .zip(fresh.cells)
-        .map(|(trained, fresh)| Masks {
-            hidden: last(&trained.hidden, fresh.hidden),
-            cell: last(&trained.cell, fresh.cell),
-            candidate: last(&trained.candidate, fresh.candidate),
-            update_hidden: last(&trained.update_hidden, fresh.update_hidden),
-            update_cell: last(&trained.update_cell, fresh.update_cell),
-            adapt: last(&trained.adapt, fresh.adapt),
-            weights: trained.weights.clone(),
-        })
+        .zip(&fresh.cells)
+        .map(|(trained, fresh)| Masks::from_fn(|place| last(trained.get(place), fresh.get(place))))
         .collect();
     StackMasks {
         cells,
+        weights: trained.weights.clone(),
         between: fresh.between,
     }
 }

@@ -26,11 +26,12 @@ use burn::tensor::activation::tanh;
 
 use super::lstm::LstmCell;
 use super::preactivation::normalized;
-use super::{Preactivation, Step, Transition, VisitWeight};
+use super::{CallType, Preactivation, Step, Transition, VisitWeight, empty_output_of, or_panic};
 use crate::equations::adaptive::{Policy, PolicyLayout};
-use crate::equations::dropout::{MaskSizes, StepMasks, apply, zoneout};
+use crate::equations::dropout::{MaskPlace, MaskSizes, StepMasks, apply, zoneout};
 use crate::equations::lstm::{Gates, gates};
-use crate::sequence::{CallType, empty_output_of, or_panic};
+use crate::fused::problem::adaptive::MAX_LAYERS;
+use crate::fused::problem::{AdaptiveLayerSpec, AdaptiveSpec, FusedSpec, Unfused};
 use crate::state::State;
 
 /// Weights of an adaptive LSTM cell for one call, gates in the order of
@@ -201,6 +202,28 @@ impl AdaptiveLayer {
     pub fn d_adapt(&self) -> usize {
         self.policy_projection.dims()[0]
     }
+
+    fn lowered(&self) -> AdaptiveLayerSpec {
+        let AdaptiveLstmCell {
+            preact,
+            transition,
+            policy_layout,
+        } = &self.cell;
+        let adapt = &self.adapt.preact;
+        let adapt_biases = [&adapt.bias, &adapt.input.bias, &adapt.hidden.bias];
+        AdaptiveLayerSpec {
+            weight_input: preact.input.weight.clone(),
+            weight_hidden: preact.hidden.weight.clone(),
+            bias: preact.bias.clone(),
+            clip: transition.clip,
+            adapt_input: adapt.input.weight.clone(),
+            adapt_hidden: adapt.hidden.weight.clone(),
+            adapt_biases: adapt_biases.into_iter().flatten().cloned().collect(),
+            adapt_clip: self.adapt.transition.clip,
+            policy: self.policy_projection.clone(),
+            overlapping: *policy_layout == PolicyLayout::Overlapping,
+        }
+    }
 }
 
 /// All layers of an aLSTM for one call: the step of the whole model.
@@ -270,14 +293,49 @@ fn columns_of(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
 }
 
 /// Those columns of a mask.
-fn columns(mask: &Option<Tensor<2>>, range: &Range<usize>) -> Option<Tensor<2>> {
-    mask.as_ref().map(|mask| {
-        let [rows, _] = mask.dims();
-        mask.clone().slice([0..rows, range.clone()])
-    })
+fn columns(mask: &Tensor<2>, range: &Range<usize>) -> Tensor<2> {
+    let [rows, _] = mask.dims();
+    mask.clone().slice([0..rows, range.clone()])
 }
 
 impl AdaptiveLayers {
+    /// Whether the kernel knows the options of the layers.
+    fn check_kernel(&self) -> Result<(), Unfused> {
+        if self.residual {
+            return Err(Unfused::Cell(
+                "an adaptive LSTM with residual connections between its layers",
+            ));
+        }
+        if self.layers.len() > MAX_LAYERS {
+            return Err(Unfused::Cell("an adaptive LSTM of more than 7 layers"));
+        }
+        let normed = |preact: &Preactivation, transition: &Transition| {
+            let norms = [&preact.norm_input, &preact.norm_hidden];
+            norms.iter().any(|norm| norm.is_some()) || transition.norm_cell.is_some()
+        };
+        for layer in &self.layers {
+            let (preact, transition) = (&layer.cell.preact, &layer.cell.transition);
+            if normed(preact, transition) {
+                return Err(Unfused::Cell("an adaptive LSTM with layer normalisation"));
+            }
+            if transition.projection.is_some() {
+                return Err(Unfused::Cell("an adaptive LSTM with a projection"));
+            }
+            if preact.input.bias.is_some() || preact.hidden.bias.is_some() {
+                return Err(Unfused::Cell(
+                    "an adaptive LSTM with biases that p_i and p_g scale",
+                ));
+            }
+            let adapt = &layer.adapt;
+            if normed(&adapt.preact, &adapt.transition) || adapt.transition.projection.is_some() {
+                return Err(Unfused::Cell(
+                    "an adaptive LSTM whose adaptation cells have a normalisation or a projection",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn last(&self) -> &AdaptiveLstmCell {
         &self.layers[self.layers.len() - 1].cell
     }
@@ -292,16 +350,16 @@ impl AdaptiveLayers {
             .zip(&hiddens)
             .zip(&adapts)
             .map(|((cell, hidden), adapt)| {
-                let main = StepMasks {
-                    hidden: columns(&masks.hidden, hidden),
-                    cell: columns(&masks.cell, cell),
-                    candidate: columns(&masks.candidate, cell),
-                    update_hidden: columns(&masks.update_hidden, hidden),
-                    update_cell: columns(&masks.update_cell, cell),
-                    adapt: None,
-                };
+                let main = StepMasks::from_fn(|place| {
+                    let columns_of = match place {
+                        MaskPlace::Adapt => return None,
+                        MaskPlace::Hidden | MaskPlace::UpdateHidden => hidden,
+                        _ => cell,
+                    };
+                    Some(columns(masks.get(place)?, columns_of))
+                });
                 let adapt = StepMasks {
-                    hidden: columns(&masks.adapt, adapt),
+                    hidden: masks.adapt.as_ref().map(|mask| columns(mask, adapt)),
                     ..StepMasks::default()
                 };
                 (main, adapt)
@@ -378,18 +436,10 @@ impl Step for AdaptiveLayers {
         }
     }
 
-    #[cfg(feature = "kernel")]
-    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
-        crate::kernel::adaptive::check(self)
-    }
-
-    #[cfg(feature = "kernel")]
-    #[track_caller]
-    fn run_fused(
-        &self,
-        run: crate::sequence::FusedRun<'_, AdaptiveState>,
-    ) -> crate::sequence::FusedOutput<AdaptiveState> {
-        crate::kernel::adaptive::run(run, self)
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        self.check_kernel()?;
+        let layers = self.layers.iter().map(AdaptiveLayer::lowered).collect();
+        Ok(FusedSpec::Adaptive(AdaptiveSpec { layers }))
     }
 
     fn step(

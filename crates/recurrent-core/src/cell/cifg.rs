@@ -4,9 +4,11 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
+use super::lower::lowered;
+use super::{Preactivation, Step, Transition, VisitWeight, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
+use crate::fused::problem::{FusedSpec, Unfused};
 use crate::gates::Gate;
 
 /// Weights of a coupled-gate cell for one call, gates in the order of [`Coupling::layout`].
@@ -30,10 +32,10 @@ impl Step for CifgLstmCell {
         self.transition.visit_weights(&"", visit);
     }
 
-    family_kernel!(
-        |cell| check: Ok(()),
-        variant: crate::kernel::lstm::Variant::new(cell.coupling)
-    );
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        let spec = lowered(self.coupling, &self.preact, &self.transition);
+        Ok(FusedSpec::Lstm(spec))
+    }
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

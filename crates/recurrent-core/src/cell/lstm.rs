@@ -8,9 +8,11 @@
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 
-use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
+use super::lower::lowered;
+use super::{Preactivation, Step, Transition, VisitWeight, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::{Gates, gates};
+use crate::fused::problem::{Coupling, FusedSpec, Unfused};
 
 /// Weights of an LSTM cell for one call, gates in the order of
 /// [`GateLayout::LSTM`](crate::GateLayout::LSTM).
@@ -32,10 +34,10 @@ impl Step for LstmCell {
         self.transition.visit_weights(&"", visit);
     }
 
-    family_kernel!(
-        |_cell| check: Ok(()),
-        variant: crate::kernel::lstm::Variant::new(crate::equations::cifg::Coupling::Independent)
-    );
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        let spec = lowered(Coupling::Independent, &self.preact, &self.transition);
+        Ok(FusedSpec::Lstm(spec))
+    }
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

@@ -7,12 +7,15 @@
 pub mod adaptive;
 mod affine;
 pub mod cifg;
+mod empty;
+mod lower;
 pub mod lstm;
 pub mod mogrifier;
 pub mod peephole;
 mod preactivation;
 pub mod slow;
 mod transition;
+mod types;
 pub mod ur;
 mod weights;
 
@@ -21,13 +24,15 @@ use alloc::vec::Vec;
 use burn::tensor::{DType, Device, Tensor};
 
 pub use affine::Affine;
+pub use empty::zeros_in_place_of;
+pub(crate) use empty::{empty_output, empty_output_of};
 pub use preactivation::Preactivation;
 pub use transition::Transition;
+pub use types::{CallType, or_panic};
 pub use weights::{VisitWeight, Weight};
 
 use crate::equations::dropout::{MaskSizes, StepMasks};
-use crate::kernel::Unfused;
-use crate::sequence::{CallType, FusedOutput, FusedRun, empty_output};
+use crate::fused::problem::{FusedSpec, Unfused};
 use crate::state::State;
 
 /// Weight drop: multiplies each recurrent weight with its mask, `R' = M ⊙ R`.
@@ -106,39 +111,6 @@ macro_rules! packed_sizes {
     };
 }
 use packed_sizes;
-
-/// The kernel of the LSTM family, for a cell with `preact` and `transition`.
-///
-/// # Arguments
-/// * `check` - whether the kernel knows the cell's options
-/// * `variant` - what the cell has beside those two
-#[cfg(feature = "kernel")]
-macro_rules! family_kernel {
-    (|$cell:ident| check: $check:expr, variant: $variant:expr) => {
-        fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
-            #[allow(unused_variables)] // for cells without options
-            let $cell = self;
-            $check
-        }
-
-        #[track_caller]
-        fn run_fused(
-            &self,
-            run: crate::sequence::FusedRun<'_, Self::State>,
-        ) -> crate::sequence::FusedOutput<Self::State> {
-            #[allow(unused_variables)]
-            let $cell = self;
-            crate::kernel::lstm::run(run, &self.preact, &self.transition, $variant)
-        }
-    };
-}
-
-/// Without kernels there is nothing to say.
-#[cfg(not(feature = "kernel"))]
-macro_rules! family_kernel {
-    ($($any:tt)*) => {};
-}
-use family_kernel;
 
 /// One step of a recurrent cell: `(y_t, s_t) = step(x_t, s_{t−1})`.
 ///
@@ -292,26 +264,13 @@ pub trait Step: Send {
         masks: &StepMasks,
     ) -> (Tensor<2>, Self::State);
 
-    /// Whether there is a fused kernel for this cell and its options; by default there is none.
+    /// The cell as a fused kernel runs it, if there is a kernel for it and its options; by default there
+    /// is none. Which device it runs on, and in which type of numbers, is not the cell's business.
     ///
     /// # Errors
     /// The reason why there is none.
-    fn kernel(&self) -> Result<(), Unfused> {
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
         Err(Unfused::Cell("cells of this kind"))
-    }
-
-    /// All steps by a fused kernel; called only where [`kernel`](Self::kernel) says that there is one,
-    /// with f32 tensors on a device that has kernels.
-    ///
-    /// # Panics
-    /// If a tensor of the call or of the cell has another shape than the others ask for.
-    ///
-    /// # Returns
-    /// Outputs and states in running order, those of all steps where the run asks for them.
-    #[track_caller]
-    fn run_fused(&self, run: FusedRun<'_, Self::State>) -> FusedOutput<Self::State> {
-        let _ = run;
-        unreachable!("a cell without a kernel was run by one")
     }
 
     /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step); without

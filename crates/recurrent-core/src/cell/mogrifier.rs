@@ -8,13 +8,14 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
+use super::lower::lowered;
+use super::{Preactivation, Step, Transition, VisitWeight, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::equations::mogrifier::gate;
+use crate::fused::problem::lstm::MAX_ROUNDS;
+use crate::fused::problem::{FusedSpec, LstmSpec, RoundSpec, Unfused};
 use crate::gates::Gate;
-#[cfg(feature = "kernel")]
-use crate::kernel::Unfused;
 
 /// The matrix of one round.
 #[derive(Debug, Clone)]
@@ -48,6 +49,18 @@ impl Round {
         };
         gate(preact, value)
     }
+
+    fn lowered(&self) -> RoundSpec {
+        let (matrix, right) = match self.matrix.clone() {
+            RoundMatrix::Full(matrix) => (matrix, None),
+            RoundMatrix::LowRank(left, right) => (left, Some(right)),
+        };
+        RoundSpec {
+            matrix,
+            right,
+            bias: self.bias.clone(),
+        }
+    }
 }
 
 /// Weights of a Mogrifier cell for one call.
@@ -63,7 +76,6 @@ pub struct MogrifierLstmCell {
     pub transition: Transition,
 }
 
-#[cfg(feature = "kernel")]
 impl MogrifierLstmCell {
     /// The input is gated at each step: the kernel has no normalisation for it there.
     fn check_kernel(&self) -> Result<(), Unfused> {
@@ -79,10 +91,6 @@ impl MogrifierLstmCell {
         Ok(())
     }
 }
-
-/// As many as fit into a node of the autodiff graph, with low rank and biases.
-#[cfg(feature = "kernel")]
-const MAX_ROUNDS: usize = 8;
 
 impl Step for MogrifierLstmCell {
     type State = LstmState<2>;
@@ -108,13 +116,13 @@ impl Step for MogrifierLstmCell {
         }
     }
 
-    family_kernel!(
-        |cell| check: cell.check_kernel(),
-        variant: crate::kernel::lstm::Variant {
-            rounds: cell.rounds.clone(),
-            ..crate::kernel::lstm::Variant::new(cell.coupling)
-        }
-    );
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        self.check_kernel()?;
+        Ok(FusedSpec::Lstm(LstmSpec {
+            rounds: self.rounds.iter().map(Round::lowered).collect(),
+            ..lowered(self.coupling, &self.preact, &self.transition)
+        }))
+    }
 
     fn step(
         &self,

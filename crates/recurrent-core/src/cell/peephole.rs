@@ -1,19 +1,18 @@
 //! One step of the LSTM with peepholes: see [`crate::equations::peephole`].
 
-#[cfg(feature = "kernel")]
 use alloc::vec::Vec;
 
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
+use super::lower::lowered;
+use super::{Preactivation, Step, Transition, VisitWeight, packed_sizes};
 use crate::equations::cifg::Coupling;
 use crate::equations::dropout::StepMasks;
 use crate::equations::peephole::{OutputPeephole, Peephole};
+use crate::fused::problem::{FusedSpec, LstmSpec, Peepholes, Unfused};
 use crate::gates::Gate;
-#[cfg(feature = "kernel")]
-use crate::kernel::{Unfused, lstm::Peepholes};
 
 /// Weights of a peephole cell for one call, gates in the order of [`Coupling::layout`].
 #[derive(Debug, Clone)]
@@ -34,7 +33,6 @@ pub struct PeepholeLstmCell {
     pub transition: Transition,
 }
 
-#[cfg(feature = "kernel")]
 impl PeepholeLstmCell {
     /// The peepholes of the gates with weights, in packed order: the last is the output gate's.
     fn packed(&self) -> Vec<Option<&Peephole>> {
@@ -129,13 +127,13 @@ impl Step for PeepholeLstmCell {
         }
     }
 
-    family_kernel!(
-        |cell| check: cell.check_kernel(),
-        variant: crate::kernel::lstm::Variant {
-            peepholes: cell.kernel_peepholes(),
-            ..crate::kernel::lstm::Variant::new(cell.coupling)
-        }
-    );
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        self.check_kernel()?;
+        Ok(FusedSpec::Lstm(LstmSpec {
+            peepholes: self.kernel_peepholes(),
+            ..lowered(self.coupling, &self.preact, &self.transition)
+        }))
+    }
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

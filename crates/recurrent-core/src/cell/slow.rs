@@ -16,6 +16,7 @@ use burn::tensor::activation::{sigmoid, tanh};
 use super::weights::visit_some;
 use super::{Affine, Step, Transition, VisitWeight};
 use crate::equations::dropout::StepMasks;
+use crate::fused::problem::{FusedSpec, Unfused};
 
 /// The two affine maps of one gate.
 #[derive(Debug, Clone)]
@@ -48,7 +49,6 @@ pub struct SlowLstmCell {
     pub transition: Transition,
 }
 
-#[cfg(feature = "kernel")]
 impl SlowLstmCell {
     /// The same cell with packed weights.
     fn packed(&self) -> super::lstm::LstmCell {
@@ -133,19 +133,9 @@ impl Step for SlowLstmCell {
         self.transition.visit_weights(&"", visit);
     }
 
-    #[cfg(feature = "kernel")]
-    fn kernel(&self) -> Result<(), crate::kernel::Unfused> {
-        Ok(())
-    }
-
-    /// By the kernel of the packed cell, whose weights are those of the gates side by side.
-    #[cfg(feature = "kernel")]
-    #[track_caller]
-    fn run_fused(
-        &self,
-        run: crate::sequence::FusedRun<'_, LstmState<2>>,
-    ) -> crate::sequence::FusedOutput<LstmState<2>> {
-        self.packed().run_fused(run)
+    /// The packed cell, whose weights are those of the gates side by side.
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        self.packed().lower()
     }
 
     fn step(

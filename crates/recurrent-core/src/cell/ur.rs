@@ -5,10 +5,12 @@ use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, tanh};
 
-use super::{Preactivation, Step, Transition, VisitWeight, family_kernel, packed_sizes};
+use super::lower::lowered;
+use super::{Preactivation, Step, Transition, VisitWeight, packed_sizes};
 use crate::equations::dropout::StepMasks;
 use crate::equations::lstm::one_minus;
 use crate::equations::ur::{effective_gate, master_gates};
+use crate::fused::problem::{Coupling, ForgetBias, FusedSpec, LstmSpec, Unfused};
 use crate::gates::{Gate, GateLayout};
 
 /// How the share of the old cell is made.
@@ -50,19 +52,6 @@ pub struct UrLstmCell {
 }
 
 impl UrLstmCell {
-    /// The forget bias where it is added to packed pre-activations: `[gates·H]`.
-    #[cfg(feature = "kernel")]
-    fn packed_forget_bias(&self) -> Tensor<1> {
-        let bias = &self.forget_bias;
-        let blocks = self.mechanism.layout().gates().iter();
-        let blocks = blocks.map(|gate| match gate {
-            Gate::Forget => bias.clone(),
-            Gate::Refine if self.tied => bias.clone().neg(),
-            _ => bias.zeros_like(),
-        });
-        Tensor::cat(blocks.collect(), 0)
-    }
-
     /// (i, f): the weights of the candidate and of the old cell.
     fn shares(&self, z: &crate::gates::Blocks) -> (Tensor<2>, Tensor<2>) {
         let bias = self.forget_bias.clone().unsqueeze::<2>();
@@ -96,19 +85,20 @@ impl Step for UrLstmCell {
         visit(format_args!("forget_bias"), (&self.forget_bias).into());
     }
 
-    family_kernel!(
-        |cell| check: match cell.mechanism {
-            GateMechanism::Master => Err(crate::kernel::Unfused::Cell("ordered master gates")),
-            _ => Ok(()),
-        },
-        variant: crate::kernel::lstm::Variant {
-            extra_bias: Some(cell.packed_forget_bias()),
-            ..crate::kernel::lstm::Variant::new(match cell.mechanism {
-                GateMechanism::Standard => crate::kernel::cpu::pointwise::Coupling::InputFromForget,
-                _ => crate::kernel::cpu::pointwise::Coupling::Refined,
-            })
-        }
-    );
+    fn lower(&self) -> Result<FusedSpec, Unfused> {
+        let coupling = match self.mechanism {
+            GateMechanism::Standard => Coupling::InputFromForget,
+            GateMechanism::Refine => Coupling::Refined,
+            GateMechanism::Master => return Err(Unfused::Cell("ordered master gates")),
+        };
+        Ok(FusedSpec::Lstm(LstmSpec {
+            forget_bias: Some(ForgetBias {
+                bias: self.forget_bias.clone(),
+                tied: self.tied,
+            }),
+            ..lowered(coupling, &self.preact, &self.transition)
+        }))
+    }
 
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         self.preact.from_input(input)

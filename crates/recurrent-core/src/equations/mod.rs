@@ -10,6 +10,7 @@ pub mod cifg;
 pub mod dropout;
 pub mod layer_norm;
 pub mod lstm;
+pub mod masks;
 pub mod mogrifier;
 pub mod peephole;
 pub mod ur;

@@ -12,7 +12,6 @@
 //! **Nothing to run.** A batch of no sequences, an input of no steps and sequences of length 0 are
 //! valid: their outputs are empty or zero, and their final state is the initial one.
 
-mod empty;
 mod fused;
 mod history;
 mod lengths;
@@ -20,26 +19,27 @@ mod packed;
 mod pair;
 mod plan;
 mod scan;
-mod types;
+mod strategy;
 
 use alloc::vec::Vec;
 
 use burn::tensor::{DType, Device, Tensor};
 
-pub use fused::{FusedMask, FusedMasks, FusedOutput, FusedRows, FusedRun, reason, step};
+pub use fused::{reason, step};
 pub use history::{History, run_recorded};
 pub use lengths::{Lengths, LengthsError};
 pub use packed::{PackedOutput, Packing, run_packed};
 pub use pair::{pair, worth_pairing};
-pub use types::{CallType, MixedTypes, or_panic};
+pub use strategy::Strategy;
 
-pub use empty::zeros_in_place_of;
-pub(crate) use empty::{empty_output, empty_output_of};
+pub use crate::cell::{CallType, or_panic, zeros_in_place_of};
+pub use crate::fused::device::{target, unfused};
+pub use crate::mixed_types::MixedTypes;
 
-use crate::cell::Step;
+use crate::cell::{Step, empty_output};
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
-use crate::kernel::{Precision, Strategy};
+use crate::fused::problem::Precision;
 use crate::state::State;
 use plan::Plan;
 
@@ -83,7 +83,8 @@ pub struct SequenceOutput<S> {
 /// * `cell` - the step to repeat
 /// * `input` - `[seq_length, batch_size, d_input]`; what lies past a length is not read
 /// * `state` - the initial state; zeros where `None`
-/// * `options` - direction, lengths, masks
+/// * `options` - direction, lengths, masks; those on weights are applied to the cell beforehand
+///   ([`drop_weights`](crate::cell::drop_weights))
 ///
 /// # Gradients
 /// To `input`, the cell's weights and the initial state; masks and lengths get none.
@@ -91,8 +92,7 @@ pub struct SequenceOutput<S> {
 /// # Panics
 /// If the last axis of `input` is not the cell's `d_input`, the state or a mask has another shape than
 /// the call needs, input, state, weights and masks are not of one type of numbers, the lengths do not
-/// fit the input, the strategy is [`Strategy::Fused`] and there is no kernel, or there are masks on weights ([`drop_weights`](crate::cell::drop_weights) applies them to the cell
-/// beforehand).
+/// fit the input, or the strategy is [`Strategy::Fused`] and there is no kernel.
 #[track_caller]
 pub fn run<C: Step>(
     cell: &C,
@@ -128,19 +128,20 @@ fn run_padded<C: Step>(
         let histories = histories.map(zeros).collect();
         return (SequenceOutput { output, state }, histories);
     }
-    let fused = fused::is_fused(cell, options.strategy, &device, dtype);
+    let spec = fused::lowered(cell, options.strategy, &device, dtype);
     #[cfg(feature = "kernel")]
-    if fused {
+    if let Some(spec) = spec {
         let rows = plan.pack_as_it_lies(input);
         let precision = options.precision;
-        let run = fused::run_fused(cell, rows, state, masks, &plan, precision, record);
+        let run = fused::run_fused(spec, rows, state, masks, &plan, precision, record);
         let histories = run.histories.into_iter();
         let histories = histories.map(|part| plan.unpack_fused(part)).collect();
         let output = plan.unpack_fused(run.output);
         let state = run.state;
         return (SequenceOutput { output, state }, histories);
     }
-    debug_assert!(!fused, "without kernels nothing is fused");
+    #[cfg(not(feature = "kernel"))]
+    debug_assert!(spec.is_none(), "without kernels nothing is lowered");
     let run = scan::scan(cell, plan.pack(input), state, masks, &plan, record);
     let histories = run.histories.into_iter();
     let histories = histories.map(|part| plan.unpack(part)).collect();
@@ -159,14 +160,15 @@ fn run_rows<C: Step>(
     plan: &Plan,
     options: &SequenceOptions<'_>,
 ) -> (Tensor<2>, C::State) {
-    let fused = fused::is_fused(cell, options.strategy, &rows.device(), rows.dtype());
+    let spec = fused::lowered(cell, options.strategy, &rows.device(), rows.dtype());
     #[cfg(feature = "kernel")]
-    if fused {
+    if let Some(spec) = spec {
         let precision = options.precision;
-        let run = fused::run_fused(cell, rows.into(), state, masks, plan, precision, false);
+        let run = fused::run_fused(spec, rows.into(), state, masks, plan, precision, false);
         return (run.output.flatten(0, 1), run.state);
     }
-    debug_assert!(!fused, "without kernels nothing is fused");
+    #[cfg(not(feature = "kernel"))]
+    debug_assert!(spec.is_none(), "without kernels nothing is lowered");
     let run = scan::scan(cell, rows, state, masks, plan, false);
     (run.rows, run.state)
 }
@@ -213,10 +215,5 @@ fn checked_masks<'a, C: Step>(
 ) -> &'a Masks {
     masks.check(dims.seq_length, dims.batch_size, cell.mask_sizes());
     call.check_masks(masks.types());
-    assert!(
-        masks.weights.is_empty(),
-        "masks `weights` act on the cell before a run: apply them with `cell::drop_weights`, and \
-         hand over the other masks",
-    );
     masks
 }

@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device};
 
-use super::fused;
+use super::{Strategy, fused};
 use crate::cell::Step;
-use crate::kernel::{Strategy, Target, target};
+use crate::fused::device::{Target, target};
 
 /// Whether the two directions of a layer had better run at the same time, each with half of the
 /// threads, than one after the other with all of them: few sequences of a small layer, by a fused
@@ -12,6 +12,10 @@ use crate::kernel::{Strategy, Target, target};
 ///
 /// # Arguments
 /// * `cell` - one of the directions
+///
+/// # Panics
+/// If a weight has another shape than the cell's sizes ask for, and a kernel would run it.
+#[track_caller]
 pub fn worth_pairing<C: Step>(
     cell: &C,
     seq_length: usize,
@@ -21,18 +25,22 @@ pub fn worth_pairing<C: Step>(
     dtype: DType,
 ) -> bool {
     let on_threads = target(device) == Some(Target::Cpu);
-    if strategy == Strategy::Composed || !on_threads || fused::reason(cell, device, dtype).is_some()
-    {
+    if strategy == Strategy::Composed || !on_threads {
         return false;
     }
-    #[cfg(feature = "kernel")]
+    let Ok(spec) = fused::lower(cell, device, dtype) else {
+        return false;
+    };
+    // Here, where a panic names the caller.
+    spec.check();
+    #[cfg(feature = "kernel-cpu")]
     {
         let (d_hidden, d_input, d_output) = (cell.d_hidden(), cell.d_input(), cell.d_output());
         // Gates on x and h; variants have a little less or more.
         let weights = 4 * d_hidden * (d_input + d_output);
-        crate::kernel::cpu::recurrence::worth_pairing(seq_length, batch_size, weights)
+        crate::fused::op::worth_pairing(seq_length, batch_size, weights)
     }
-    #[cfg(not(feature = "kernel"))]
+    #[cfg(not(feature = "kernel-cpu"))]
     {
         let _ = (seq_length, batch_size);
         false
@@ -48,8 +56,8 @@ pub fn pair<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    #[cfg(feature = "kernel")]
-    return crate::kernel::cpu::gang::side_by_side(first, second);
-    #[cfg(not(feature = "kernel"))]
+    #[cfg(feature = "kernel-cpu")]
+    return crate::fused::op::side_by_side(first, second);
+    #[cfg(not(feature = "kernel-cpu"))]
     (first(), second())
 }

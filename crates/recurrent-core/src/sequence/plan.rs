@@ -26,7 +26,9 @@ use super::{Direction, Lengths};
 use crate::dims::Dims;
 use crate::equations::dropout::{Mask, Masks, StepMasks};
 #[cfg(feature = "kernel")]
-use crate::kernel::Lies;
+use crate::fused::device::{Lies, lies};
+#[cfg(feature = "kernel")]
+use crate::fused::op::{FusedMask, FusedRows};
 use crate::state::State;
 
 /// The layout of one run.
@@ -133,15 +135,13 @@ impl Plan {
     /// [`pack`](Self::pack) without a copy, where a kernel finds its rows itself: on a CPU, without
     /// lengths. In inference it is told the order of the rows.
     #[cfg(feature = "kernel")]
-    pub fn pack_as_it_lies(&self, input: Tensor<3>) -> super::fused::FusedRows {
-        use super::fused::FusedRows;
-
+    pub fn pack_as_it_lies(&self, input: Tensor<3>) -> FusedRows {
         if self.ragged.is_some() {
             return self.pack(input).into();
         }
         let [seq_length, batch_size, _] = input.dims();
         let in_running_order = |rows: Tensor<3>| FusedRows { rows, order: None };
-        let batch_first = match (crate::kernel::lies(&input), self.direction) {
+        let batch_first = match (lies(&input), self.direction) {
             (None | Some(Lies::TimeFirst), Direction::Forward) => return in_running_order(input),
             (None, Direction::Backward) => return in_running_order(input.flip([0])),
             (Some(lies), _) => lies == Lies::BatchFirst,
@@ -228,16 +228,16 @@ impl Plan {
 
     /// A mask in running order, in one piece.
     #[cfg(feature = "kernel")]
-    pub fn mask_rows(&self, mask: &Mask) -> super::FusedMask {
+    pub fn mask_rows(&self, mask: &Mask) -> FusedMask {
         match mask {
-            Mask::PerSequence(mask) => super::FusedMask {
+            Mask::PerSequence(mask) => FusedMask {
                 rows: match &self.ragged {
                     Some(ragged) => mask.clone().select(0, ragged.running()),
                     None => mask.clone(),
                 },
                 per_step: false,
             },
-            Mask::PerStep(mask) => super::FusedMask {
+            Mask::PerStep(mask) => FusedMask {
                 rows: self.pack(mask.clone().slice(0..self.seq_length)),
                 per_step: true,
             },
@@ -370,28 +370,18 @@ impl Ragged {
 
     /// `rows` are the input rows of the step.
     fn masks_at(&self, masks: &Masks, rows: Tensor<1, Int>, count: usize) -> StepMasks {
-        let at = |mask: &Option<Mask>| {
-            mask.as_ref().map(|mask| match mask {
-                Mask::PerSequence(mask) => {
-                    let order = self.order.clone().slice(0..count);
-                    mask.clone().select(0, order)
-                }
-                Mask::PerStep(mask) => {
-                    let [steps, batch_size, features] = mask.dims();
-                    mask.clone()
-                        .reshape([steps * batch_size, features])
-                        .select(0, rows.clone())
-                }
-            })
-        };
-        StepMasks {
-            hidden: at(&masks.hidden),
-            cell: at(&masks.cell),
-            candidate: at(&masks.candidate),
-            update_hidden: at(&masks.update_hidden),
-            update_cell: at(&masks.update_cell),
-            adapt: at(&masks.adapt),
-        }
+        masks.map(|mask| match mask {
+            Mask::PerSequence(mask) => {
+                let order = self.order.clone().slice(0..count);
+                mask.clone().select(0, order)
+            }
+            Mask::PerStep(mask) => {
+                let [steps, batch_size, features] = mask.dims();
+                mask.clone()
+                    .reshape([steps * batch_size, features])
+                    .select(0, rows.clone())
+            }
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
-use recurrent_core::kernel::target;
+use recurrent_core::sequence::target;
 use recurrent_core::{Dims, Strategy, Target};
 use rstest::rstest;
 

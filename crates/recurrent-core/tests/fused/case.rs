@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::eval::compare::{Tolerance, close, values};
-use recurrent_core::kernel::target;
+use recurrent_core::sequence::target;
 use recurrent_core::{
     Dims, Direction, Lengths, Mask, Masks, Packing, SequenceOptions, Strategy, Target, Unfused,
 };
@@ -176,7 +176,6 @@ impl Case {
                     _ => mask(Drop::PerSequence, "mask.adapt", features, 1.0 / 0.6),
                 },
             },
-            ..Masks::none()
         }
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device};
 use recurrent_core::eval::compare::{Tolerance, close, values};
-use recurrent_core::kernel::target;
+use recurrent_core::sequence::target;
 use recurrent_core::{Direction, Strategy, Target};
 use rstest::rstest;
 

@@ -2,6 +2,7 @@
 //!
 //! - `agreement`: every cell and option set, sizes around the ends of vectors, large sizes;
 //! - `amplified`: masks of 10 per step, large cells, saturated gates;
+//! - `bits`: hashes of all results, to compare two versions of the code;
 //! - `histories`: the states of all steps, and what comes back through them;
 //! - `graph`: some parents tracked, strided tensors, repeated calls;
 //! - `shapes`: tensors of other shapes than a call's are refused;
@@ -17,8 +18,12 @@ mod common;
 #[path = "../scan/options.rs"]
 mod options;
 
+#[path = "../common/bits.rs"]
+mod bits_of;
+
 mod agreement;
 mod amplified;
+mod bits;
 mod case;
 mod graph;
 mod histories;

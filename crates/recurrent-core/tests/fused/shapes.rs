@@ -3,12 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::nn::LstmState;
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::{Preactivation, Transition};
-use recurrent_core::sequence::{FusedMasks, FusedRows, FusedRun};
-use recurrent_core::{Precision, SequenceOptions, Step, Strategy, sequence};
+use recurrent_core::{SequenceOptions, Strategy, sequence};
 use rstest::rstest;
 
 use crate::case::{Case, dims};
@@ -121,45 +119,5 @@ fn the_message_names_shapes() {
                 "`weight_hidden` has shape [1, 4], expected [d_output, gates·d_hidden] = [64, 256]"
             )
         );
-    }
-}
-
-/// `run_fused` is open to anyone's order of rows and number of steps.
-#[test]
-fn orders_and_counts_are_checked() {
-    for (_, device) in devices(DType::F32) {
-        let cell = cell(3, 8, [8, 32], &device);
-        let state = || LstmState {
-            cell: Tensor::zeros([2, 8], &device),
-            hidden: Tensor::zeros([2, 8], &device),
-        };
-        let run = |counts: &[usize], order: Option<&[usize]>| {
-            panic_of(|| {
-                drop(cell.run_fused(FusedRun {
-                    rows: FusedRows {
-                        rows: Tensor::ones([2, 2, 3], &device),
-                        order: order.map(Into::into),
-                    },
-                    state: state(),
-                    counts,
-                    masks: FusedMasks::default(),
-                    histories: false,
-                    precision: Precision::F32,
-                }))
-            })
-        };
-        assert_eq!(run(&[2, 2], None), None);
-        assert_eq!(run(&[2, 2], Some(&[3, 2, 1, 0])), None);
-        for (counts, order, expected) in [
-            (&[2, 2][..], Some(&[0, 1, 2, 4][..]), "row 4"),
-            (&[2, 2], Some(&[0, 1]), "order of the input has 2 rows"),
-            (&[2, 1], None, "`input` has shape [4, 3]"),
-            (&[1, 2], None, "rows per step"),
-            (&[2, 0], None, "rows per step"),
-            (&[], None, "no steps"),
-        ] {
-            let text = run(counts, order).unwrap_or_default();
-            assert!(text.contains(expected), "{counts:?} {order:?}: {text:?}");
-        }
     }
 }

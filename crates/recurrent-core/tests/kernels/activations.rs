@@ -1,7 +1,7 @@
 //! σ and tanh on vectors: against f64, and what must hold for every f32.
 
 use pulp::{Simd, WithSimd};
-use recurrent_core::kernel::cpu::simd::{Isa, load, sigmoid, store, tanh};
+use recurrent_core::fused::cpu::simd::{Isa, load, sigmoid, store, tanh};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Function {

@@ -3,10 +3,10 @@
 
 use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
-use recurrent_core::kernel::cpu::adaptive::{
-    Layer, Mask, Problem, Tape, Tensors, Weight, backward, forward, weight_index,
-};
-use recurrent_core::kernel::cpu::simd::Isa;
+use recurrent_core::fused::cpu::adaptive::{Tape, backward, forward};
+use recurrent_core::fused::cpu::simd::Isa;
+use recurrent_core::fused::problem::adaptive::{Layer, Problem, Tensors, Weight, weight_index};
+use recurrent_core::{MaskPlace, Masks};
 
 /// A problem with its tensors.
 struct Call {
@@ -45,7 +45,7 @@ impl Call {
         let problem = Problem {
             layers: layers.collect(),
             counts: counts.to_vec(),
-            masks: core::array::from_fn(|mask| masked.then_some(mask % 2 == 0)),
+            masks: Masks::from_fn(|place| masked.then_some((place as usize).is_multiple_of(2))),
             histories,
         };
         let (rows, batch) = (problem.rows(), problem.batch_size());
@@ -71,10 +71,9 @@ impl Call {
             .enumerate()
             .map(|(salt, size)| numbers(size, salt))
             .collect();
-        for (mask, per_step) in Mask::ALL.into_iter().zip(problem.masks) {
-            let Some(per_step) = per_step else { continue };
+        for (mask, &per_step) in problem.masks.iter() {
             let features = match mask {
-                Mask::Adapt => sum(|layer| layer.d_adapt),
+                MaskPlace::Adapt => sum(|layer| layer.d_adapt),
                 _ => sum(|layer| layer.d_hidden),
             };
             let rows = if per_step { rows } else { batch };
@@ -181,4 +180,15 @@ fn a_tape_serves_twice() {
             call.name
         );
     }
+}
+
+/// Name, values and gradients of every call.
+pub fn all_results(
+    isa: Isa,
+    members: usize,
+) -> impl Iterator<Item = (String, Vec<f32>, Vec<Option<Vec<f32>>>)> {
+    calls().map(move |call| {
+        let (out, grads) = call.both(isa, members);
+        (call.name, out, grads)
+    })
 }

@@ -5,8 +5,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../common/bits.rs"]
+mod bits_of;
+
 mod activations;
 mod adaptive;
+mod bits;
 mod problems;
 mod product;
 mod recurrence;

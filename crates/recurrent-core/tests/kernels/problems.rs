@@ -1,10 +1,11 @@
 //! Calls of the recurrence on slices: a problem, its tensors, a gradient.
 
 use recurrent_core::equations::layer_norm::Normalizer;
-use recurrent_core::kernel::cpu::parts::{Part, Parts};
-use recurrent_core::kernel::cpu::pointwise::Coupling;
-use recurrent_core::kernel::cpu::recurrence::{Problem, Tape, backward, forward};
-use recurrent_core::kernel::cpu::simd::Isa;
+use recurrent_core::fused::cpu::recurrence::{Tape, backward, forward};
+use recurrent_core::fused::cpu::simd::Isa;
+use recurrent_core::fused::problem::Coupling;
+use recurrent_core::fused::problem::lstm::Problem;
+use recurrent_core::fused::problem::{MASKS, Part, Parts};
 
 use crate::common::Random;
 use crate::draw;
@@ -85,14 +86,6 @@ impl Call {
         (output, grads)
     }
 }
-
-const MASKS: [Part; 5] = [
-    Part::MaskCandidate,
-    Part::MaskCell,
-    Part::MaskHidden,
-    Part::UpdateCell,
-    Part::UpdateHidden,
-];
 
 /// What a call has beside the plain weights.
 #[derive(Debug, Clone, Copy)]

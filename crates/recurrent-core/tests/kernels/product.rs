@@ -1,11 +1,12 @@
 //! Products in panels.
 
-use recurrent_core::kernel::cpu::product::{
-    Begin, Columns, Onto, Panels, Pieces, Scratch, Sums, Term, View, Weights, product,
-    product_into, write_tile,
+use recurrent_core::fused::cpu::product::{
+    Begin, Columns, Onto, Panels, Pieces, Scratch, Sums, Term, Weights, product, product_into,
+    write_tile,
 };
-use recurrent_core::kernel::cpu::simd::Isa;
-use recurrent_core::kernel::cpu::transpose::Transpose;
+use recurrent_core::fused::cpu::simd::Isa;
+use recurrent_core::fused::cpu::transpose::Transpose;
+use recurrent_core::fused::cpu::view::View;
 
 use crate::common::Random;
 use crate::{assert_within, draw};

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
-use recurrent_core::kernel::cpu::simd::Isa;
+use recurrent_core::fused::cpu::simd::Isa;
 
 use crate::problems::{Call, calls};
 
@@ -138,4 +138,32 @@ fn another_tape_is_refused() {
     assert!(!refused(&call, first));
     assert!(refused(&other, first));
     assert!(isas.len() == 1 || last.lanes() == first.lanes() || refused(&call, last));
+}
+
+/// So are an order of rows that are not there, and numbers of rows that rise.
+#[test]
+fn orders_and_counts_are_checked() {
+    let call = calls([2, 2, 3, 8], false).remove(0);
+    let run = |counts: &[usize], order: Option<&[usize]>| {
+        let mut call = call.clone();
+        call.problem.counts = counts.to_vec();
+        call.problem.order = order.map(Into::into);
+        let run = || drop(call.forward(Isa::best(), 1, false));
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err()?;
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+    };
+    assert_eq!(run(&[2, 2], None), None);
+    assert_eq!(run(&[2, 2], Some(&[3, 2, 1, 0])), None);
+    for (counts, order, expected) in [
+        (&[2, 2][..], Some(&[0, 1, 2, 4][..]), "row 4"),
+        (&[2, 2], Some(&[0, 1]), "order of the input has 2 rows"),
+        (&[2, 1], None, "`input` has 12 values"),
+        (&[1, 2], None, "rows per step"),
+        (&[2, 0], None, "rows per step"),
+        (&[], None, "no steps"),
+    ] {
+        let text = run(counts, order).unwrap_or_default();
+        assert!(text.contains(expected), "{counts:?} {order:?}: {text:?}");
+    }
 }

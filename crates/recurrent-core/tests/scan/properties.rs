@@ -220,21 +220,10 @@ fn cut(masks: &Masks, from: usize, to: usize) -> Masks {
 }
 
 fn map_masks(masks: &Masks, f: impl Fn(Tensor<3>) -> Tensor<3>) -> Masks {
-    let map = |mask: &Option<Mask>| {
-        mask.clone().map(|mask| match mask {
-            Mask::PerStep(mask) => Mask::PerStep(f(mask)),
-            whole => whole,
-        })
-    };
-    Masks {
-        hidden: map(&masks.hidden),
-        cell: map(&masks.cell),
-        candidate: map(&masks.candidate),
-        update_hidden: map(&masks.update_hidden),
-        update_cell: map(&masks.update_cell),
-        adapt: map(&masks.adapt),
-        weights: masks.weights.clone(),
-    }
+    masks.map(|mask| match mask {
+        Mask::PerStep(mask) => Mask::PerStep(f(mask.clone())),
+        whole => whole.clone(),
+    })
 }
 
 fn piece(network: &Network, setup: &Setup, from: usize, to: usize, state: LstmState<2>) -> Run {

@@ -5,10 +5,10 @@ use burn::tensor::Device;
 use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 
+use super::config::variant_config;
 use super::{
     Cell, CellOptions, GateWeights, LayerNormConfig, NormBias, StateUpdate, cell_sizes, cell_step,
 };
-use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::norm::NormConfig;
 use crate::stack::Stack;

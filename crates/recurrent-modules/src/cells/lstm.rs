@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 
+use super::config::variant_config;
 use super::{Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
-use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::init::GateInit;
 use crate::stack::Stack;

@@ -5,6 +5,7 @@
 
 mod adaptive;
 mod cifg;
+mod config;
 mod layer_norm;
 mod lstm;
 mod mogrifier;
@@ -13,11 +14,7 @@ mod peephole;
 mod slow;
 mod ur;
 
-use burn::module::Module;
-use burn::tensor::Tensor;
-use core::fmt::Debug;
-use recurrent_core::equations::dropout::StepMasks;
-use recurrent_core::{Gate, GateLayout, Step, sequence};
+use recurrent_core::{Gate, GateLayout};
 
 pub use adaptive::*;
 pub use cifg::*;
@@ -29,55 +26,10 @@ pub use peephole::*;
 pub use slow::*;
 pub use ur::*;
 
+pub use crate::cell::{Cell, StateOf};
+
 use crate::error::{InvalidConfig, check_positive, check_size};
 use crate::init::WeightInit;
-
-/// A recurrent cell with parameters.
-///
-/// Implement it (and [`Step`] for its weights) to get layers, directions, lengths, dropout between
-/// layers and masks from [`Stack`](crate::Stack).
-pub trait Cell: Module + Debug {
-    /// The cell with its weights taken out of their `Param`s.
-    type Step: Step;
-
-    /// The weights for one call; clones share storage.
-    fn bind(&self) -> Self::Step;
-
-    /// Features of one input step.
-    fn d_input(&self) -> usize;
-
-    /// Units of the cell.
-    fn d_hidden(&self) -> usize;
-
-    /// Features of the output.
-    fn d_output(&self) -> usize {
-        self.d_hidden()
-    }
-
-    /// Probability of zeroing the hidden states of adaptation cells, one mask per sequence; only
-    /// the aLSTM has such cells.
-    fn dropout_adapt(&self) -> f64 {
-        0.0
-    }
-}
-
-/// The state of a cell.
-pub type StateOf<C> = <<C as Cell>::Step as Step>::State;
-
-/// One step of a bare cell, without dropout; `None` starts from zeros.
-#[track_caller]
-pub(crate) fn step<C: Cell>(
-    cell: &C,
-    input: Tensor<2>,
-    state: Option<StateOf<C>>,
-    masks: &StepMasks,
-) -> (Tensor<2>, StateOf<C>) {
-    let weights = cell.bind();
-    let state = state.unwrap_or_else(|| {
-        sequence::initial_state(&weights, input.dims()[0], &input.device(), input.dtype())
-    });
-    weights.step_once(input, state, masks)
-}
 
 /// What every cell's config has.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,9 +113,9 @@ macro_rules! cell_step {
             pub fn step(
                 &self,
                 input: burn::tensor::Tensor<2>,
-                state: Option<$crate::cells::StateOf<Self>>,
-            ) -> (burn::tensor::Tensor<2>, $crate::cells::StateOf<Self>) {
-                $crate::cells::step(self, input, state, &Default::default())
+                state: Option<$crate::cell::StateOf<Self>>,
+            ) -> (burn::tensor::Tensor<2>, $crate::cell::StateOf<Self>) {
+                $crate::cell::step(self, input, state, &Default::default())
             }
         }
     };

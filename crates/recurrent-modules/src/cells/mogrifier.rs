@@ -9,10 +9,10 @@ use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 use recurrent_core::cell::mogrifier::{Round, RoundMatrix};
 
+use super::config::variant_config;
 use super::{
     Cell, CellOptions, Coupling, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step,
 };
-use crate::config::variant_config;
 use crate::error::{InvalidConfig, check_size};
 use crate::init::{packed_bias, packed_weight, uniform_by};
 use crate::stack::Stack;

@@ -8,10 +8,10 @@ pub use recurrent_core::equations::peephole::OutputPeephole;
 use recurrent_core::equations::peephole::Peephole;
 use recurrent_core::{Gate, GateLayout};
 
+use super::config::variant_config;
 use super::{
     Cell, CellOptions, Coupling, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step,
 };
-use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::init::{packed_bias, packed_weight, uniform_by};
 use crate::stack::Stack;

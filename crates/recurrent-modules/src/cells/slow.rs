@@ -8,8 +8,8 @@ use recurrent_core::cell::Affine;
 use recurrent_core::cell::slow::GateMaps;
 use recurrent_core::{Gate, GateLayout};
 
+use super::config::variant_config;
 use super::{Cell, CellOptions, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
-use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::init::{packed_bias, packed_weight};
 use crate::stack::Stack;

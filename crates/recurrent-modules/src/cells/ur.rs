@@ -6,8 +6,8 @@ use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 pub use recurrent_core::cell::ur::GateMechanism;
 
+use super::config::variant_config;
 use super::{Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
-use crate::config::variant_config;
 use crate::error::InvalidConfig;
 use crate::init::{GateInit, gate_bias};
 use crate::stack::Stack;

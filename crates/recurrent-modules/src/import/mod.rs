@@ -62,6 +62,7 @@ mod source;
 mod tensors;
 #[cfg(feature = "pytorch")]
 mod torch_file;
+mod variant;
 
 use place::place;
 pub(crate) use place::{parameters, shapes};

@@ -205,7 +205,7 @@ fn one_length_of_zero() {
         let masks = masks_of(module, device);
         let masks_of_two = StackMasks {
             cells: masks.cells.iter().map(cell_of_two).collect(),
-            between: vec![],
+            ..StackMasks::default()
         };
         let options = |lengths, masks| ForwardOptions {
             lengths: Some(lengths),
@@ -300,7 +300,7 @@ fn masks_of(module: &Recurrent, device: &Device) -> StackMasks {
     });
     StackMasks {
         cells: cells.collect(),
-        between: vec![],
+        ..StackMasks::default()
     }
 }
 

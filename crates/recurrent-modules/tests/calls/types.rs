@@ -166,8 +166,9 @@ fn masks_have_the_type_of_the_weights() {
                     let masks = module.sample_masks(T, B, &device);
                     let cell = &masks.cells[0];
                     assert!(cell.types().all(|(_, got)| got == dtype), "{name}");
-                    assert!(!cell.weights.is_empty(), "{name}");
-                    assert!(cell.weights.iter().all(|m| m.dtype() == dtype), "{name}");
+                    assert!(!masks.weights[0].is_empty(), "{name}");
+                    let on_weights = masks.weights.iter().flatten();
+                    assert!(on_weights.clone().all(|m| m.dtype() == dtype), "{name}");
                     for mask in masks.between.iter().flatten() {
                         assert_eq!(mask.dtype(), dtype, "{name}");
                         // The scale is that of the type, not that of f32.
@@ -343,7 +344,7 @@ fn mixed_masks() {
                 };
                 let one = |masks: Masks| StackMasks {
                     cells: vec![Masks::none(), masks],
-                    between: vec![],
+                    ..StackMasks::default()
                 };
                 let rows = || Tensor::<2>::ones([B, H], (&device, other));
                 let steps = || Tensor::<3>::ones([T, B, H], (&device, other));
@@ -370,18 +371,16 @@ fn mixed_masks() {
                 );
                 says(
                     &StackMasks {
-                        cells: vec![],
                         between: vec![Some(steps())],
+                        ..StackMasks::default()
                     },
                     "between` after layer 0",
                 );
                 let mut weights = with!(config.clone(), |c| c.with_weight_drop(0.5))
                     .init(&device)
                     .sample_masks(T, B, &device);
-                for masks in &mut weights.cells {
-                    masks.weights = (masks.weights.drain(..))
-                        .map(|mask| mask.cast(other))
-                        .collect();
+                for mask in weights.weights.iter_mut().flatten() {
+                    *mask = mask.clone().cast(other);
                 }
                 weights.between = vec![];
                 let text =
@@ -404,7 +403,7 @@ fn mixed_masks() {
             adapt: Some(Mask::PerSequence(mask)),
             ..Masks::none()
         }],
-        between: vec![],
+        ..StackMasks::default()
     };
     let x = Tensor::<3>::ones([B, T, I], &device);
     let text = panic_text(|| lstm.forward_with(x, None, with_masks(&masks)));

@@ -59,8 +59,8 @@ fn composition_by_hand() {
         let width = lstm.d_output();
         let mask = |offset: f32| tensor([T, B, width], offset, &device);
         let masks = StackMasks {
-            cells: vec![],
             between: vec![Some(mask(0.2)), Some(mask(0.9))],
+            ..StackMasks::default()
         };
         let options = ForwardOptions {
             masks: Some(&masks),

@@ -44,7 +44,7 @@ fn gradients_are_masked() {
     for layer in &mut dropped.layers {
         for cell in [Some(&mut layer.forward), layer.backward.as_mut()] {
             let weight = &mut cell.expect("both directions").gates.weight_hidden;
-            let mask = masks.cells[index].weights[0].clone();
+            let mask = masks.weights[index][0].clone();
             *weight = Param::from_tensor((weight.val() * mask).detach().require_grad());
             index += 1;
         }
@@ -59,12 +59,12 @@ fn gradients_are_masked() {
     let cells = lstm.layers.iter().flat_map(Layer::cells);
     let twins = dropped.layers.iter().flat_map(Layer::cells);
     let scale = 1.0 / (1.0 - PROB);
-    for ((cell, twin), masks) in cells.zip(twins).zip(&masks.cells) {
+    for ((cell, twin), masks) in cells.zip(twins).zip(&masks.weights) {
         let raw = cell.gates.weight_hidden.val().grad(&grads);
         let raw = values(&raw.expect("a gradient of R"));
         let effective = twin.gates.weight_hidden.val().grad(&dropped_grads);
         let effective = values(&effective.expect("a gradient of R'"));
-        let mask = values(&masks.weights[0]);
+        let mask = values(&masks[0]);
         assert_eq!(mask.len(), H * 4 * H);
         let mut zeros = 0;
         for ((raw, effective), mask) in raw.iter().zip(effective).zip(mask) {
@@ -135,7 +135,7 @@ fn per_gate_weights() {
         .with_weight_drop(PROB)
         .init(&device);
     let masks = slow.sample_masks(T, B, &device);
-    let weights = &masks.cells[0].weights;
+    let weights = &masks.weights[0];
     assert_eq!(weights.len(), 4);
     assert!(weights.iter().all(|mask| mask.dims() == [H, H]));
     let input = tensor([B, T, I], 0.0, &device);
@@ -177,7 +177,7 @@ fn run_with(weights: impl Fn(&Device) -> Vec<Tensor<2>>) {
     let device = device();
     let lstm = LstmConfig::new(I, H).init(&device);
     let mut masks = lstm.sample_masks(T, B, &device);
-    masks.cells[0].weights = weights(&device);
+    masks.weights = vec![weights(&device)];
     let _ = lstm.forward_with(tensor([B, T, I], 0.0, &device), None, given(&masks));
 }
 

@@ -159,7 +159,7 @@ fn lengths_that_do_not_fit() {
 fn cell_masks(masks: Masks, cells: usize) -> StackMasks {
     StackMasks {
         cells: vec![masks; cells],
-        between: vec![],
+        ..StackMasks::default()
     }
 }
 
@@ -229,8 +229,8 @@ fn masks_between_layers_of_wrong_shape() {
     for (module, device) in modules() {
         let forward = |between: Vec<Option<Tensor<3>>>, seq_length: usize| {
             let masks = StackMasks {
-                cells: vec![],
                 between,
+                ..StackMasks::default()
             };
             let options = ForwardOptions {
                 masks: Some(&masks),
@@ -306,8 +306,8 @@ fn steps_beyond_a_mask() {
             &["mask `candidate` has shape [5, 3, 11]", "= [6, 3, 11]"],
         );
         let masks = StackMasks {
-            cells: vec![],
             between: vec![Some(ones([T, B, H], &device))],
+            ..StackMasks::default()
         };
         assert_eq!(step(&masks, T - 1).dims(), [B, H]);
         assert_says(
@@ -318,8 +318,8 @@ fn steps_beyond_a_mask() {
             ],
         );
         let masks = StackMasks {
-            cells: vec![],
             between: vec![Some(ones([T, 1, H], &device))],
+            ..StackMasks::default()
         };
         assert_says(&panic_text(|| step(&masks, 0)), &["has shape [5, 1, 11]"]);
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
+use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::cell::drop_weights;
 use recurrent_core::eval::device::device;
@@ -143,7 +144,7 @@ macro_rules! check_calls {
 
         let count = StackMasks {
             cells: vec![Masks::none(); 7],
-            between: vec![],
+            ..StackMasks::default()
         };
         let shape = StackMasks {
             cells: vec![
@@ -153,20 +154,19 @@ macro_rules! check_calls {
                 };
                 module.sample_masks(T, B, &device).cells.len()
             ],
-            between: vec![],
+            ..StackMasks::default()
+        };
+        let weights_count = StackMasks {
+            weights: vec![vec![]; 7],
+            ..StackMasks::default()
         };
         let weights = StackMasks {
-            cells: vec![
-                Masks {
-                    weights: vec![row(1); 3],
-                    ..Masks::none()
-                };
-                shape.cells.len()
-            ],
-            between: vec![],
+            weights: vec![vec![row(1); 3]; shape.cells.len()],
+            ..StackMasks::default()
         };
         for (says, masks) in [
             ("got masks for 7 cells", &count),
+            ("got masks on the weights of 7 cells", &weights_count),
             ("mask `hidden` has shape [3, 1]", &shape),
             ("got 3 masks `weights`", &weights),
         ] {
@@ -200,7 +200,7 @@ where
     }
     let count = StackMasks {
         cells: vec![Masks::none(); 7],
-        between: vec![],
+        ..StackMasks::default()
     };
     points_here(name, "got masks for 7 cells", || {
         stack.step_with(row(I), None, &count, 0)
@@ -410,4 +410,32 @@ fn unwrapped_errors() {
     let text = panic_text(|| Recurrent::load("no such folder", &device()).unwrap());
     assert_says(&text, &["config.json in no such folder: cannot read"]);
     assert!(!text.contains("Load {"), "{text}");
+}
+
+/// Also where the directions run at the same time, on threads that do not know the caller.
+#[test]
+fn weights_of_another_shape() {
+    let device = device();
+    let mut lstm = LstmConfig::new(I, 32)
+        .with_bidirectional(true)
+        .init(&device);
+    let says =
+        "`weight_hidden` has shape [5, 128], expected [d_output, gates·d_hidden] = [32, 128]";
+    for seq_length in [2, 60] {
+        for direction in 0..2 {
+            let mut spoilt = lstm.clone();
+            let layer = &mut spoilt.layers[0];
+            let cell = match direction {
+                0 => &mut layer.forward,
+                _ => layer.backward.as_mut().expect("both directions"),
+            };
+            cell.gates.weight_hidden = Param::from_tensor(Tensor::ones([5, 128], &device));
+            points_here("forward", says, || {
+                spoilt.forward(ones([B, seq_length, I]), None)
+            });
+        }
+    }
+    lstm.batch_first = false;
+    let (output, _) = lstm.forward(ones([60, B, I]), None);
+    assert_eq!(output.dims(), [60, B, 64]);
 }

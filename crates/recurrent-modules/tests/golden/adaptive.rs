@@ -78,7 +78,7 @@ pub fn model(golden: &Golden) -> Result<Outputs, String> {
     };
     let masks = StackMasks {
         cells: vec![masks],
-        between: vec![],
+        ..StackMasks::default()
     };
     let states = |prefix: &str| -> Vec<LstmState<2>> {
         (0..layers)

@@ -116,7 +116,7 @@ where
 {
     let masks = StackMasks {
         cells,
-        between: vec![],
+        ..StackMasks::default()
     };
     let options = ForwardOptions {
         masks: Some(&masks),

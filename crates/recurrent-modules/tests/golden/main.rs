@@ -25,7 +25,7 @@ use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::Target;
 use recurrent_core::eval::compare::{Tolerance, close, values};
 use recurrent_core::eval::device::chosen;
-use recurrent_core::kernel::target;
+use recurrent_core::sequence::target;
 use recurrent_modules::Strategy;
 
 use file::{Golden, Outputs};

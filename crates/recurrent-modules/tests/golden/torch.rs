@@ -46,8 +46,8 @@ pub fn lstm(golden: &Golden) -> Result<Outputs, String> {
     let mut lstm = golden.fill(&TorchLstm, lstm)?;
 
     let masks = StackMasks {
-        cells: vec![],
         between: golden.masks_between(layers)?,
+        ..StackMasks::default()
     };
     let x = golden.leaf::<3>("x");
     let lengths = golden.option("lengths").as_array().map(|list| {

@@ -236,7 +236,7 @@ fn a_training_output_shows_its_masks() {
                         hidden: Some(mask),
                         ..Masks::none()
                     }],
-                    between: vec![],
+                    ..StackMasks::default()
                 };
                 let (again, last) = module.forward_with(x, Some(s), with_masks(&masks));
                 assert_same(name, &values(&again), &values(&output));
@@ -415,8 +415,8 @@ fn masks_between_layers_multiply_outputs() {
         let problem = Problem::new(&module, true, 12, &device);
         let mask = Numbers::new(8).mask([T, B, H], 0.5, 2.0, &device);
         let masks = StackMasks {
-            cells: vec![],
             between: vec![Some(mask.clone())],
+            ..StackMasks::default()
         };
         let got = record(&module, &problem, |x, s| {
             module.forward_with(x, Some(s), with_masks(&masks))

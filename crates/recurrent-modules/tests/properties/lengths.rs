@@ -119,6 +119,7 @@ fn masks_of(masks: &StackMasks, row: usize, length: usize) -> StackMasks {
             .iter()
             .map(|mask| mask.clone().map(cut))
             .collect(),
+        ..StackMasks::default()
     }
 }
 

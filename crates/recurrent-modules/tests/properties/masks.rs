@@ -24,7 +24,7 @@ fn one_step(
     let initial = problem.state.clone().map(|tensor| leaf(&tensor));
     let masks = StackMasks {
         cells: vec![masks],
-        between: vec![],
+        ..StackMasks::default()
     };
     let (output, state) =
         module.forward_with(input.clone(), Some(initial.clone()), with_masks(&masks));

@@ -650,7 +650,11 @@ pub fn random_masks(
         .into_iter()
         .map(|width| Some(numbers.mask([seq_length, batch_size, width], 0.6, 1.5, device)))
         .collect();
-    StackMasks { cells, between }
+    StackMasks {
+        cells,
+        between,
+        ..StackMasks::default()
+    }
 }
 
 /// A call with given masks.

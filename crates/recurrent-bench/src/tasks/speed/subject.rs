@@ -356,21 +356,9 @@ impl Workload {
 
 /// Whether a mask is drawn anew at each step.
 fn has_mask_per_step(masks: &StackMasks) -> bool {
-    let per_step = |mask: &Option<Mask>| matches!(mask, Some(Mask::PerStep(_)));
-    masks.cells.iter().any(|masks| {
-        let Masks {
-            hidden,
-            cell,
-            candidate,
-            update_hidden,
-            update_cell,
-            adapt,
-            weights: _,
-        } = masks;
-        [hidden, cell, candidate, update_hidden, update_cell, adapt]
-            .into_iter()
-            .any(per_step)
-    })
+    let per_step = |mask: &Mask| matches!(mask, Mask::PerStep(_));
+    let masks = masks.cells.iter().flat_map(Masks::iter);
+    masks.map(|(_, mask)| mask).any(per_step)
 }
 
 /// What a call computes.
@@ -482,7 +470,7 @@ mod tests {
     fn names_differ_by_more_than_case() {
         let names: Vec<String> = subjects()
             .iter()
-            .map(|subject| crate::cli::plain(subject.name))
+            .map(|subject| crate::names::plain(subject.name))
             .collect();
         assert_eq!(names.len(), MODELS.len() + 2);
         for (i, name) in names.iter().enumerate() {

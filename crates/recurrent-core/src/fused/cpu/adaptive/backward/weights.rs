@@ -1,0 +1,223 @@
+//! The gradients that are sums over all rows: those of weights and biases.
+
+use core::ops::Range;
+
+use super::super::view;
+use super::Run;
+use super::grads::features;
+use crate::fused::cpu::pointwise::Rows;
+use crate::fused::cpu::product::{Columns, part};
+use crate::fused::cpu::rows::{By, SumRows};
+use crate::fused::cpu::sums::{Outer, Right};
+use crate::fused::cpu::transpose::Transpose;
+use crate::fused::problem::adaptive::{BIASES, StatePart, WEIGHTS, Weight, weight_index};
+
+/// What a weight is multiplied with.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// Values of all rows.
+    Rows(Rows),
+    /// A part of a layer's state before each row.
+    Before(usize, StatePart),
+}
+
+impl Run<'_> {
+    /// Transposes this share's columns of what each wanted weight is multiplied with.
+    ///
+    /// # Safety
+    /// All steps are done; each share is run once.
+    pub unsafe fn transpose(&self, share: usize) {
+        let rows = self.problem.rows();
+        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
+            let tape = &self.tape.layers[index];
+            let (d_input, d_hidden, d_adapt) = (layer.d_input, layer.d_hidden, layer.d_adapt);
+            let below = self.problem.below(index);
+            let saved = |values: &[f32], size| Source::Rows(Rows::read(values.as_ptr(), size));
+            let before = |layer, part| Source::Before(layer, part);
+            let z_below = match index {
+                0 => before(below, StatePart::Z),
+                _ => Source::Rows(self.states(below, StatePart::Z)),
+            };
+            let seen = [
+                (Source::Rows(self.input(index)), d_input),
+                (before(index, StatePart::Hidden), d_hidden),
+                (z_below, self.problem.d_below(index)),
+            ];
+            let z = [(before(index, StatePart::Z), d_adapt)];
+            let z_next = [(Source::Rows(self.states(index, StatePart::Z)), d_adapt)];
+            let scaled_input = [(saved(&tape.scaled[0], d_input), d_input)];
+            let scaled_hidden = [(saved(&tape.scaled[1], d_hidden), d_hidden)];
+            let sources: [&[(Source, usize)]; WEIGHTS] =
+                [&seen, &z, &z_next, &scaled_input, &scaled_hidden];
+            for ((weight, target), sources) in Weight::ALL.iter().zip(grads.factors).zip(sources) {
+                if self.targets[weight_index(index, *weight)].is_none() {
+                    continue;
+                }
+                let mut first = 0;
+                for (source, size) in sources {
+                    let own = part(*size, share, self.members);
+                    // SAFETY: this share's own rows of the transposed matrix, which has a row per
+                    // feature.
+                    unsafe { self.transpose_source(source, own, target.add(first * rows)) };
+                    first += size;
+                }
+            }
+        }
+    }
+
+    /// Transposes some columns of a factor.
+    ///
+    /// # Safety
+    /// These rows of `target` are the caller's own.
+    unsafe fn transpose_source(&self, source: &Source, own: Range<usize>, target: *mut f32) {
+        let total = self.problem.rows();
+        let move_rows = |from: Rows, count: usize, row: usize| {
+            // SAFETY: by the contract of this function.
+            unsafe {
+                let transpose = Transpose {
+                    source: view(from).from_column(own.start),
+                    rows: count,
+                    columns: own.len(),
+                    target: target.add(own.start * total + row),
+                    stride: total,
+                };
+                transpose.run(self.isa);
+            }
+        };
+        let (layer, part) = match *source {
+            Source::Rows(rows) => return move_rows(rows, total, 0),
+            Source::Before(layer, part) => (layer, part),
+        };
+        let (batch, after) = (self.problem.batch_size(), self.states(layer, part));
+        move_rows(self.first(layer, part), batch, 0);
+        if total == batch * self.problem.counts.len() {
+            // Each step has the rows of the one before.
+            move_rows(after, total - batch, batch);
+            return;
+        }
+        for (step, &count) in self.problem.counts.iter().enumerate().skip(1) {
+            let rows = after.from_row(self.offsets[step - 1]);
+            move_rows(rows, count, self.offsets[step]);
+        }
+    }
+
+    /// How a layer's gates lie in tiles.
+    pub fn gates(&self, layer: usize) -> Columns {
+        Columns::gates(4, self.problem.layers[layer].d_hidden, self.isa.lanes())
+    }
+
+    /// The gradients that are sums over all rows, but that of P, for this share's columns.
+    ///
+    /// # Safety
+    /// All factors are transposed; each share is run once.
+    pub unsafe fn sums(&self, share: usize) {
+        let rows = self.problem.rows();
+        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
+            let (width, adapt_width) = (4 * layer.d_hidden, 4 * layer.d_adapt);
+            let tape = &self.tape.layers[index];
+            let gates = self.gates(index);
+            let tiles = |buffer: *mut f32| Right::Panels(tape.layout.packed(buffer), gates);
+            let products = [
+                (Weight::AdaptInput, Right::Rows(grads.adapt), adapt_width),
+                (Weight::AdaptHidden, Right::Rows(grads.adapt), adapt_width),
+                (Weight::Input, tiles(grads.from[0]), width),
+                (Weight::Hidden, tiles(grads.from[1]), width),
+            ];
+            for (weight, d, n) in products {
+                let Some(out) = self.targets[weight_index(index, weight)] else {
+                    continue;
+                };
+                let outer = Outer {
+                    a: grads.factors[weight as usize],
+                    m: features(self.problem, index, weight),
+                    rows,
+                    d,
+                    n,
+                    out,
+                    stride: n,
+                    add: false,
+                };
+                // SAFETY: all rows are complete; the scratch and the columns of this share.
+                unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
+            }
+            let Some(out) = self.targets[BIASES] else {
+                continue;
+            };
+            let out = out.wrapping_add(self.problem.bias_start(index));
+            let adapt = SumRows {
+                rows: 0..rows,
+                columns: part(adapt_width, share, self.members),
+                a: Rows {
+                    ptr: grads.adapt,
+                    stride: adapt_width,
+                },
+                by: By::One,
+                out,
+            };
+            // SAFETY: as above.
+            unsafe { adapt.run(self.isa) };
+            if !layer.bias {
+                continue;
+            }
+            let p_b = tape.policy_gates[2].as_ptr().cast_mut();
+            for panel in gates.share(share, self.members) {
+                for gate in 0..gates.vectors {
+                    let columns = gates.of(panel, gate);
+                    // Found by the number of the column.
+                    let of = |buffer: *mut f32| {
+                        let rows = tape.layout.rows(buffer, 0);
+                        Rows {
+                            ptr: rows.at(0, gate, panel).wrapping_sub(columns.start),
+                            stride: rows.row,
+                        }
+                    };
+                    let sum = SumRows {
+                        rows: 0..rows,
+                        columns: columns.clone(),
+                        a: of(grads.preact),
+                        by: By::Values(of(p_b)),
+                        out: out.wrapping_add(adapt_width),
+                    };
+                    // SAFETY: as above.
+                    unsafe { sum.run(self.isa) };
+                }
+            }
+        }
+    }
+
+    /// The gradient of P at the columns for a part of the policy, for this share of them.
+    ///
+    /// # Safety
+    /// As [`sums`](Self::sums); one part after the other.
+    pub unsafe fn policy_sums(&self, part: usize, share: usize) {
+        for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
+            let n = layer.sizes()[part];
+            let Some(out) = self.targets[weight_index(index, Weight::Policy)] else {
+                continue;
+            };
+            if n == 0 {
+                continue;
+            }
+            let layout = &self.tape.layers[index].layout;
+            let outer = Outer {
+                a: grads.factors[Weight::Policy as usize],
+                m: layer.d_adapt,
+                rows: self.problem.rows(),
+                d: match part {
+                    0 | 1 => Right::Rows(grads.policy_scales[part]),
+                    _ => Right::Panels(
+                        layout.packed(grads.policy_gates[part - 2]),
+                        self.gates(index),
+                    ),
+                },
+                n,
+                out: out.wrapping_add(layer.starts()[part]),
+                stride: layer.policy(),
+                // To zeros, and to what parts before have there.
+                add: true,
+            };
+            // SAFETY: all rows are complete; the scratch and the columns of this share.
+            unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
+        }
+    }
+}

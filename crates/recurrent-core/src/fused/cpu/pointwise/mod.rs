@@ -1,0 +1,337 @@
+//! From pre-activations to the next state, and its derivative, on vectors of units.
+//!
+//! The equations are those of `cell/transition.rs` and of the variants' gates; the names are the
+//! same. A step of one vector of units falls into two halves, so that a cell normalisation, which
+//! needs the whole row, can come between them:
+//! ```text
+//! gates     z ─→ shares s, g ─→ c̃ = clamp(m_c ⊙ (f ⊙ c + i ⊙ m_g ⊙ g))
+//! hidden    n = c̃ or LN(c̃), o ─→ h̃ = m_h ⊙ o ⊙ tanh(n) ─→ c', h' (zoneout)
+//! ```
+//! What differs between variants is a type or a constant ([`Coupled`], `PEEPHOLE`, `MASKED`): no
+//! branch depends on it inside the loops.
+
+mod coupled;
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::product::Tile;
+use super::simd::{Either, Isa, Lanes, clamp, fma, load, sigmoid, tanh};
+use crate::fused::problem::Coupling;
+
+pub use coupled::{CappedInput, Coupled, ForgetFromInput, Independent, InputFromForget, Refined};
+
+/// `1 − x`
+#[inline(always)]
+fn one_minus<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    simd.sub_f32s(simd.splat_f32s(1.0), x)
+}
+
+/// `σ'` from the value: `y(1 − y)`.
+#[inline(always)]
+fn sigmoid_slope<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
+    simd.mul_f32s(y, one_minus(simd, y))
+}
+
+/// `tanh'` from the value: `1 − y²` as `(1 − y)(1 + y)`, whose first factor is exact near 1.
+#[inline(always)]
+fn tanh_slope<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
+    let above = simd.add_f32s(simd.splat_f32s(1.0), y);
+    simd.mul_f32s(one_minus(simd, y), above)
+}
+
+/// Rows of values for the sequences of one step: row `b` begins at `ptr + b·stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// Row 0.
+    pub ptr: *mut f32,
+    /// Distance between rows; 0 where all rows are one.
+    pub stride: usize,
+}
+
+impl Rows {
+    /// No rows, for what is not read.
+    pub const NONE: Self = Self {
+        ptr: core::ptr::null_mut(),
+        stride: 0,
+    };
+
+    /// Rows to read.
+    pub fn read(ptr: *const f32, stride: usize) -> Self {
+        Self {
+            ptr: ptr.cast_mut(),
+            stride,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        self.ptr.is_null()
+    }
+
+    /// The rows from row `b` on.
+    pub fn from_row(self, b: usize) -> Self {
+        Self {
+            ptr: self.ptr.wrapping_add(b * self.stride),
+            ..self
+        }
+    }
+
+    /// The same as rows of gates, all units of a gate before the next.
+    pub fn gates(self, units: usize, isa: Isa) -> GateRows {
+        GateRows {
+            ptr: self.ptr,
+            row: self.stride,
+            gate: units,
+            panel: isa.lanes(),
+        }
+    }
+
+    #[inline(always)]
+    fn at(self, b: usize, unit: usize) -> *mut f32 {
+        self.ptr.wrapping_add(b * self.stride + unit)
+    }
+}
+
+/// Rows of values of gates for the sequences of one step. Units lie together in vectors; a panel is the
+/// vectors of the same units of all gates, which need not lie together.
+#[derive(Debug, Clone, Copy)]
+pub struct GateRows {
+    /// The first unit of the first gate in row 0.
+    pub ptr: *mut f32,
+    /// Distance between rows; 0 where all rows are one.
+    pub row: usize,
+    /// Distance between gates.
+    pub gate: usize,
+    /// Distance between panels.
+    pub panel: usize,
+}
+
+impl GateRows {
+    /// No rows, for what is not read.
+    pub const NONE: Self = Self {
+        ptr: core::ptr::null_mut(),
+        row: 0,
+        gate: 0,
+        panel: 0,
+    };
+
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        self.ptr.is_null()
+    }
+
+    /// The rows from row `b` on.
+    pub fn from_row(self, b: usize) -> Self {
+        Self {
+            ptr: self.ptr.wrapping_add(b * self.row),
+            ..self
+        }
+    }
+
+    /// Where the values of a vector of units are.
+    #[inline(always)]
+    pub fn at(self, b: usize, gate: usize, panel: usize) -> *mut f32 {
+        self.ptr
+            .wrapping_add(b * self.row + gate * self.gate + panel * self.panel)
+    }
+}
+
+/// The masks of one step; all there as soon as one is.
+#[derive(Debug, Clone, Copy)]
+pub struct MaskRows {
+    /// m_g
+    pub candidate: Rows,
+    /// m_c
+    pub cell: Rows,
+    /// m_h
+    pub hidden: Rows,
+    /// u
+    pub update_cell: Rows,
+    /// v
+    pub update_hidden: Rows,
+}
+
+impl MaskRows {
+    /// No masks.
+    pub const NONE: Self = Self {
+        candidate: Rows::NONE,
+        cell: Rows::NONE,
+        hidden: Rows::NONE,
+        update_cell: Rows::NONE,
+        update_hidden: Rows::NONE,
+    };
+}
+
+/// The diagonal peepholes, each `[H]`.
+#[derive(Debug, Clone, Copy)]
+pub struct PeepholeRows {
+    /// Of the gates with weights, on c.
+    pub shares: [*const f32; 2],
+    /// Of the output gate, on c.
+    pub output_previous: *const f32,
+    /// Of the output gate, on c̃.
+    pub output_new: *const f32,
+}
+
+/// What variants differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// How i and f follow from the gates.
+    pub coupling: Coupling,
+    /// Whether gates see the cell through diagonal weights.
+    pub peephole: bool,
+    /// Whether there are masks.
+    pub masked: bool,
+}
+
+/// Which halves of a step run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// Both, with n = c̃.
+    Both,
+    /// The gates; c̃ goes to `raw`, the output gate stays a pre-activation.
+    Gates,
+    /// The rest; n comes from `normalized`, c̃ from `raw`.
+    Hidden,
+}
+
+impl MaskRows {
+    /// The masks from row `b` on.
+    pub fn from_row(self, b: usize) -> Self {
+        Self {
+            candidate: self.candidate.from_row(b),
+            cell: self.cell.from_row(b),
+            hidden: self.hidden.from_row(b),
+            update_cell: self.update_cell.from_row(b),
+            update_hidden: self.update_hidden.from_row(b),
+        }
+    }
+}
+
+/// Runs `$Op::<C, PEEPHOLE, MASKED>` for a kind.
+macro_rules! by_kind {
+    ($isa:expr, $kind:expr, $Op:ident, $args:expr) => {{
+        macro_rules! flags {
+            ($C:ty) => {
+                match ($kind.peephole, $kind.masked) {
+                    (false, false) => $isa.run($Op::<$C, false, false>($args, PhantomData)),
+                    (false, true) => $isa.run($Op::<$C, false, true>($args, PhantomData)),
+                    (true, false) => $isa.run($Op::<$C, true, false>($args, PhantomData)),
+                    (true, true) => $isa.run($Op::<$C, true, true>($args, PhantomData)),
+                }
+            };
+        }
+        match $kind.coupling {
+            Coupling::Independent => flags!(Independent),
+            Coupling::InputFromForget => flags!(InputFromForget),
+            Coupling::ForgetFromInput => flags!(ForgetFromInput),
+            Coupling::CappedInput => flags!(CappedInput),
+            // The gate family of UR-LSTM has no peepholes.
+            Coupling::Refined if $kind.masked => {
+                $isa.run($Op::<Refined, false, true>($args, PhantomData))
+            }
+            Coupling::Refined => $isa.run($Op::<Refined, false, false>($args, PhantomData)),
+        }
+    }};
+}
+
+/// Runs `$Op::<PEEPHOLE, MASKED>` for a kind: what does not depend on the coupling.
+macro_rules! by_flags {
+    ($isa:expr, $kind:expr, $Op:ident, $args:expr) => {
+        match ($kind.peephole, $kind.masked) {
+            (false, false) => $isa.run($Op::<false, false>($args)),
+            (false, true) => $isa.run($Op::<false, true>($args)),
+            (true, false) => $isa.run($Op::<true, false>($args)),
+            (true, true) => $isa.run($Op::<true, true>($args)),
+        }
+    };
+}
+
+/// Calls `$body` for each row and vector of units of `$args`.
+macro_rules! each {
+    ($S:ident, $simd:expr, $args:expr, |$at:ident| $body:block) => {
+        for b in 0..$args.rows {
+            let mut unit = $args.units.start;
+            debug_assert_eq!(unit % $S::F32_LANES, 0, "units begin at a panel");
+            while unit < $args.units.end {
+                let lanes = Either::<$S>::new($simd, $args.units.end - unit);
+                let $at = At { b, unit, lanes };
+                $body
+                unit += $S::F32_LANES;
+            }
+        }
+    };
+}
+
+/// A vector of units of a row.
+#[derive(Clone, Copy)]
+struct At<S: Simd> {
+    b: usize,
+    unit: usize,
+    lanes: Either<S>,
+}
+
+impl<S: Simd> At<S> {
+    /// # Safety
+    /// The units are readable in the rows.
+    #[inline(always)]
+    unsafe fn read(self, simd: S, rows: Rows) -> S::f32s {
+        // SAFETY: by the contract of this function.
+        unsafe { self.lanes.load(simd, rows.at(self.b, self.unit)) }
+    }
+
+    /// # Safety
+    /// The units of that gate are readable in the rows.
+    #[inline(always)]
+    unsafe fn read_gate(self, simd: S, rows: GateRows, gate: usize) -> S::f32s {
+        let panel = self.unit / S::F32_LANES;
+        // SAFETY: by the contract of this function.
+        unsafe { self.lanes.load(simd, rows.at(self.b, gate, panel)) }
+    }
+
+    /// # Safety
+    /// The units are the caller's own in the rows.
+    #[inline(always)]
+    unsafe fn write(self, simd: S, rows: Rows, value: S::f32s) {
+        // SAFETY: by the contract of this function.
+        unsafe { self.lanes.store(simd, rows.at(self.b, self.unit), value) }
+    }
+
+    /// # Safety
+    /// The units of that gate are the caller's own in the rows.
+    #[inline(always)]
+    unsafe fn write_gate(self, simd: S, rows: GateRows, gate: usize, value: S::f32s) {
+        let panel = self.unit / S::F32_LANES;
+        // SAFETY: by the contract of this function.
+        unsafe { self.lanes.store(simd, rows.at(self.b, gate, panel), value) }
+    }
+
+    /// # Safety
+    /// The units are readable at `weights`.
+    #[inline(always)]
+    unsafe fn weight(self, simd: S, weights: *const f32) -> S::f32s {
+        // SAFETY: by the contract of this function.
+        unsafe { self.lanes.load(simd, weights.wrapping_add(self.unit)) }
+    }
+}
+
+/// `u ⊙ new + (1 − u) ⊙ old`
+#[inline(always)]
+fn zoneout<S: Simd>(simd: S, update: S::f32s, new: S::f32s, old: S::f32s) -> S::f32s {
+    // Exactly `new` where u = 1, whatever `old` is, also infinite: u is 1 where only another mask is set.
+    let kept = one_minus(simd, update);
+    let zero = simd.splat_f32s(0.0);
+    let none = simd.equal_f32s(kept, zero);
+    let kept = simd.select_f32s(none, zero, simd.mul_f32s(kept, old));
+    simd.add_f32s(simd.mul_f32s(update, new), kept)
+}
+
+// After the macros that they use.
+mod backward;
+mod forward;
+
+pub use backward::Backward;
+pub use forward::Forward;

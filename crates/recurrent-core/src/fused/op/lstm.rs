@@ -1,0 +1,259 @@
+//! A call of the LSTM family as an operation on tensors.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use burn::backend::DispatchTensor;
+use burn::tensor::Tensor;
+
+use super::{FusedCall, FusedMasks, FusedOutput, FusedRows};
+use crate::equations::layer_norm::Norm;
+use crate::fused::device::{Target, target};
+use crate::fused::problem::lstm::Problem;
+use crate::fused::problem::{
+    Coupling, Dims, ForgetBias, Key, LstmSpec, Part, Parts, Precision, RoundPart, RoundSpec,
+};
+use crate::gates::Gate;
+
+/// Runs a cell of the LSTM family.
+///
+/// # Panics
+/// If a tensor has another shape than the input, the state and the cell's sizes ask for.
+#[track_caller]
+pub fn run(spec: LstmSpec, call: FusedCall) -> FusedOutput {
+    let (problem, tensors) = bind(spec, call);
+    let (batch, histories) = (problem.batch_size(), problem.histories);
+    let (d_hidden, d_output) = (problem.d_hidden, problem.d_output);
+    let cells_start = problem.cells_start();
+    let output_shape = super::sequence_shape(&problem.counts, d_output);
+    let cells_shape = super::sequence_shape(&problem.counts, d_hidden);
+    let (tensors, which) = tensors.into_list();
+    let flat = super::run_problem(tensors, super::Problem::Lstm { problem, which });
+
+    let state_size = batch * (d_output + d_hidden);
+    let (output, states) = super::output_and_rest(&flat, output_shape, state_size);
+    let cell = super::piece(&states, batch * d_output, [batch, d_hidden]);
+    let hidden = super::piece(&states, 0, [batch, d_output]);
+    let state = vec![super::owned(cell), super::owned(hidden)];
+    let histories = match histories {
+        true => {
+            let cells = super::owned(super::piece(&flat, cells_start, cells_shape));
+            vec![cells, output.clone()]
+        }
+        false => Vec::new(),
+    };
+    FusedOutput {
+        output,
+        state,
+        histories,
+    }
+}
+
+/// The problem that a spec and a call are, and its tensors, checked against each other.
+#[track_caller]
+fn bind(spec: LstmSpec, call: FusedCall) -> (Problem, Parts<DispatchTensor>) {
+    let FusedCall {
+        rows,
+        state,
+        counts,
+        masks,
+        precision,
+        histories,
+    } = call;
+    spec.check();
+    let whole = spec.problem(counts);
+    // Each round reads the rows of a step.
+    let order = rows.order.clone().filter(|_| spec.rounds.is_empty());
+    // LN_x is part of the kernel on a CPU, and comes before it elsewhere.
+    let on_cpu = target(&rows.rows.device()) == Some(Target::Cpu);
+    let mut tensors = Tensors::default();
+    tensors.set_weights(spec, rows, order.is_some(), on_cpu);
+    tensors.set_state(state);
+    let per_step = tensors.set_masks(masks);
+    let problem = Problem {
+        order,
+        norm_input: whole.norm_input.filter(|_| on_cpu),
+        per_step,
+        histories,
+        halves: precision == Precision::Bf16,
+        ..whole
+    };
+    problem.check_call(&tensors.tensors, &tensors.shapes);
+    (problem, tensors.tensors)
+}
+
+/// The tensors of a call, with the shapes of those that are no weights.
+#[derive(Default)]
+struct Tensors {
+    tensors: Parts<DispatchTensor>,
+    shapes: Parts<Dims>,
+}
+
+impl Tensors {
+    fn set<const D: usize>(&mut self, key: impl Into<Key>, tensor: Option<Tensor<D>>) {
+        self.tensors.set(key, tensor.map(Tensor::into_dispatch));
+    }
+
+    /// One that is no weight.
+    fn set_of_call(&mut self, part: Part, tensor: Tensor<2>) {
+        self.shapes.set(part, Dims::from(tensor.dims()));
+        self.set(part, Some(tensor));
+    }
+
+    /// x and all weights.
+    ///
+    /// # Arguments
+    /// * `ordered` - whether the kernel takes the rows as they lie
+    fn set_weights(&mut self, spec: LstmSpec, rows: FusedRows, ordered: bool, on_cpu: bool) {
+        // Without LN_h, its bias is one among the others.
+        let (inner, outer) = match &spec.norm_hidden {
+            Some(_) => (spec.bias_hidden, None),
+            None => (None, spec.bias_hidden),
+        };
+        let outer = sum(outer, forget_bias(spec.coupling, spec.forget_bias));
+        let input = InputSpec {
+            weight: spec.weight_input,
+            bias: spec.bias_input,
+            norm: spec.norm_input,
+            outer: (spec.bias, outer),
+        };
+        match input.norm.is_some() && !on_cpu {
+            true => self.set_of_call(Part::Input, input.projected(rows)),
+            false => self.set_input(input, rows, ordered),
+        }
+        self.set(Part::WeightHidden, Some(spec.weight_hidden));
+        self.set(Part::BiasHidden, inner);
+        let [first, second] = spec.peepholes.shares;
+        self.set(Part::PeepholeFirst, first);
+        self.set(Part::PeepholeSecond, second);
+        self.set(Part::PeepholeOutput, spec.peepholes.output);
+        self.set(Part::PeepholeFull, spec.peepholes.full);
+        self.set(Part::Projection, spec.projection);
+        for (index, round) in spec.rounds.into_iter().enumerate() {
+            let RoundSpec {
+                matrix,
+                right,
+                bias,
+            } = round;
+            let key = |part| Key::Round(index, part);
+            self.set(key(RoundPart::Matrix), Some(matrix));
+            self.set(key(RoundPart::Right), right);
+            self.set(key(RoundPart::Bias), bias);
+        }
+        self.set_norm(
+            spec.norm_hidden,
+            Part::NormHiddenGain,
+            Part::NormHiddenShift,
+        );
+        self.set_norm(spec.norm_cell, Part::NormCellGain, Part::NormCellShift);
+    }
+
+    /// x with W, its biases and its normalisation.
+    fn set_input(&mut self, input: InputSpec, rows: FusedRows, ordered: bool) {
+        let (inside, beside) = match &input.norm {
+            Some(_) => (input.bias, None),
+            None => (None, input.bias),
+        };
+        let [first, second, features] = rows.rows.dims();
+        let shape: Dims = [first * second, features].into();
+        let rows = match ordered {
+            true => rows.rows.into_dispatch(),
+            false => rows.for_kernel(),
+        };
+        self.shapes.set(Part::Input, shape);
+        self.tensors.set(Part::Input, rows);
+        self.set(Part::WeightInput, Some(input.weight));
+        let (bias, outer) = input.outer;
+        self.set(Part::Bias, sum(sum(bias, beside), outer));
+        self.set(Part::BiasInput, inside);
+        self.set_norm(input.norm, Part::NormInputGain, Part::NormInputShift);
+    }
+
+    fn set_norm(&mut self, norm: Option<Norm>, gain: Part, shift: Part) {
+        if let Some(norm) = norm {
+            self.set(gain, norm.gain);
+            self.set(shift, norm.shift);
+        }
+    }
+
+    /// # Panics
+    /// If the state is not (c, h).
+    #[track_caller]
+    fn set_state(&mut self, state: Vec<Tensor<2>>) {
+        let [cell, hidden] = match <[_; 2]>::try_from(state) {
+            Ok(state) => state,
+            Err(got) => panic!("state has {} tensors, expected c and h", got.len()),
+        };
+        self.set_of_call(Part::Cell, cell);
+        self.set_of_call(Part::Hidden, hidden);
+    }
+
+    /// Gives which masks have rows per step.
+    fn set_masks(&mut self, masks: FusedMasks) -> Parts<()> {
+        let mut per_step = Parts::default();
+        for (part, mask) in [
+            (Part::MaskCandidate, masks.candidate),
+            (Part::MaskCell, masks.cell),
+            (Part::MaskHidden, masks.hidden),
+            (Part::UpdateCell, masks.update_cell),
+            (Part::UpdateHidden, masks.update_hidden),
+        ] {
+            if let Some(mask) = mask {
+                per_step.set(part, mask.per_step.then_some(()));
+                self.set_of_call(part, mask.rows);
+            }
+        }
+        per_step
+    }
+}
+
+/// What x meets first.
+struct InputSpec {
+    /// W
+    weight: Tensor<2>,
+    /// b_x
+    bias: Option<Tensor<1>>,
+    /// LN_x
+    norm: Option<Norm>,
+    /// What is added after it.
+    outer: (Option<Tensor<1>>, Option<Tensor<1>>),
+}
+
+impl InputSpec {
+    /// `LN_x(x·W + b_x) + b`, by tensor operations.
+    fn projected(self, rows: FusedRows) -> Tensor<2> {
+        let product = plus(rows.in_running_order().matmul(self.weight), self.bias);
+        let product = match self.norm {
+            Some(norm) => norm.forward(product),
+            None => product,
+        };
+        let (bias, outer) = self.outer;
+        plus(plus(product, bias), outer)
+    }
+}
+
+/// The forget bias where it is added to packed pre-activations: `[G·H]`.
+fn forget_bias(coupling: Coupling, bias: Option<ForgetBias>) -> Option<Tensor<1>> {
+    let ForgetBias { bias, tied } = bias?;
+    let blocks = coupling.layout().gates().iter();
+    let blocks = blocks.map(|gate| match gate {
+        Gate::Forget => bias.clone(),
+        Gate::Refine if tied => bias.clone().neg(),
+        _ => bias.zeros_like(),
+    });
+    Some(Tensor::cat(blocks.collect(), 0))
+}
+
+fn plus(rows: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    match bias {
+        Some(bias) => rows + bias.unsqueeze(),
+        None => rows,
+    }
+}
+
+fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,288 @@
+//! The tensors of one call, by name.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+/// A tensor that a sequence kernel takes. G is the number of gate blocks, N the number of rows: the
+/// steps of all sequences, in running order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// x `[N, I]`; on devices of CubeCL with LN_x the normalised x·W + b_x `[N, G·H]`, without
+    /// `WeightInput`.
+    Input,
+    /// W `[I, G·H]`
+    WeightInput,
+    /// b `[G·H]`
+    Bias,
+    /// b_x `[G·H]`, inside LN_x
+    BiasInput,
+    /// LN_x's gain `[G·H]`
+    NormInputGain,
+    /// LN_x's shift `[G·H]`
+    NormInputShift,
+    /// R `[d_output, G·H]`
+    WeightHidden,
+    /// b_h `[G·H]`, inside LN_h
+    BiasHidden,
+    /// c_0 `[B, H]`
+    Cell,
+    /// h_0 `[B, d_output]`
+    Hidden,
+    /// v of the first gate with weights `[H]`
+    PeepholeFirst,
+    /// v of the second gate with weights `[H]`
+    PeepholeSecond,
+    /// v_o `[H]`
+    PeepholeOutput,
+    /// V of all gates on c `[H, G·H]`
+    PeepholeFull,
+    /// P `[H, d_output]`
+    Projection,
+    /// LN_h's gain `[G·H]`
+    NormHiddenGain,
+    /// LN_h's shift `[G·H]`
+    NormHiddenShift,
+    /// LN_c's gain `[H]`
+    NormCellGain,
+    /// LN_c's shift `[H]`
+    NormCellShift,
+    /// m_g `[B or N, H]`
+    MaskCandidate,
+    /// m_c `[B or N, H]`
+    MaskCell,
+    /// m_h `[B or N, d_output]`
+    MaskHidden,
+    /// u `[B or N, H]`
+    UpdateCell,
+    /// v `[B or N, d_output]`
+    UpdateHidden,
+}
+
+/// Number of [`Part`]s.
+pub const COUNT: usize = Part::UpdateHidden as usize + 1;
+
+impl Part {
+    /// All of them, in order.
+    pub const ALL: [Self; COUNT] = [
+        Self::Input,
+        Self::WeightInput,
+        Self::Bias,
+        Self::BiasInput,
+        Self::NormInputGain,
+        Self::NormInputShift,
+        Self::WeightHidden,
+        Self::BiasHidden,
+        Self::Cell,
+        Self::Hidden,
+        Self::PeepholeFirst,
+        Self::PeepholeSecond,
+        Self::PeepholeOutput,
+        Self::PeepholeFull,
+        Self::Projection,
+        Self::NormHiddenGain,
+        Self::NormHiddenShift,
+        Self::NormCellGain,
+        Self::NormCellShift,
+        Self::MaskCandidate,
+        Self::MaskCell,
+        Self::MaskHidden,
+        Self::UpdateCell,
+        Self::UpdateHidden,
+    ];
+}
+
+/// The tensors of one round of the Mogrifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundPart {
+    /// M `[from, to]`, or its left factor `[from, rank]`
+    Matrix,
+    /// Its right factor `[rank, to]`
+    Right,
+    /// `[to]`
+    Bias,
+}
+
+/// The name of any tensor of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// One that a call has once.
+    Part(Part),
+    /// One of a round, counted from 0.
+    Round(usize, RoundPart),
+}
+
+impl From<Part> for Key {
+    fn from(part: Part) -> Self {
+        Self::Part(part)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Self::Part(part) => match part {
+                Part::Input => "input",
+                Part::WeightInput => "weight_input",
+                Part::Bias => "bias",
+                Part::BiasInput => "bias of the input",
+                Part::NormInputGain => "gain of norm_input",
+                Part::NormInputShift => "shift of norm_input",
+                Part::WeightHidden => "weight_hidden",
+                Part::BiasHidden => "bias of the hidden state",
+                Part::Cell => "state cell",
+                Part::Hidden => "state hidden",
+                Part::PeepholeFirst => "peephole of the first gate",
+                Part::PeepholeSecond => "peephole of the second gate",
+                Part::PeepholeOutput => "peephole of the output gate",
+                Part::PeepholeFull => "full peepholes",
+                Part::Projection => "projection",
+                Part::NormHiddenGain => "gain of norm_hidden",
+                Part::NormHiddenShift => "shift of norm_hidden",
+                Part::NormCellGain => "gain of norm_cell",
+                Part::NormCellShift => "shift of norm_cell",
+                Part::MaskCandidate => "mask candidate",
+                Part::MaskCell => "mask cell",
+                Part::MaskHidden => "mask hidden",
+                Part::UpdateCell => "mask update_cell",
+                Part::UpdateHidden => "mask update_hidden",
+            },
+            Self::Round(round, part) => {
+                let name = match part {
+                    RoundPart::Matrix => "matrix",
+                    RoundPart::Right => "right factor",
+                    RoundPart::Bias => "bias",
+                };
+                return write!(f, "{name} of round {}", round + 1);
+            }
+        };
+        f.write_str(name)
+    }
+}
+
+/// The masks, in the order of [`MaskPlace`](crate::MaskPlace); none is on z.
+pub const MASKS: [Part; 5] = [
+    Part::MaskCandidate,
+    Part::MaskCell,
+    Part::MaskHidden,
+    Part::UpdateCell,
+    Part::UpdateHidden,
+];
+
+/// Something for each tensor of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts<T> {
+    once: [Option<T>; COUNT],
+    rounds: Vec<[Option<T>; 3]>,
+}
+
+impl<T> Default for Parts<T> {
+    fn default() -> Self {
+        Self {
+            once: core::array::from_fn(|_| None),
+            rounds: Vec::new(),
+        }
+    }
+}
+
+impl<T> Parts<T> {
+    /// What there is for a tensor.
+    pub fn get(&self, key: impl Into<Key>) -> Option<&T> {
+        match key.into() {
+            Key::Part(part) => self.once[part as usize].as_ref(),
+            Key::Round(round, part) => self.rounds.get(round)?[part as usize].as_ref(),
+        }
+    }
+
+    /// What there is for a tensor, to change.
+    pub fn get_mut(&mut self, key: impl Into<Key>) -> Option<&mut T> {
+        match key.into() {
+            Key::Part(part) => self.once[part as usize].as_mut(),
+            Key::Round(round, part) => self.rounds.get_mut(round)?[part as usize].as_mut(),
+        }
+    }
+
+    /// What there is for a tensor that every call has.
+    ///
+    /// # Panics
+    /// If there is nothing.
+    #[track_caller]
+    pub fn of(&self, key: impl Into<Key>) -> &T {
+        let key = key.into();
+        match self.get(key) {
+            Some(value) => value,
+            None => panic!("the kernel was called without {key:?}"),
+        }
+    }
+
+    /// Whether there is something for a tensor.
+    pub fn has(&self, key: impl Into<Key>) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Sets what there is for a tensor.
+    pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Option<T>>) {
+        let slot = match key.into() {
+            Key::Part(part) => &mut self.once[part as usize],
+            Key::Round(round, part) => {
+                while self.rounds.len() <= round {
+                    self.rounds.push([None, None, None]);
+                }
+                &mut self.rounds[round][part as usize]
+            }
+        };
+        *slot = value.into();
+    }
+
+    /// Takes out what there is for a tensor.
+    pub fn take(&mut self, key: impl Into<Key>) -> Option<T> {
+        match key.into() {
+            Key::Part(part) => self.once[part as usize].take(),
+            Key::Round(round, part) => self.rounds.get_mut(round)?[part as usize].take(),
+        }
+    }
+
+    /// Number of rounds.
+    pub fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// The names of what there is, in order.
+    pub fn keys(&self) -> Vec<Key> {
+        let once = Part::ALL.map(Key::Part);
+        let parts = [RoundPart::Matrix, RoundPart::Right, RoundPart::Bias];
+        let rounds =
+            (0..self.rounds.len()).flat_map(move |round| parts.map(|part| Key::Round(round, part)));
+        once.into_iter()
+            .chain(rounds)
+            .filter(|&key| self.has(key))
+            .collect()
+    }
+
+    /// Applies `f` to what there is.
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Parts<U> {
+        Parts {
+            once: self.once.map(|value| value.map(&mut f)),
+            rounds: self
+                .rounds
+                .into_iter()
+                .map(|round| round.map(|value| value.map(&mut f)))
+                .collect(),
+        }
+    }
+
+    /// What there is, in the order of [`keys`](Self::keys), and which tensors that is.
+    pub fn into_list(self) -> (Vec<T>, Parts<()>) {
+        let mut list = Vec::new();
+        let which = self.map(|value| list.push(value));
+        (list, which)
+    }
+
+    /// Inverse of [`into_list`](Self::into_list).
+    ///
+    /// # Panics
+    /// If the list is too short.
+    pub fn from_list(list: impl IntoIterator<Item = T>, which: Parts<()>) -> Self {
+        let mut list = list.into_iter();
+        which.map(|()| list.next().expect("as many tensors as parts"))
+    }
+}
