@@ -1,5 +1,5 @@
-//! Several threads on one call: shares and phases of a gang, results that do not depend on the number
-//! of members, panics, nested and busy pools, many calls at a time.
+//! Several threads on one call: shares and phases of a team, results that do not depend on the number
+//! of workers, panics, nested and busy pools, many calls at a time.
 //!
 //! No test measures time. A watchdog ends the process where a test hangs.
 
@@ -15,8 +15,8 @@ use rayon::prelude::*;
 use recurrent_core::cell::lstm::LstmCell;
 use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::eval::compare::values;
-use recurrent_core::fused::cpu::gang;
 use recurrent_core::fused::cpu::simd::Isa;
+use recurrent_core::fused::cpu::team;
 use recurrent_core::{SequenceOptions, Strategy, sequence};
 
 #[allow(dead_code)] // not all of it is needed here
@@ -56,16 +56,16 @@ fn pool(threads: usize) -> rayon::ThreadPool {
 const MEMBERS: [usize; 6] = [1, 2, 3, 8, 33, 0];
 
 /// Each share of each phase once, and no share before all of the phase before are done.
-fn check_gang(members: usize, phases: usize) {
+fn check_gang(workers: usize, phases: usize) {
     for each in [1, 3] {
-        check_shares(members, each * members.max(1), phases);
+        check_shares(workers, each * workers.max(1), phases);
     }
 }
 
-fn check_shares(members: usize, shares: usize, phases: usize) {
+fn check_shares(workers: usize, shares: usize, phases: usize) {
     let done: Vec<AtomicUsize> = (0..phases).map(|_| AtomicUsize::new(0)).collect();
     let visits: Vec<AtomicUsize> = (0..phases * shares).map(|_| AtomicUsize::new(0)).collect();
-    gang::run(members, shares, phases, &|phase, share| {
+    team::run(workers, shares, phases, &|phase, share| {
         if phase > 0 {
             let before = done[phase - 1].load(Ordering::Acquire);
             assert_eq!(before, shares, "phase {phase} began too early");
@@ -82,31 +82,31 @@ fn check_shares(members: usize, shares: usize, phases: usize) {
     let once = visits
         .iter()
         .all(|count| count.load(Ordering::Relaxed) == 1);
-    assert!(once, "{members} members, {shares} shares, {phases} phases");
+    assert!(once, "{workers} workers, {shares} shares, {phases} phases");
 }
 
-/// Each link of each chain once, after the one before it, and a member is one thread.
-fn check_chains(members: usize, chains: usize, links: usize) {
+/// Each link of each chain once, after the one before it, and a worker is one thread.
+fn check_chains(workers: usize, chains: usize, links: usize) {
     let done: Vec<AtomicUsize> = (0..chains).map(|_| AtomicUsize::new(0)).collect();
-    let at_work: Vec<AtomicUsize> = (0..members.max(1)).map(|_| AtomicUsize::new(0)).collect();
-    gang::run_chains(members, chains, links, &|link, chain, member| {
+    let at_work: Vec<AtomicUsize> = (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect();
+    team::run_chains(workers, chains, links, &|link, chain, worker| {
         assert_eq!(
-            at_work[member].fetch_add(1, Ordering::AcqRel),
+            at_work[worker].fetch_add(1, Ordering::AcqRel),
             0,
-            "{member}"
+            "{worker}"
         );
         if (link + chain).is_multiple_of(13) {
             thread::yield_now();
         }
         let before = done[chain].fetch_add(1, Ordering::AcqRel);
         assert_eq!(before, link, "chain {chain}");
-        at_work[member].fetch_sub(1, Ordering::AcqRel);
+        at_work[worker].fetch_sub(1, Ordering::AcqRel);
     });
     for chain in done {
         assert_eq!(
             chain.into_inner(),
             links,
-            "{members} members, {chains} chains"
+            "{workers} workers, {chains} chains"
         );
     }
 }
@@ -114,10 +114,10 @@ fn check_chains(members: usize, chains: usize, links: usize) {
 #[test]
 fn chains_in_order() {
     guarded("chains_in_order", || {
-        for members in MEMBERS {
+        for workers in MEMBERS {
             for chains in [0, 1, 2, 3, 9, 40] {
                 for links in [0, 1, 30] {
-                    check_chains(members, chains, links);
+                    check_chains(workers, chains, links);
                 }
             }
         }
@@ -135,15 +135,15 @@ fn chains_in_order() {
     });
 }
 
-/// A member that is slow leaves its links to the others; one that never comes holds nobody up.
+/// A worker that is slow leaves its links to the others; one that never comes holds nobody up.
 #[test]
 fn slow_links() {
     guarded("slow_links", || {
         let count = AtomicUsize::new(0);
         for threads in [1, 2] {
             pool(threads).install(|| {
-                gang::run_chains(3, 4, 20, &|_, _, member| {
-                    if member == 1 {
+                team::run_chains(3, 4, 20, &|_, _, worker| {
+                    if worker == 1 {
                         thread::sleep(Duration::from_millis(2));
                     }
                     count.fetch_add(1, Ordering::Relaxed);
@@ -157,21 +157,21 @@ fn slow_links() {
 #[test]
 fn every_share_once_and_in_order() {
     guarded("every_share_once_and_in_order", || {
-        for members in MEMBERS {
+        for workers in MEMBERS {
             for phases in [0, 1, 2, 200] {
-                check_gang(members, phases);
+                check_gang(workers, phases);
             }
         }
     });
 }
 
-/// A member that sleeps in its share, and ones that never come, do not stop the others for good.
+/// A worker that sleeps in its share, and ones that never come, do not stop the others for good.
 #[test]
-fn slow_and_absent_members() {
-    guarded("slow_and_absent_members", || {
+fn slow_and_absent_workers() {
+    guarded("slow_and_absent_workers", || {
         let count = AtomicUsize::new(0);
         pool(1).install(|| {
-            gang::run(4, 4, 20, &|phase, share| {
+            team::run(4, 4, 20, &|phase, share| {
                 if share == phase % 4 {
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -187,8 +187,8 @@ fn in_pools_of_all_sizes() {
     guarded("in_pools_of_all_sizes", || {
         for threads in [1, 2, 8] {
             let pool = pool(threads);
-            for members in MEMBERS {
-                pool.install(|| check_gang(members, 50));
+            for workers in MEMBERS {
+                pool.install(|| check_gang(workers, 50));
             }
         }
     });
@@ -212,12 +212,12 @@ fn nested_in_a_pool() {
     });
 }
 
-/// A gang inside of a gang's share.
+/// A team inside of a team's share.
 #[test]
 fn nested_in_a_gang() {
     guarded("nested_in_a_gang", || {
         for threads in [1, 2, 8] {
-            pool(threads).install(|| gang::run(3, 3, 4, &|_, _| check_gang(2, 10)));
+            pool(threads).install(|| team::run(3, 3, 4, &|_, _| check_gang(2, 10)));
         }
     });
 }
@@ -249,33 +249,33 @@ fn in_a_busy_pool() {
     });
 }
 
-/// A panic in any share arrives at the caller; the next gang works.
+/// A panic in any share arrives at the caller; the next team works.
 #[test]
 fn a_panic_reaches_the_caller() {
     guarded("a_panic_reaches_the_caller", || {
         for threads in [1, 2, 8] {
             let pool = pool(threads);
-            for members in [1, 2, 3, 8] {
-                for bad in 0..members {
+            for workers in [1, 2, 3, 8] {
+                for bad in 0..workers {
                     for bad_phase in [0, 7, 19] {
                         let run = || {
-                            gang::run(members, members, 20, &|phase, share| {
+                            team::run(workers, workers, 20, &|phase, share| {
                                 assert!(phase != bad_phase || share != bad, "on purpose");
                                 assert!(phase <= bad_phase, "a phase after the panic");
                             });
                         };
                         let result = pool.install(|| catch_unwind(AssertUnwindSafe(run)));
-                        assert!(result.is_err(), "{threads} {members} {bad} {bad_phase}");
+                        assert!(result.is_err(), "{threads} {workers} {bad} {bad_phase}");
                         let run = || {
-                            gang::run_chains(members, members, 20, &|link, chain, _| {
+                            team::run_chains(workers, workers, 20, &|link, chain, _| {
                                 assert!(link != bad_phase || chain != bad, "on purpose");
                             });
                         };
                         let result = pool.install(|| catch_unwind(AssertUnwindSafe(run)));
-                        assert!(result.is_err(), "{threads} {members} {bad} {bad_phase}");
+                        assert!(result.is_err(), "{threads} {workers} {bad} {bad_phase}");
                     }
                 }
-                pool.install(|| check_gang(members, 20));
+                pool.install(|| check_gang(workers, 20));
             }
         }
     });
@@ -287,27 +287,27 @@ const SIZES: [[usize; 4]; 5] = [
     [1, 5, 3, 65],
     [13, 3, 17, 16],
     [2, 4, 5, 1],
-    // More groups of sequences than members.
+    // More groups of sequences than workers.
     [17, 4, 9, 33],
 ];
 
-/// Values and gradients do not depend on the number of members, to the bit; nor do the parts of one
+/// Values and gradients do not depend on the number of workers, to the bit; nor do the parts of one
 /// phase touch each other's results.
 #[test]
-fn members_do_not_change_bits() {
-    guarded("members_do_not_change_bits", || {
+fn workers_do_not_change_bits() {
+    guarded("workers_do_not_change_bits", || {
         for isa in Isa::all() {
             for sizes in SIZES {
                 for ragged in [false, true] {
                     for call in calls(sizes, ragged) {
                         let what =
-                            |members| format!("{isa:?}, {}, {sizes:?}, {members}", call.name);
+                            |workers| format!("{isa:?}, {}, {sizes:?}, {workers}", call.name);
                         let expected = call.both(isa, 1);
                         let (inference, _) = call.forward(isa, 1, false);
-                        for members in [2, 3, 7] {
-                            assert!(call.both(isa, members) == expected, "{}", what(members));
-                            let (got, _) = call.forward(isa, members, false);
-                            assert!(got == inference, "{}", what(members));
+                        for workers in [2, 3, 7] {
+                            assert!(call.both(isa, workers) == expected, "{}", what(workers));
+                            let (got, _) = call.forward(isa, workers, false);
+                            assert!(got == inference, "{}", what(workers));
                         }
                     }
                 }
@@ -318,16 +318,16 @@ fn members_do_not_change_bits() {
 
 /// One sequence with weights too large to be packed, and rows enough for several chunks.
 #[test]
-fn members_do_not_change_bits_of_large_calls() {
-    guarded("members_do_not_change_bits_of_large_calls", || {
+fn workers_do_not_change_bits_of_large_calls() {
+    guarded("workers_do_not_change_bits_of_large_calls", || {
         for sizes in [[1, 2, 9, 640], [10, 60, 5, 33], [18, 40, 5, 65]] {
             for call in calls(sizes, true) {
                 let expected = call.both(Isa::best(), 1);
                 let (inference, _) = call.forward(Isa::best(), 1, false);
-                for members in [2, 3] {
-                    let what = format!("{}, {sizes:?}, {members}", call.name);
-                    assert!(call.both(Isa::best(), members) == expected, "{what}");
-                    let (got, _) = call.forward(Isa::best(), members, false);
+                for workers in [2, 3] {
+                    let what = format!("{}, {sizes:?}, {workers}", call.name);
+                    assert!(call.both(Isa::best(), workers) == expected, "{what}");
+                    let (got, _) = call.forward(Isa::best(), workers, false);
                     assert!(got == inference, "{what}");
                 }
             }
@@ -335,7 +335,7 @@ fn members_do_not_change_bits_of_large_calls() {
     });
 }
 
-/// Many callers at once, each with several members, in the global pool and in one of their own.
+/// Many callers at once, each with several workers, in the global pool and in one of their own.
 #[test]
 fn many_calls_at_once() {
     guarded("many_calls_at_once", || {
@@ -418,18 +418,18 @@ fn cores() -> usize {
 
 #[test]
 fn threads_are_those_of_the_pool() {
-    assert_eq!(pool(1).install(gang::available_threads), 1);
-    assert_eq!(pool(2).install(gang::available_threads), cores().min(2));
+    assert_eq!(pool(1).install(team::available_threads), 1);
+    assert_eq!(pool(2).install(team::available_threads), cores().min(2));
     // At most one per core.
     assert_eq!(
-        pool(1000.min(4 * cores())).install(gang::available_threads),
+        pool(1000.min(4 * cores())).install(team::available_threads),
         cores()
     );
     let large = &calls([10, 60, 5, 33], false)[0].problem;
-    assert_eq!(pool(1).install(|| large.members()), 1);
-    assert_eq!(pool(2).install(|| large.members()), cores().min(2));
+    assert_eq!(pool(1).install(|| large.workers()), 1);
+    assert_eq!(pool(2).install(|| large.workers()), cores().min(2));
     for call in calls([1, 2, 3, 5], false) {
-        assert_eq!(call.problem.members(), 1, "too small to share");
+        assert_eq!(call.problem.workers(), 1, "too small to share");
     }
 }
 
@@ -439,15 +439,15 @@ fn side_by_side_halves_the_threads() {
     guarded("side_by_side_halves_the_threads", || {
         let pool = pool(2);
         pool.install(|| {
-            let all = gang::available_threads();
+            let all = team::available_threads();
             let half = (all / 2).max(1);
-            let got = gang::side_by_side(gang::available_threads, gang::available_threads);
+            let got = team::side_by_side(team::available_threads, team::available_threads);
             assert_eq!(got, (half, half));
             let caught = catch_unwind(|| {
-                gang::side_by_side(|| panic!("one of the two"), gang::available_threads)
+                team::side_by_side(|| panic!("one of the two"), team::available_threads)
             });
             assert!(caught.is_err());
-            assert_eq!(gang::available_threads(), all);
+            assert_eq!(team::available_threads(), all);
         });
     });
 }
@@ -474,8 +474,8 @@ fn threads_of_the_environment() {
 fn child_with_threads() {
     let threads = std::env::var("RAYON_NUM_THREADS").expect("set by the parent");
     let threads: usize = threads.parse().expect("a number");
-    assert_eq!(gang::available_threads(), threads.min(cores()));
+    assert_eq!(team::available_threads(), threads.min(cores()));
     check_gang(3, 50);
     let call = &calls([10, 60, 5, 33], false)[0];
-    assert_eq!(call.problem.members(), threads.min(cores()));
+    assert_eq!(call.problem.workers(), threads.min(cores()));
 }

@@ -1,4 +1,4 @@
-//! The adaptive LSTM: each instruction set against the widest, any number of members, and what a
+//! The adaptive LSTM: each instruction set against the widest, any number of workers, and what a
 //! tape is good for. Against the composed steps: `adaptive` of the modules.
 
 use burn::tensor::DType;
@@ -87,12 +87,12 @@ impl Call {
         }
     }
 
-    fn forward(&self, isa: Isa, members: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
+    fn forward(&self, isa: Isa, workers: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
         let tensors: Vec<_> = self.tensors.iter().map(Vec::as_slice).collect();
-        forward(isa, members, &self.problem, Tensors(&tensors), keep)
+        forward(isa, workers, &self.problem, Tensors(&tensors), keep)
     }
 
-    fn backward(&self, isa: Isa, members: usize, tape: &Tape, out: &[f32]) -> Results {
+    fn backward(&self, isa: Isa, workers: usize, tape: &Tape, out: &[f32]) -> Results {
         let tensors: Vec<_> = self.tensors.iter().map(Vec::as_slice).collect();
         let summed = weight_index(self.problem.layers.len(), Weight::AdaptInput);
         let wanted: Vec<_> = (0..tensors.len()).map(|index| index < summed).collect();
@@ -100,7 +100,7 @@ impl Call {
         let tensors = Tensors(&tensors);
         let grads = backward(
             isa,
-            members,
+            workers,
             &self.problem,
             tensors,
             tape,
@@ -111,9 +111,9 @@ impl Call {
         (out.to_vec(), grads)
     }
 
-    fn both(&self, isa: Isa, members: usize) -> Results {
-        let (out, tape) = self.forward(isa, members, true);
-        self.backward(isa, members, &tape.expect("a tape"), &out)
+    fn both(&self, isa: Isa, workers: usize) -> Results {
+        let (out, tape) = self.forward(isa, workers, true);
+        self.backward(isa, workers, &tape.expect("a tape"), &out)
     }
 }
 
@@ -153,12 +153,12 @@ fn instruction_sets_agree() {
 
 /// Who takes which columns changes no bit, and neither does a tape.
 #[test]
-fn members_and_tapes_change_nothing() {
+fn workers_and_tapes_change_nothing() {
     for isa in Isa::all() {
         for call in calls() {
             let alone = call.both(isa, 1);
-            for members in [2, 3] {
-                assert!(call.both(isa, members) == alone, "{isa:?}, {}", call.name);
+            for workers in [2, 3] {
+                assert!(call.both(isa, workers) == alone, "{isa:?}, {}", call.name);
             }
             let (out, tape) = call.forward(isa, 2, false);
             assert!(tape.is_none());
@@ -185,10 +185,10 @@ fn a_tape_serves_twice() {
 /// Name, values and gradients of every call.
 pub fn all_results(
     isa: Isa,
-    members: usize,
+    workers: usize,
 ) -> impl Iterator<Item = (String, Vec<f32>, Vec<Option<Vec<f32>>>)> {
     calls().map(move |call| {
-        let (out, grads) = call.both(isa, members);
+        let (out, grads) = call.both(isa, workers);
         (call.name, out, grads)
     })
 }

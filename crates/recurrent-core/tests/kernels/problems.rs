@@ -40,11 +40,11 @@ impl Call {
         input.expect("an input").1[0] = f32::NAN;
     }
 
-    pub fn forward(&self, isa: Isa, members: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
-        forward(isa, members, &self.problem, &self.parts(), keep)
+    pub fn forward(&self, isa: Isa, workers: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
+        forward(isa, workers, &self.problem, &self.parts(), keep)
     }
 
-    pub fn backward(&self, isa: Isa, members: usize, tape: &Tape, output: &[f32]) -> Gradients {
+    pub fn backward(&self, isa: Isa, workers: usize, tape: &Tape, output: &[f32]) -> Gradients {
         let mut wanted = Parts::default();
         for (part, _) in &self.tensors {
             if !MASKS.contains(part) {
@@ -53,7 +53,7 @@ impl Call {
         }
         let mut grads = backward(
             isa,
-            members,
+            workers,
             &self.problem,
             &self.parts(),
             tape,
@@ -80,9 +80,9 @@ impl Call {
     }
 
     /// Output and gradients of a training step.
-    pub fn both(&self, isa: Isa, members: usize) -> (Vec<f32>, Gradients) {
-        let (output, tape) = self.forward(isa, members, true);
-        let grads = self.backward(isa, members, &tape.expect("a tape"), &output);
+    pub fn both(&self, isa: Isa, workers: usize) -> (Vec<f32>, Gradients) {
+        let (output, tape) = self.forward(isa, workers, true);
+        let grads = self.backward(isa, workers, &tape.expect("a tape"), &output);
         (output, grads)
     }
 }
@@ -225,7 +225,7 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         output_sees_new: has.peepholes.0,
         per_step,
         histories: has.histories,
-        halves: false,
+        bf16: false,
         rounds: Vec::new(),
     };
     let width = problem.width();

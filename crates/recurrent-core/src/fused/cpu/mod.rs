@@ -3,9 +3,8 @@
 //! Knows nothing of Burn: slices in, slices out.
 
 pub mod adaptive;
+pub mod bf16;
 pub mod buffer;
-pub mod gang;
-pub mod halves;
 pub mod layout;
 pub mod pointwise;
 pub mod product;
@@ -13,6 +12,7 @@ pub mod recurrence;
 pub mod rows;
 pub mod simd;
 pub mod sums;
+pub mod team;
 pub mod transpose;
 pub mod view;
 
@@ -48,14 +48,14 @@ pub fn forward(problem: &Problem, tensors: &[&[f32]], keep: bool) -> (Vec<f32>, 
     match problem {
         Problem::Lstm { problem, which } => {
             let parts = Parts::from_list(tensors.iter().copied(), which.clone());
-            let members = problem.members();
-            let (output, tape) = recurrence::forward(isa, members, problem, &parts, keep);
+            let workers = problem.workers();
+            let (output, tape) = recurrence::forward(isa, workers, problem, &parts, keep);
             (output, tape.map(Saved::Lstm))
         }
         Problem::Adaptive(problem) => {
             let tensors = crate::fused::problem::adaptive::Tensors(tensors);
-            let members = problem.members();
-            let (output, tape) = adaptive::forward(isa, members, problem, tensors, keep);
+            let workers = problem.workers();
+            let (output, tape) = adaptive::forward(isa, workers, problem, tensors, keep);
             (output, tape.map(Saved::Adaptive))
         }
     }
@@ -92,15 +92,15 @@ pub fn backward(
             for (&key, wanted) in keys.iter().zip(wanted) {
                 asked.set(key, wanted.then_some(()));
             }
-            let members = problem.members();
+            let workers = problem.workers();
             let mut grads =
-                recurrence::backward(isa, members, problem, &parts, tape, output, grad, &asked);
+                recurrence::backward(isa, workers, problem, &parts, tape, output, grad, &asked);
             keys.into_iter().map(|key| grads.take(key)).collect()
         }
         (Problem::Adaptive(problem), Saved::Adaptive(tape)) => {
             let tensors = crate::fused::problem::adaptive::Tensors(tensors);
-            let members = problem.members();
-            adaptive::backward(isa, members, problem, tensors, tape, output, grad, wanted)
+            let workers = problem.workers();
+            adaptive::backward(isa, workers, problem, tensors, tape, output, grad, wanted)
         }
         _ => panic!("a backward was given what the forward of another problem saved"),
     }

@@ -42,7 +42,7 @@ impl Outer {
     /// # Safety
     /// a and d are readable, the share's columns of `out` are the caller's own, and the scratch was
     /// made for m rows.
-    pub unsafe fn run(self, isa: Isa, scratch: &mut Scratch, share: usize, members: usize) {
+    pub unsafe fn run(self, isa: Isa, scratch: &mut Scratch, share: usize, workers: usize) {
         let Self {
             a,
             m,
@@ -61,7 +61,7 @@ impl Outer {
         };
         let (weights, columns) = match d {
             Right::Rows(d) => {
-                let columns = Columns::plain(n, isa.lanes(), members);
+                let columns = Columns::plain(n, isa.lanes(), workers);
                 (Weights::Native(view(d, n)), columns)
             }
             Right::Panels(packed, columns) => (Weights::Packed(packed), columns),
@@ -71,7 +71,7 @@ impl Outer {
             far: m * rows * size_of::<f32>() > FAR_ABOVE,
             ..Term::new(view(a, rows), rows, weights)
         };
-        let panels = columns.share(share, members);
+        let panels = columns.share(share, workers);
         // SAFETY: by the contract of this function.
         unsafe {
             let write = |panel: usize, tile| {

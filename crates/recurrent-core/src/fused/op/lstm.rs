@@ -75,7 +75,7 @@ fn bind(spec: LstmSpec, call: FusedCall) -> (Problem, Parts<DispatchTensor>) {
         norm_input: whole.norm_input.filter(|_| on_cpu),
         per_step,
         histories,
-        halves: precision == Precision::Bf16,
+        bf16: precision == Precision::Bf16,
         ..whole
     };
     problem.check_call(&tensors.tensors, &tensors.shapes);

@@ -56,7 +56,7 @@ pub fn side_by_side<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    super::cpu::gang::side_by_side(first, second)
+    super::cpu::team::side_by_side(first, second)
 }
 
 /// Runs a cell over all steps of a call.

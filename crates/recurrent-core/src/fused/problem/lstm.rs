@@ -68,7 +68,7 @@ pub struct Problem {
     pub histories: bool,
     /// Whether recurrent weights may be rounded to bf16, where that saves time: for one sequence whose
     /// weights are not packed, without a backward.
-    pub halves: bool,
+    pub bf16: bool,
     /// Rank of each round of the Mogrifier, `None` for a full matrix; no rounds: no Mogrifier.
     pub rounds: Vec<Option<usize>>,
 }

@@ -104,7 +104,7 @@ impl LstmSpec {
             output_sees_new: self.peepholes.output_sees_new,
             per_step: Default::default(),
             histories: false,
-            halves: false,
+            bf16: false,
             rounds: self.rounds.iter().map(rank).collect(),
         }
     }

@@ -10,18 +10,18 @@ use super::{
 };
 use crate::equations::masks::MaskPlace;
 use crate::fused::cpu::buffer::{Buffer, unset};
-use crate::fused::cpu::gang;
 use crate::fused::cpu::layout::Layout;
 use crate::fused::cpu::pointwise::{Forward, Half, PeepholeRows, Rows};
 use crate::fused::cpu::product::{Columns, Scratch, product, product_into, to_and_fro};
-use crate::fused::cpu::recurrence::{PerMember, scratch};
+use crate::fused::cpu::recurrence::{PerWorker, scratch};
 use crate::fused::cpu::simd::Isa;
+use crate::fused::cpu::team;
 use crate::fused::problem::adaptive::{BIASES, INPUT, Layer, Problem, STATES, StatePart, Tensors};
 
 /// Runs all steps of all layers.
 ///
 /// # Arguments
-/// * `members` - threads to share the work, the caller among them
+/// * `workers` - threads to share the work, the caller among them
 /// * `tensors` - contiguous, of the shapes that [`Tensors`] names
 /// * `keep` - whether to keep what the backward needs
 ///
@@ -34,13 +34,13 @@ use crate::fused::problem::adaptive::{BIASES, INPUT, Layer, Problem, STATES, Sta
 #[track_caller]
 pub fn forward(
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &Problem,
     tensors: Tensors<'_>,
     keep: bool,
 ) -> (Vec<f32>, Option<Tape>) {
     problem.check_slices(tensors);
-    let members = members.max(1);
+    let workers = workers.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (d_output, state) = (problem.d_output(), problem.state_size());
     let mut out = unset(problem.output_len());
@@ -142,11 +142,11 @@ pub fn forward(
     });
 
     let biases = bias_tiles(isa, problem, tensors);
-    let mut matrices = matrices(isa, members, problem, tensors, false);
+    let mut matrices = matrices(isa, workers, problem, tensors, false);
     let targets = pack_targets(&mut matrices);
     let run = Run {
         isa,
-        members,
+        workers,
         problem,
         tensors,
         offsets: &offsets,
@@ -155,11 +155,11 @@ pub fn forward(
         tracks: &tracks,
         biases: &biases,
         masks: MaskTable::new(problem, tensors),
-        scratch: scratch(members, batch, isa),
+        scratch: scratch(workers, batch, isa),
         unmasked: unmasked.as_mut_ptr(),
     };
     let phases = run.phases();
-    gang::run(members, members, phases.len(), &|phase, share| {
+    team::run(workers, workers, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
         // before the next begins.
         unsafe { run.work(phases[phase], share) }
@@ -193,7 +193,7 @@ impl LayerTape {
             layout,
             adapt_gates: kept(true, 4 * layer.d_adapt),
             adapt_cells: of_state(keep, layer.d_adapt),
-            // All rows in any case: the members read z while they write z'.
+            // All rows in any case: the workers read z while they write z'.
             z: Buffer::new(match problem.histories {
                 true => 0,
                 false => problem.rows() * layer.d_adapt,
@@ -225,7 +225,7 @@ struct Tracks {
     hidden: Track,
 }
 
-/// What all members do between two meetings, at a step and a layer.
+/// What all workers do between two meetings, at a step and a layer.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Weights into panels.
@@ -240,7 +240,7 @@ enum Phase {
 
 struct Run<'a> {
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &'a Problem,
     tensors: Tensors<'a>,
     offsets: &'a [usize],
@@ -250,7 +250,7 @@ struct Run<'a> {
     /// b of each layer, in the order of tiles.
     biases: &'a [Vec<f32>],
     masks: MaskTable<'a>,
-    scratch: PerMember<Scratch>,
+    scratch: PerWorker<Scratch>,
     unmasked: *mut f32,
 }
 
@@ -284,7 +284,7 @@ impl Run<'_> {
         // SAFETY: by the contract of this function.
         unsafe {
             match phase {
-                Phase::Pack => pack(self.isa, self.members, self.matrices, self.targets, share),
+                Phase::Pack => pack(self.isa, self.workers, self.matrices, self.targets, share),
                 Phase::Adapt(step, layer) => self.adapt(step, layer, share),
                 Phase::Policy(step, layer) => self.policy(step, layer, share),
                 Phase::Main(step, layer) => self.main(step, layer, share),
@@ -386,7 +386,7 @@ impl Run<'_> {
             clip: clip_adapt,
         };
         let kind = kind(self.problem.has(MaskPlace::Adapt));
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.workers);
         // SAFETY: the scratch and the units of this share; the phases before are complete. z is
         // read by all shares, and z' is elsewhere.
         unsafe {
@@ -421,7 +421,7 @@ impl Run<'_> {
         for (which, (factor, values)) in values.into_iter().enumerate() {
             let matrix = &self.matrices[layer][factor as usize];
             let columns = &matrix.columns;
-            let panels = columns.share(share, self.members);
+            let panels = columns.share(share, self.workers);
             // SAFETY: the scratch and the columns of this share; z' is complete.
             unsafe {
                 let scratch = self.scratch.of(share);
@@ -495,7 +495,7 @@ impl Run<'_> {
         let kind = kind(self.masks.masked);
         let columns = &self.matrices[layer][Factor::Hidden as usize].columns;
         let width = columns.width();
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.workers);
         let z = view(self.after(tracks.z, step));
         let scaled = tracks.scaled.map(|track| view(self.after(track, step)));
         let [p_i, p_g, p_b] = tracks.policy_gates;

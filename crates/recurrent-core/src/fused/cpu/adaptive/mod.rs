@@ -1,8 +1,8 @@
 //! The adaptive LSTM (aLSTM) over a whole sequence: all layers in one time loop.
 //!
 //! The equations are those of `cell/adaptive.rs` and `equations/adaptive.rs`; the names are the same.
-//! Layer 0 reads the top layer's z of the step before, so that the layers advance together. Members
-//! of a gang split the columns of each product, and meet three times per step and layer:
+//! Layer 0 reads the top layer's z of the step before, so that the layers advance together. Workers
+//! of a team split the columns of each product, and meet three times per step and layer:
 //! ```text
 //! forward    q = x·W_x + h·W_h + z_below·W_z + z·R_a + b_a → gates → m', z'     panels of A units
 //!            p = tanh(z'·P): p_x, p_h      → x ⊙ p_x, h ⊙ p_h                   panels of these
@@ -32,11 +32,11 @@ pub use forward::forward;
 use masks::MaskTable;
 
 use super::buffer::Buffer;
-use super::gang;
 use super::layout::{Layout, row_of_tiles};
 use super::pointwise::{GateRows, Kind, Rows};
 use super::product::{Begin, Columns, Panels, Sums, Term, Weights};
 use super::simd::Isa;
+use super::team;
 use super::view::View;
 use crate::fused::problem::Coupling;
 use crate::fused::problem::adaptive::{BIASES, Layer, Problem, Tensors, Weight, weight_index};
@@ -44,7 +44,7 @@ use crate::fused::problem::adaptive::{BIASES, Layer, Problem, Tensors, Weight, w
 impl Problem {
     /// Threads worth calling for this problem: a share of a step should take longer than meeting the
     /// others does.
-    pub fn members(&self) -> usize {
+    pub fn workers(&self) -> usize {
         let weights = |(index, layer): (usize, &Layer)| {
             let Layer {
                 d_input,
@@ -61,7 +61,7 @@ impl Problem {
             return 1;
         }
         let per_meeting = per_step / (3 * self.layers.len());
-        gang::available_threads()
+        team::available_threads()
             .min(per_meeting / WORTH_MEETING)
             .max(1)
     }
@@ -198,7 +198,7 @@ enum Form {
 /// * `back` - transposed, for the backward
 fn matrices(
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &Problem,
     tensors: Tensors<'_>,
     back: bool,
@@ -219,16 +219,16 @@ fn matrices(
             let (k, n) = (rows.len(), part.len());
             let gates = Columns::gates(4, n / 4, lanes);
             let (view, k, columns, tiles) = match (back, form) {
-                (false, Form::Plain) => (view, k, Columns::plain(n, lanes, members), None),
+                (false, Form::Plain) => (view, k, Columns::plain(n, lanes, workers), None),
                 (false, _) => (view, k, gates, None),
                 (true, Form::Tiles) => {
-                    let columns = Columns::plain(k, lanes, members);
+                    let columns = Columns::plain(k, lanes, workers);
                     (view.transposed(), gates.padded(), columns, Some(gates))
                 }
                 (true, _) => (
                     view.transposed(),
                     n,
-                    Columns::plain(k, lanes, members),
+                    Columns::plain(k, lanes, workers),
                     None,
                 ),
             };
@@ -281,7 +281,7 @@ fn pack_targets(matrices: &mut [[Matrix; FACTORS]]) -> Vec<Option<*mut f32>> {
 /// `targets` are those of [`pack_targets`]; nobody else touches the panels of this share.
 unsafe fn pack(
     isa: Isa,
-    members: usize,
+    workers: usize,
     matrices: &[[Matrix; FACTORS]],
     targets: &[Option<*mut f32>],
     share: usize,
@@ -289,7 +289,7 @@ unsafe fn pack(
     for (matrix, target) in matrices.iter().flatten().zip(targets) {
         let Some(target) = *target else { continue };
         let (columns, k) = (&matrix.columns, matrix.k);
-        let panels = columns.share(share, members);
+        let panels = columns.share(share, workers);
         // SAFETY: the matrix has k rows and these columns, the panels were made for them, and each
         // share packs panels of its own.
         unsafe {

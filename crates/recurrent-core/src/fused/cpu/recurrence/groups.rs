@@ -1,8 +1,8 @@
 //! A batch cut into groups of sequences.
 //!
-//! Sequences do not know of each other: where the weights fit into each core's own cache, a member runs
+//! Sequences do not know of each other: where the weights fit into each core's own cache, a worker runs
 //! steps for some sequences alone and meets the others only before and after all steps. There are more
-//! groups than members, and a member that is done with some steps of one takes those of the group that is
+//! groups than workers, and a worker that is done with some steps of one takes those of the group that is
 //! furthest behind: cores are not equally fast, and helpers may come late.
 
 use alloc::vec::Vec;
@@ -10,7 +10,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Pointwise, WORTH_WAKING};
-use crate::fused::cpu::gang;
+use crate::fused::cpu::team;
 use crate::fused::problem::lstm::Problem;
 use crate::fused::problem::{MASKS, Part, Parts};
 
@@ -34,7 +34,7 @@ const LINK: usize = 4_000_000;
 /// # Arguments
 /// * `weights` - values that are read at every step
 pub fn worth_pairing(steps: usize, batch: usize, weights: usize) -> bool {
-    let threads = gang::available_threads();
+    let threads = team::available_threads();
     threads > 1
         && batch < FEWEST * threads
         && weights * size_of::<f32>() <= CACHED_BELOW
@@ -55,13 +55,13 @@ pub struct Group<'a> {
     pub first: usize,
 }
 
-/// What one member runs links with, whose weights it packs before the first.
-pub struct Member<R> {
+/// What one worker runs links with, whose weights it packs before the first.
+pub struct Worker<R> {
     run: R,
     packed: AtomicBool,
 }
 
-impl<R> Member<R> {
+impl<R> Worker<R> {
     pub fn new(run: R) -> Self {
         Self {
             run,
@@ -69,7 +69,7 @@ impl<R> Member<R> {
         }
     }
 
-    /// Calls `pack` once; only the member itself may call this.
+    /// Calls `pack` once; only the worker itself may call this.
     pub fn packed(&self, pack: impl FnOnce(&R)) -> &R {
         if !self.packed.swap(true, Ordering::Relaxed) {
             pack(&self.run);
@@ -108,18 +108,18 @@ impl Problem {
                 && self.step_weights() + weight_input <= CACHED_BELOW
     }
 
-    /// The sequences of each group; none where members had better share the units.
+    /// The sequences of each group; none where workers had better share the units.
     ///
     /// # Arguments
     /// * `extra` - bytes of weights that are read at every step beside R, P and those of rounds
-    pub fn groups(&self, members: usize, extra: usize) -> Vec<Range<usize>> {
+    pub fn groups(&self, workers: usize, extra: usize) -> Vec<Range<usize>> {
         let batch = self.batch_size();
-        if members == 1 || batch < FEWEST * members || self.step_weights() + extra > CACHED_BELOW {
+        if workers == 1 || batch < FEWEST * workers || self.step_weights() + extra > CACHED_BELOW {
             return Vec::new();
         }
-        let wanted = match batch / (members + 1) {
-            ENOUGH.. => members + 1,
-            _ => members,
+        let wanted = match batch / (workers + 1) {
+            ENOUGH.. => workers + 1,
+            _ => workers,
         };
         // As equal in steps as possible: with lengths, the first sequences are the longest.
         let total = self.rows();

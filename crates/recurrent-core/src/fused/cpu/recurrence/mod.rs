@@ -2,7 +2,7 @@
 //!
 //! One call runs all steps of one layer and direction. Rows are the steps of all sequences in
 //! running order: step t has `counts[t]` rows, never more than the step before, and row b of a step
-//! continues row b of the step before. Members of a gang split the hidden units (the rows, where a
+//! continues row b of the step before. Workers of a team split the hidden units (the rows, where a
 //! normalisation needs whole rows), and meet once per step:
 //! ```text
 //! forward    for chunks of steps: x·W + b           W read once, results stay in the cache
@@ -23,7 +23,7 @@
 //!   (`Columns::share`) of its own number. These cut a range into consecutive pieces, and every share is
 //!   run once. A group of sequences works alone, on rows of its own.
 //! - **Order.** A phase reads what earlier phases wrote. All shares of a phase are done before the next
-//!   begins, which the thread team's acquire and release operations make visible (`gang.rs`).
+//!   begins, which the thread team's acquire and release operations make visible (`team.rs`).
 
 mod backward;
 mod forward;
@@ -42,11 +42,11 @@ pub use groups::worth_pairing;
 use rounds::RoundTape;
 
 use super::buffer::Buffer;
-use super::gang;
 use super::layout::Layout;
 use super::pointwise::{Kind, MaskRows, PeepholeRows, Rows};
 use super::product::Scratch;
 use super::simd::Isa;
+use super::team;
 use crate::fused::problem::lstm::Problem;
 use crate::fused::problem::{MASKS, Part, Parts};
 
@@ -84,23 +84,23 @@ impl Problem {
 
     /// Threads worth calling for this problem: a share of a step should take longer than meeting the
     /// others does.
-    pub fn members(&self) -> usize {
+    pub fn workers(&self) -> usize {
         let per_step = self.per_step();
         let work = self.counts.len() * per_step;
         if work < WORTH_WAKING {
             return 1;
         }
-        gang::available_threads()
+        team::available_threads()
             .min(per_step / WORTH_MEETING)
             .max(1)
     }
 
-    /// Shares for each of the members: several where a step is long enough for one that is done to
+    /// Shares for each of the workers: several where a step is long enough for one that is done to
     /// take from another, whose weights are not in its own cache.
-    fn shares_each(&self, members: usize) -> usize {
-        match members {
+    fn shares_each(&self, workers: usize) -> usize {
+        match workers {
             1 => 1,
-            _ => (self.per_step() / members / WORTH_TAKING).clamp(1, MOST_SHARES),
+            _ => (self.per_step() / workers / WORTH_TAKING).clamp(1, MOST_SHARES),
         }
     }
 }
@@ -111,7 +111,7 @@ const WORTH_WAKING: usize = 1_000_000;
 /// Operations per step and thread below which meeting costs more than it saves.
 const WORTH_MEETING: usize = 30_000;
 
-/// Shares in the order in which their members take them, turned around at odd steps, see
+/// Shares in the order in which their workers take them, turned around at odd steps, see
 /// [`to_and_fro`](crate::fused::cpu::product::to_and_fro).
 fn turn(share: usize, each: usize, step: usize) -> usize {
     match step % 2 {
@@ -124,10 +124,10 @@ fn turn(share: usize, each: usize, step: usize) -> usize {
 /// transposed on the way, which costs more than in the forward.
 const PACK_BACK_FROM: usize = 32;
 
-/// Operations of a share worth taking from another member: some 8 µs of work.
+/// Operations of a share worth taking from another worker: some 8 µs of work.
 const WORTH_TAKING: usize = 1_000_000;
 
-/// Most shares per member.
+/// Most shares per worker.
 const MOST_SHARES: usize = 4;
 
 /// What the forward of a training step keeps for the backward.
@@ -179,24 +179,24 @@ impl MadeFor {
     }
 }
 
-/// A value per member that only the member's share touches.
-pub(super) struct PerMember<T>(Vec<UnsafeCell<T>>);
+/// A value per worker that only the worker's share touches.
+pub(super) struct PerWorker<T>(Vec<UnsafeCell<T>>);
 
 // SAFETY: each value is reached by one share of a phase at a time, and phases are separated by
 // acquire and release operations.
-unsafe impl<T: Send> Sync for PerMember<T> {}
+unsafe impl<T: Send> Sync for PerWorker<T> {}
 
-impl<T> PerMember<T> {
-    fn new(members: usize, value: impl Fn() -> T) -> Self {
-        Self((0..members).map(|_| UnsafeCell::new(value())).collect())
+impl<T> PerWorker<T> {
+    fn new(workers: usize, value: impl Fn() -> T) -> Self {
+        Self((0..workers).map(|_| UnsafeCell::new(value())).collect())
     }
 
     /// # Safety
-    /// Called by the share `member` only, which lets go of it before the phase ends.
+    /// Called by the share `worker` only, which lets go of it before the phase ends.
     #[allow(clippy::mut_from_ref)] // see the contract
-    pub(super) unsafe fn of(&self, member: usize) -> &mut T {
+    pub(super) unsafe fn of(&self, worker: usize) -> &mut T {
         // SAFETY: by the contract of this function.
-        unsafe { &mut *self.0[member].get() }
+        unsafe { &mut *self.0[worker].get() }
     }
 }
 
@@ -280,7 +280,7 @@ impl Pointwise {
     }
 }
 
-/// Scratch memory for each member.
-pub(super) fn scratch(members: usize, rows: usize, isa: Isa) -> PerMember<Scratch> {
-    PerMember::new(members, || Scratch::new(rows, isa.lanes()))
+/// Scratch memory for each worker.
+pub(super) fn scratch(workers: usize, rows: usize, isa: Isa) -> PerWorker<Scratch> {
+    PerWorker::new(workers, || Scratch::new(rows, isa.lanes()))
 }

@@ -6,9 +6,9 @@ use super::rounds::Factor;
 use crate::fused::cpu::product::{Columns, Panels};
 use crate::fused::problem::Part;
 
-/// The weights of a call that are packed: one set for all members, or one for each.
+/// The weights of a call that are packed: one set for all workers, or one for each.
 ///
-/// Members that read the same panels at every step want a copy each (measured: products of two threads with
+/// Workers that read the same panels at every step want a copy each (measured: products of two threads with
 /// the same 256 to 1024 KiB give 127 to 164 GFLOP/s together, with a copy each 142 to 184; with 4 MiB there is
 /// no difference).
 #[derive(Debug)]

@@ -73,7 +73,7 @@ impl Factor {
     pub fn of_rounds(
         problem: &Problem,
         isa: Isa,
-        members: usize,
+        workers: usize,
         transposed: bool,
         pack: bool,
     ) -> Vec<Vec<Self>> {
@@ -83,7 +83,7 @@ impl Factor {
             } else {
                 (rows, columns)
             };
-            let columns = Columns::plain(size.1, isa.lanes(), members);
+            let columns = Columns::plain(size.1, isa.lanes(), workers);
             Self {
                 key: Key::Round(round, part),
                 size,

@@ -20,12 +20,12 @@ use super::{
 };
 use crate::equations::masks::MaskPlace;
 use crate::fused::cpu::buffer::{Buffer, unset};
-use crate::fused::cpu::gang;
 use crate::fused::cpu::pointwise::{Backward, Half, Rows};
 use crate::fused::cpu::product::{Onto, Scratch, Term, product, write_tile};
-use crate::fused::cpu::recurrence::{PerMember, scratch};
+use crate::fused::cpu::recurrence::{PerWorker, scratch};
 use crate::fused::cpu::rows::AddRows;
 use crate::fused::cpu::simd::Isa;
+use crate::fused::cpu::team;
 use crate::fused::problem::Expected;
 use crate::fused::problem::adaptive::{
     BIASES, INPUT, Layer, Problem, STATES, StatePart, Tensors, Weight, weight_index,
@@ -34,7 +34,7 @@ use crate::fused::problem::adaptive::{
 /// The gradients of a call.
 ///
 /// # Arguments
-/// * `members` - threads to share the work, the caller among them
+/// * `workers` - threads to share the work, the caller among them
 /// * `tensors`, `tape`, `out` - of the forward
 /// * `grad` - the gradient of `out`, of the same layout
 /// * `wanted` - whose gradients are asked for, in the order of the tensors; masks have none
@@ -49,7 +49,7 @@ use crate::fused::problem::adaptive::{
 #[allow(clippy::too_many_arguments)] // what a derivative takes
 pub fn backward(
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &Problem,
     tensors: Tensors<'_>,
     tape: &Tape,
@@ -68,7 +68,7 @@ pub fn backward(
         wanted.len(),
         tensors.0.len(),
     );
-    let members = members.max(1);
+    let workers = workers.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let size = problem.output_len();
     for (name, values) in [("output", out), ("gradient of the output", grad)] {
@@ -110,11 +110,11 @@ pub fn backward(
     let seen = (0..problem.layers.len()).map(|layer| problem.d_seen(layer));
     let tallest = seen.max().unwrap_or(0);
     let tallest = tallest.max(batch).max(most(|layer| layer.d_adapt));
-    let mut matrices = matrices(isa, members, problem, tensors, true);
+    let mut matrices = matrices(isa, workers, problem, tensors, true);
     let pack_into = pack_targets(&mut matrices);
     let run = Run {
         isa,
-        members,
+        workers,
         problem,
         tensors,
         tape,
@@ -122,7 +122,7 @@ pub fn backward(
         matrices: &matrices,
         pack_into: &pack_into,
         masks: MaskTable::new(problem, tensors),
-        scratch: scratch(members, tallest, isa),
+        scratch: scratch(workers, tallest, isa),
         out,
         grad,
         grad_output,
@@ -133,7 +133,7 @@ pub fn backward(
         biases: &biases,
     };
     let phases = run.phases();
-    gang::run(members, members, phases.len(), &|phase, share| {
+    team::run(workers, workers, phases.len(), &|phase, share| {
         // SAFETY: the phases are run in order, each share once, with all shares of a phase done
         // before the next begins.
         unsafe { run.work(phases[phase], share) }
@@ -142,7 +142,7 @@ pub fn backward(
     grads
 }
 
-/// What all members do between two meetings, at a step and a layer.
+/// What all workers do between two meetings, at a step and a layer.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Transposed weights into panels.
@@ -165,7 +165,7 @@ enum Phase {
 
 struct Run<'a> {
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &'a Problem,
     tensors: Tensors<'a>,
     tape: &'a Tape,
@@ -173,7 +173,7 @@ struct Run<'a> {
     matrices: &'a [[Matrix; FACTORS]],
     pack_into: &'a [Option<*mut f32>],
     masks: MaskTable<'a>,
-    scratch: PerMember<Scratch>,
+    scratch: PerWorker<Scratch>,
     out: &'a [f32],
     grad: &'a [f32],
     grad_output: &'a [f32],
@@ -217,7 +217,7 @@ impl Run<'_> {
         // SAFETY: by the contract of this function.
         unsafe {
             match phase {
-                Phase::Pack => pack(self.isa, self.members, self.matrices, self.pack_into, share),
+                Phase::Pack => pack(self.isa, self.workers, self.matrices, self.pack_into, share),
                 Phase::Main(step, layer) => {
                     // The columns of ∂h that are passed back are those that are read here.
                     if layer + 1 < self.problem.layers.len() {
@@ -337,7 +337,7 @@ impl Run<'_> {
         let offset = self.offsets[step];
         // The columns of ∂h that this share has passed back, which begin with a vector.
         let columns = &self.matrices[layer][Factor::Hidden as usize].columns;
-        let units = columns.units(&columns.share(share, self.members));
+        let units = columns.units(&columns.share(share, self.workers));
         let columns = self.gates(layer);
         let panels = match units.is_empty() {
             true => 0..0,
@@ -436,7 +436,7 @@ impl Run<'_> {
         for (which, factor) in [Factor::Input, Factor::Hidden].into_iter().enumerate() {
             let matrix = &self.matrices[layer][factor as usize];
             let columns = &matrix.columns;
-            let panels = columns.share(share, self.members);
+            let panels = columns.share(share, self.workers);
             let (from, pieces) = tape.layout.factor(own.from[which], offset);
             let policy = self.saved(&tape.policy_scales[which], step, features[which]);
             let (grad, add) = grads[which];
@@ -474,7 +474,7 @@ impl Run<'_> {
         let (rows, d_adapt) = (self.problem.counts[step], sizes.d_adapt);
         let matrices = &self.matrices[layer];
         let columns = &matrices[Factor::PolicyInput as usize].columns;
-        let panels = columns.share(share, self.members);
+        let panels = columns.share(share, self.workers);
         let grad_z = self.grad_state(layer, StatePart::Z);
         let grads = &self.layers[layer];
         let [grad_x, grad_h] = [(0, sizes.d_input), (1, sizes.d_hidden)].map(|(which, size)| {
@@ -568,7 +568,7 @@ impl Run<'_> {
             }
             let matrix = &self.matrices[layer][factor as usize];
             let columns = &matrix.columns;
-            let panels = columns.share(share, self.members);
+            let panels = columns.share(share, self.workers);
             // SAFETY: ∂q is complete; the scratch and the columns of this share.
             unsafe {
                 let scratch = self.scratch.of(share);

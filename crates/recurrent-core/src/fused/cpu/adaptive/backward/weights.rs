@@ -55,7 +55,7 @@ impl Run<'_> {
                 }
                 let mut first = 0;
                 for (source, size) in sources {
-                    let own = part(*size, share, self.members);
+                    let own = part(*size, share, self.workers);
                     // SAFETY: this share's own rows of the transposed matrix, which has a row per
                     // feature.
                     unsafe { self.transpose_source(source, own, target.add(first * rows)) };
@@ -138,7 +138,7 @@ impl Run<'_> {
                     add: false,
                 };
                 // SAFETY: all rows are complete; the scratch and the columns of this share.
-                unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
+                unsafe { outer.run(self.isa, self.scratch.of(share), share, self.workers) };
             }
             let Some(out) = self.targets[BIASES] else {
                 continue;
@@ -146,7 +146,7 @@ impl Run<'_> {
             let out = out.wrapping_add(self.problem.bias_start(index));
             let adapt = SumRows {
                 rows: 0..rows,
-                columns: part(adapt_width, share, self.members),
+                columns: part(adapt_width, share, self.workers),
                 a: Rows {
                     ptr: grads.adapt,
                     stride: adapt_width,
@@ -160,7 +160,7 @@ impl Run<'_> {
                 continue;
             }
             let p_b = tape.policy_gates[2].as_ptr().cast_mut();
-            for panel in gates.share(share, self.members) {
+            for panel in gates.share(share, self.workers) {
                 for gate in 0..gates.vectors {
                     let columns = gates.of(panel, gate);
                     // Found by the number of the column.
@@ -217,7 +217,7 @@ impl Run<'_> {
                 add: true,
             };
             // SAFETY: all rows are complete; the scratch and the columns of this share.
-            unsafe { outer.run(self.isa, self.scratch.of(share), share, self.members) };
+            unsafe { outer.run(self.isa, self.scratch.of(share), share, self.workers) };
         }
     }
 }

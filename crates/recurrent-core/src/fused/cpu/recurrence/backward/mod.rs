@@ -9,12 +9,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::groups::{Group, Member};
+use super::groups::{Group, Worker};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, GateBack, RoundRows, RoundTape};
-use super::{MadeFor, PACK_BACK_FROM, PerMember, Pointwise, Tape, scratch, turn};
+use super::{MadeFor, PACK_BACK_FROM, PerWorker, Pointwise, Tape, scratch, turn};
 use crate::fused::cpu::buffer::{Buffer, unset};
-use crate::fused::cpu::gang;
 use crate::fused::cpu::layout::Layout;
 use crate::fused::cpu::pointwise::{Backward, Half, Rows};
 use crate::fused::cpu::product::{
@@ -22,6 +21,7 @@ use crate::fused::cpu::product::{
 };
 use crate::fused::cpu::rows::{AddRows, By, NormBackward, RowTimesTransposed, STATS, SumRows};
 use crate::fused::cpu::simd::Isa;
+use crate::fused::cpu::team;
 use crate::fused::cpu::transpose::Transpose;
 use crate::fused::cpu::view::View;
 use crate::fused::problem::Expected;
@@ -34,7 +34,7 @@ const CHUNK_ROWS: usize = 256;
 /// The gradients of a call.
 ///
 /// # Arguments
-/// * `members` - threads to share the work, the caller among them
+/// * `workers` - threads to share the work, the caller among them
 /// * `parts`, `tape`, `out` - of the forward
 /// * `grad` - the gradient of `out`, of the same layout
 /// * `wanted` - whose gradients are asked for; masks have none
@@ -48,7 +48,7 @@ const CHUNK_ROWS: usize = 256;
 #[allow(clippy::too_many_arguments)] // what a derivative takes
 pub fn backward(
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &Problem,
     parts: &Parts<&[f32]>,
     tape: &Tape,
@@ -65,7 +65,7 @@ pub fn backward(
         tape.made_for == MadeFor::new(isa, problem, parts),
         "the saved tensors of a backward are those of another call"
     );
-    let members = members.max(1);
+    let workers = workers.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (units, d_output) = (problem.d_hidden, problem.d_output);
     let projected = parts.has(Part::Projection);
@@ -77,9 +77,9 @@ pub fn backward(
     let sequences = if full {
         Vec::new()
     } else {
-        problem.groups(members, 0)
+        problem.groups(workers, 0)
     };
-    let shares = members * problem.shares_each(members);
+    let shares = workers * problem.shares_each(workers);
 
     let size = problem.output_len();
     for (name, values) in [("output", out), ("gradient of the output", grad)] {
@@ -118,8 +118,8 @@ pub fn backward(
         }
     }
     let by_group = !sequences.is_empty();
-    // Steps are shared by the members, or done by one.
-    let sharers = if by_group { 1 } else { members };
+    // Steps are shared by the workers, or done by one.
+    let sharers = if by_group { 1 } else { workers };
     let columns_hidden = Columns::plain(d_output, lanes, sharers);
     let columns_cell = Columns::plain(units, lanes, sharers);
     let columns_input = Columns::plain(problem.d_input, lanes, sharers);
@@ -153,8 +153,8 @@ pub fn backward(
         true => pack_weights(false, after && !mogrified),
         false => pack_weights(pack, in_step || after),
     };
-    // Of each member with steps of its own, with scratch memory for them.
-    let copies = if by_group { members } else { 0 };
+    // Of each worker with steps of its own, with scratch memory for them.
+    let copies = if by_group { workers } else { 0 };
     let copies: Vec<_> = (0..copies)
         .map(|_| (pack_weights(pack, in_step), scratch(1, batch, isa)))
         .collect();
@@ -215,7 +215,7 @@ pub fn backward(
     let run = Run {
         isa,
         shares,
-        shares_each: shares / members,
+        shares_each: shares / workers,
         problem,
         parts,
         tape,
@@ -258,7 +258,7 @@ pub fn backward(
         .map(|sequences| Group::new(problem, &offsets, parts, sequences))
         .collect();
     let together = |phases: &[Phase]| {
-        gang::run(members, shares, phases.len(), &|phase, share| {
+        team::run(workers, shares, phases.len(), &|phase, share| {
             // SAFETY: the phases are run in order, each share once, with all shares of a phase done
             // before the next begins.
             unsafe { run.work(phases[phase], share) };
@@ -270,18 +270,18 @@ pub fn backward(
         together(&phases.chain(run.sums()).collect::<Vec<_>>());
     } else {
         together(run.packing().as_slice());
-        let members_own: Vec<_> = copies
+        let workers_own: Vec<_> = copies
             .iter()
-            .map(|(packed, scratch)| Member::new(run.of_member(packed, scratch)))
+            .map(|(packed, scratch)| Worker::new(run.of_worker(packed, scratch)))
             .collect();
         let link = problem.link(groups.len());
         let links = steps.div_ceil(link);
-        gang::run_chains(members, groups.len(), links, &|index, group, member| {
+        team::run_chains(workers, groups.len(), links, &|index, group, worker| {
             let end = steps - index * link;
-            // SAFETY: each member is one thread; the steps of a group are run in order, one at a time;
+            // SAFETY: each worker is one thread; the steps of a group are run in order, one at a time;
             // groups have sequences of their own.
             unsafe {
-                let own = members_own[member].packed(|run| run.work(Phase::Pack, 0));
+                let own = workers_own[worker].packed(|run| run.work(Phase::Pack, 0));
                 let run = own.of_group(&groups[group]);
                 for phase in run.steps(end.saturating_sub(link)..end) {
                     run.work(phase, 0);
@@ -356,7 +356,7 @@ fn before<'a>(
     Before(pieces)
 }
 
-/// What all members do between two meetings.
+/// What all workers do between two meetings.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Transposed recurrent weights into panels.
@@ -385,7 +385,7 @@ enum Phase {
 struct Run<'a> {
     isa: Isa,
     shares: usize,
-    /// Of them, those of a member.
+    /// Of them, those of a worker.
     shares_each: usize,
     problem: &'a Problem,
     parts: &'a Parts<&'a [f32]>,
@@ -405,7 +405,7 @@ struct Run<'a> {
     grad_x: *mut f32,
     grad_h: *mut f32,
     pointwise: &'a Pointwise,
-    scratch: &'a PerMember<Scratch>,
+    scratch: &'a PerWorker<Scratch>,
     out: &'a [f32],
     /// `[N, H]`: c'
     cells: &'a [f32],
@@ -480,11 +480,11 @@ impl Run<'_> {
         normed.chain([Phase::Transpose, Phase::Sums])
     }
 
-    /// What one member does alone, with weights and scratch memory of its own.
-    fn of_member<'g>(
+    /// What one worker does alone, with weights and scratch memory of its own.
+    fn of_worker<'g>(
         &'g self,
         packed: &'g PackedWeights,
-        scratch: &'g PerMember<Scratch>,
+        scratch: &'g PerWorker<Scratch>,
     ) -> Run<'g> {
         Run {
             shares: 1,

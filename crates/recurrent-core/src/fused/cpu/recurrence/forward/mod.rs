@@ -6,13 +6,12 @@ mod steps;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::groups::{Group, Member};
+use super::groups::{Group, Worker};
 use super::packed::PackedWeights;
 use super::rounds::{Factor, Gate, RoundRows, RoundTape};
-use super::{MadeFor, PACK_BACK_FROM, PerMember, Pointwise, Tape, scratch, turn};
+use super::{MadeFor, PACK_BACK_FROM, PerWorker, Pointwise, Tape, scratch, turn};
+use crate::fused::cpu::bf16::{Bf16Panels, RowTimesBf16};
 use crate::fused::cpu::buffer::{Buffer, unset};
-use crate::fused::cpu::gang;
-use crate::fused::cpu::halves::{Halves, RowTimesHalves};
 use crate::fused::cpu::layout::{Layout, row_of_tiles};
 use crate::fused::cpu::pointwise::{Forward, GateRows, Half, Rows};
 use crate::fused::cpu::product::{
@@ -21,6 +20,7 @@ use crate::fused::cpu::product::{
 };
 use crate::fused::cpu::rows::{NormForward, RowTimes, STATS};
 use crate::fused::cpu::simd::Isa;
+use crate::fused::cpu::team;
 use crate::fused::cpu::view::View;
 use crate::fused::problem::lstm::Problem;
 use crate::fused::problem::{Key, Part, Parts, RoundPart};
@@ -38,12 +38,12 @@ const PACK_BELOW: usize = 24 << 20;
 const PACK_FROM: usize = 8;
 
 /// Recurrent weights below this size, in bytes, are near enough to be read as they are.
-const HALVES_ABOVE: usize = 1 << 20;
+const BF16_ABOVE: usize = 1 << 20;
 
 /// Runs all steps.
 ///
 /// # Arguments
-/// * `members` - threads to share the work, the caller among them
+/// * `workers` - threads to share the work, the caller among them
 /// * `parts` - the tensors, contiguous, of the shapes that [`Part`] names
 /// * `keep` - whether to keep what the backward needs
 ///
@@ -56,13 +56,13 @@ const HALVES_ABOVE: usize = 1 << 20;
 #[track_caller]
 pub fn forward(
     isa: Isa,
-    members: usize,
+    workers: usize,
     problem: &Problem,
     parts: &Parts<&[f32]>,
     keep: bool,
 ) -> (Vec<f32>, Option<Tape>) {
     problem.check_slices(parts);
-    let members = members.max(1);
+    let workers = workers.max(1);
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let (units, width, d_output) = (problem.d_hidden, problem.width(), problem.d_output);
     let projected = parts.has(Part::Projection);
@@ -82,10 +82,9 @@ pub fn forward(
     let mogrified = !problem.rounds.is_empty();
     let in_step = problem.projects_in_step();
     let bytes = units * width * 4;
-    let in_halves = problem.halves && single && !mogrified && !keep && steps > 1;
-    let in_halves = in_halves && !full && bytes > HALVES_ABOVE;
-    let by_rows_of_w =
-        single && !mogrified && (steps < PACK_FROM || bytes > PACK_BELOW || in_halves);
+    let in_bf16 = problem.bf16 && single && !mogrified && !keep && steps > 1;
+    let in_bf16 = in_bf16 && !full && bytes > BF16_ABOVE;
+    let by_rows_of_w = single && !mogrified && (steps < PACK_FROM || bytes > PACK_BELOW || in_bf16);
     let offsets = problem.offsets();
     let chunks = chunks(&problem.counts);
     let chunk_rows = |chunk: &Range<usize>| offsets[chunk.end] - offsets[chunk.start];
@@ -103,12 +102,12 @@ pub fn forward(
     let sequences = if full {
         Vec::new()
     } else {
-        problem.groups(members, extra)
+        problem.groups(workers, extra)
     };
     let shares = match by_rows_of_w {
         // Rows of w in pieces that are as long as can be.
-        true => members,
-        false => members * problem.shares_each(members),
+        true => workers,
+        false => workers * problem.shares_each(workers),
     };
 
     let columns = Columns::gates(problem.coupling.gates(), units, isa.lanes());
@@ -174,7 +173,7 @@ pub fn forward(
     let mut dropped = Buffer::new(if keep { 0 } else { droppers * width });
 
     let by_group = !sequences.is_empty();
-    let columns_out = Columns::plain(d_output, isa.lanes(), if by_group { 1 } else { members });
+    let columns_out = Columns::plain(d_output, isa.lanes(), if by_group { 1 } else { workers });
     // What the steps read, and what is read beside them.
     let pack_weights = |steps: bool, input: bool| {
         let panels = [
@@ -183,18 +182,18 @@ pub fn forward(
             (Part::Projection, units, &columns_out, steps && projected),
             (Part::WeightInput, problem.d_input, &columns, input),
         ];
-        let shares = if by_group { 1 } else { members };
+        let shares = if by_group { 1 } else { workers };
         let factors = Factor::of_rounds(problem, isa, shares, false, steps);
         PackedWeights::new(panels, factors)
     };
-    let mut halves = in_halves.then(|| Halves::new(isa, d_output, columns.vectors, units));
+    let mut bf16 = in_bf16.then(|| Bf16Panels::new(isa, d_output, columns.vectors, units));
     let reused = pack && in_step || chunks.len() > 1;
     let packed = match by_group {
         true => pack_weights(false, reused && !in_step),
         false => pack_weights(pack, reused),
     };
-    // Of each member with steps of its own, with scratch memory for them.
-    let copies = if by_group { members } else { 0 };
+    // Of each worker with steps of its own, with scratch memory for them.
+    let copies = if by_group { workers } else { 0 };
     let copies: Vec<_> = (0..copies)
         .map(|_| (pack_weights(pack, in_step), scratch(1, batch, isa)))
         .collect();
@@ -226,7 +225,7 @@ pub fn forward(
     let run = Run {
         isa,
         shares,
-        shares_each: shares / members,
+        shares_each: shares / workers,
         problem,
         parts,
         keep,
@@ -238,8 +237,8 @@ pub fn forward(
         columns,
         columns_out,
         packed: &packed,
-        fill_halves: halves.as_mut().map(Halves::as_mut_ptr),
-        halves: halves.as_ref(),
+        fill_bf16: bf16.as_mut().map(Bf16Panels::as_mut_ptr),
+        bf16: bf16.as_ref(),
         rounds: rounds.iter_mut().map(RoundRows::new).collect(),
         bias_row: &bias_row,
         shift_input: shift_input.as_deref(),
@@ -268,7 +267,7 @@ pub fn forward(
         .map(|sequences| Group::new(problem, &offsets, parts, sequences))
         .collect();
     let together = |phases: &[Phase]| {
-        gang::run(members, shares, phases.len(), &|phase, share| {
+        team::run(workers, shares, phases.len(), &|phase, share| {
             // SAFETY: the phases are run in order, each share once, with all shares of a phase done
             // before the next begins.
             unsafe { run.work(phases[phase], share) };
@@ -278,12 +277,12 @@ pub fn forward(
         together(&run.phases());
     } else {
         together(run.packing().as_slice());
-        let members_own: Vec<_> = copies
+        let workers_own: Vec<_> = copies
             .iter()
-            .map(|(packed, scratch)| Member::new(run.of_member(packed, scratch)))
+            .map(|(packed, scratch)| Worker::new(run.of_worker(packed, scratch)))
             .collect();
         let link = problem.link(groups.len());
-        // Steps between two products of all members.
+        // Steps between two products of all workers.
         let spans = match run.hoisted() {
             true => chunks.clone(),
             false => alloc::vec![0..steps],
@@ -291,12 +290,12 @@ pub fn forward(
         for (chunk, span) in spans.into_iter().enumerate() {
             together(&run.projection(chunk).collect::<Vec<_>>());
             let links = span.len().div_ceil(link);
-            gang::run_chains(members, groups.len(), links, &|index, group, member| {
+            team::run_chains(workers, groups.len(), links, &|index, group, worker| {
                 let start = span.start + index * link;
-                // SAFETY: each member is one thread; the steps of a group are run in order, one at a
+                // SAFETY: each worker is one thread; the steps of a group are run in order, one at a
                 // time; groups have sequences of their own.
                 unsafe {
-                    let own = members_own[member].packed(|run| run.work(Phase::Pack, 0));
+                    let own = workers_own[worker].packed(|run| run.work(Phase::Pack, 0));
                     let run = own.of_group(&groups[group], group);
                     for phase in run.steps(start..(start + link).min(span.end)) {
                         run.work(phase, 0);
@@ -347,7 +346,7 @@ fn chunks(counts: &[usize]) -> Vec<Range<usize>> {
     chunks
 }
 
-/// What all members do between two meetings.
+/// What all workers do between two meetings.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Recurrent weights into panels.
@@ -372,7 +371,7 @@ enum Phase {
 struct Run<'a> {
     isa: Isa,
     shares: usize,
-    /// Of them, those of a member.
+    /// Of them, those of a worker.
     shares_each: usize,
     problem: &'a Problem,
     parts: &'a Parts<&'a [f32]>,
@@ -390,8 +389,8 @@ struct Run<'a> {
     /// R, V, P, W and the matrices of rounds.
     packed: &'a PackedWeights,
     /// R in bf16, and where it is written.
-    halves: Option<&'a Halves>,
-    fill_halves: Option<*mut u32>,
+    bf16: Option<&'a Bf16Panels>,
+    fill_bf16: Option<*mut u32>,
     rounds: Vec<RoundRows>,
     /// b, or zeros, where `x·W` is part of each step.
     bias_row: &'a [f32],
@@ -407,7 +406,7 @@ struct Run<'a> {
     /// Of h·R, with LN_h.
     products: Layout,
     pointwise: &'a Pointwise,
-    scratch: &'a PerMember<Scratch>,
+    scratch: &'a PerWorker<Scratch>,
     output: *mut f32,
     last_cell: *mut f32,
     /// Pre-activations of a chunk, or of a step, where the gates are not kept.
@@ -446,7 +445,7 @@ impl Run<'_> {
 
     /// The phase before all others.
     fn packing(&self) -> Option<Phase> {
-        let wanted = !self.packed.is_empty() || self.halves.is_some();
+        let wanted = !self.packed.is_empty() || self.bf16.is_some();
         wanted.then_some(Phase::Pack)
     }
 
@@ -477,11 +476,11 @@ impl Run<'_> {
         })
     }
 
-    /// What one member does alone, with weights and scratch memory of its own.
-    fn of_member<'g>(
+    /// What one worker does alone, with weights and scratch memory of its own.
+    fn of_worker<'g>(
         &'g self,
         packed: &'g PackedWeights,
-        scratch: &'g PerMember<Scratch>,
+        scratch: &'g PerWorker<Scratch>,
     ) -> Run<'g> {
         Run {
             shares: 1,
@@ -550,11 +549,11 @@ impl Run<'_> {
     /// # Safety
     /// As [`work`](Self::work), whose phase it is.
     unsafe fn pack(&self, share: usize) {
-        if let (Some(halves), Some(words)) = (self.halves, self.fill_halves) {
+        if let (Some(bf16), Some(words)) = (self.bf16, self.fill_bf16) {
             let r = View::rows(self.parts.of(Part::WeightHidden), self.problem.width());
-            let pairs = part(halves.pairs(), share, self.shares);
+            let pairs = part(bf16.pairs(), share, self.shares);
             // SAFETY: this share's own pairs.
-            unsafe { halves.fill(words, r, pairs) };
+            unsafe { bf16.fill(words, r, pairs) };
         }
         for (part, target) in self.packed.targets() {
             let (k, width) = self.size(part);

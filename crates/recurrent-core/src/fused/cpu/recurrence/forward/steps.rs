@@ -207,8 +207,8 @@ impl Run<'_> {
         let separate = problem.norm_hidden.is_some();
         let separate_rows = self.product_rows(step);
         let (separate_terms, terms) = terms.split_at(usize::from(separate));
-        if let Some(halves) = self.halves {
-            self.step_in_halves(halves, chunk, step, share);
+        if let Some(bf16) = self.bf16 {
+            self.step_in_bf16(bf16, chunk, step, share);
             return;
         }
         if self.layout.is_tiled() {
@@ -299,7 +299,7 @@ impl Run<'_> {
             }
         };
         if rows == 1 {
-            // Other members have written most of it: their lines come all at the same time.
+            // Other workers have written most of it: their lines come all at the same time.
             fetch(hidden.ptr, problem.d_output);
         }
         // SAFETY: the scratch of this share; h, c and the weights have these sizes.
@@ -376,7 +376,7 @@ impl Run<'_> {
             unsafe { forward.run(self.isa, self.pointwise.kind, Half::Both) };
         };
         if rows == 1 {
-            // Other members have written most of it: their lines come all at the same time.
+            // Other workers have written most of it: their lines come all at the same time.
             fetch(self.hidden(step).ptr, problem.d_output);
         }
         // SAFETY: this share's own panels; h, c and the weights are complete.
@@ -407,10 +407,10 @@ impl Run<'_> {
     }
 
     /// A step of one sequence with R in bf16.
-    pub(super) fn step_in_halves(&self, halves: &Halves, chunk: usize, step: usize, share: usize) {
+    pub(super) fn step_in_bf16(&self, bf16: &Bf16Panels, chunk: usize, step: usize, share: usize) {
         let problem = self.problem;
-        let pairs = part(halves.pairs(), share, self.shares);
-        let units = halves.units_of(&pairs);
+        let pairs = part(bf16.pairs(), share, self.shares);
+        let units = bf16.units_of(&pairs);
         if units.is_empty() {
             return;
         }
@@ -434,9 +434,9 @@ impl Run<'_> {
                 }
             }
         }
-        let times = RowTimesHalves {
+        let times = RowTimesBf16 {
             a: self.hidden(step).ptr,
-            w: halves,
+            w: bf16,
             pairs,
             out: target,
             step,

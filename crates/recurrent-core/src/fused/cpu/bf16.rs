@@ -19,7 +19,7 @@ use super::view::View;
 
 /// Weights `[k, gates·units]` in bf16.
 #[derive(Debug)]
-pub struct Halves {
+pub struct Bf16Panels {
     /// Words, as bits.
     words: Buffer,
     k: usize,
@@ -28,7 +28,7 @@ pub struct Halves {
     lanes: usize,
 }
 
-impl Halves {
+impl Bf16Panels {
     /// Room for weights of `k` rows.
     pub fn new(isa: Isa, k: usize, gates: usize, units: usize) -> Self {
         let lanes = isa.lanes();
@@ -120,11 +120,11 @@ fn round(value: f32) -> u32 {
 
 /// `out[gate, unit] += Σ_k a[k]·w[k, gate, unit]` for some pairs of vectors of units.
 #[derive(Debug, Clone)]
-pub struct RowTimesHalves<'a> {
+pub struct RowTimesBf16<'a> {
     /// `[k]`
     pub a: *const f32,
     /// w
-    pub w: &'a Halves,
+    pub w: &'a Bf16Panels,
     /// Which pairs, of every gate.
     pub pairs: Range<usize>,
     /// `[gates·units]`
@@ -133,7 +133,7 @@ pub struct RowTimesHalves<'a> {
     pub step: usize,
 }
 
-impl RowTimesHalves<'_> {
+impl RowTimesBf16<'_> {
     /// # Safety
     /// `a` is readable; `out` belongs to the caller alone at the units of the pairs.
     pub unsafe fn run(self, isa: Isa) {
@@ -146,8 +146,8 @@ impl RowTimesHalves<'_> {
     }
 }
 
-/// [`RowTimesHalves`] for G gates.
-struct Gates<'a, const G: usize>(RowTimesHalves<'a>);
+/// [`RowTimesBf16`] for G gates.
+struct Gates<'a, const G: usize>(RowTimesBf16<'a>);
 
 /// Steps of k with sums of their own, so that no addition waits for the one before.
 const SIDE_BY_SIDE: usize = 2;
@@ -185,7 +185,7 @@ impl<const G: usize> WithSimd for Gates<'_, G> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let RowTimesHalves {
+        let RowTimesBf16 {
             a,
             w,
             pairs,

@@ -1,18 +1,18 @@
 //! A few threads that go through the same list of phases together.
 //!
-//! The work of a phase is cut into *shares*, one or a few per member; a phase begins when all shares
+//! The work of a phase is cut into *shares*, one or a few per worker; a phase begins when all shares
 //! of the one before are done. This is a barrier per time step, and a time step of a small layer
 //! takes a microsecond: waiting is spinning, and no task is spawned per step. With several shares per
-//! member, one that is done with its own takes those that others have not begun: cores are not
+//! worker, one that is done with its own takes those that others have not begun: cores are not
 //! equally fast where others use them too.
 //!
 //! Work that falls into independent *chains* needs no barrier at all ([`run_chains`]): whoever is free takes
 //! the next link of the chain that is furthest behind.
 //!
 //! Nothing waits for a thread that has not come. Helpers are jobs in the caller's rayon pool, and
-//! the caller begins at once: a share whose member is absent is taken by whoever waits for it. So
-//! there is no deadlock with a busy pool, with more members than cores, or with many gangs at a
-//! time, and a member that the system has put to sleep between two phases holds nobody up. Who takes
+//! the caller begins at once: a share whose worker is absent is taken by whoever waits for it. So
+//! there is no deadlock with a busy pool, with more workers than cores, or with many teams at a
+//! time, and a worker that the system has put to sleep between two phases holds nobody up. Who takes
 //! a share does not change what is computed in it: results do not depend on the number of threads.
 
 use alloc::boxed::Box;
@@ -21,13 +21,13 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Turns of a waiting loop before a share is taken from its member: about 20 µs.
+/// Turns of a waiting loop before a share is taken from its worker: about 20 µs.
 const PATIENCE: usize = 400;
 
 /// How far a share is.
 #[derive(Default)]
 struct Share {
-    /// The next phase that nobody has begun for this share. Nearly always one member alone touches
+    /// The next phase that nobody has begun for this share. Nearly always one worker alone touches
     /// it, so it must not lie beside what the others watch: claiming would wait for their copies.
     claimed: Line<AtomicUsize>,
     /// Phases of this share that are done.
@@ -42,12 +42,12 @@ struct Line<T>(T);
 /// `work(phase, share)`, borrowed from the caller's stack.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// The same with the member that does it.
+/// The same with the worker that does it.
 type Link<'a> = dyn Fn(usize, usize, usize) + Sync + 'a;
 
-struct Gang<'a> {
+struct Team<'a> {
     shares: Vec<Share>,
-    /// Whether a member itself is at work.
+    /// Whether a worker itself is at work.
     present: Vec<Line<AtomicBool>>,
     phases: usize,
     work: &'a Link<'a>,
@@ -108,13 +108,13 @@ fn with_limit<R>(threads: usize, run: impl FnOnce() -> R) -> R {
 /// Runs `work(phase, share)` for each phase in order and each share below `shares`.
 ///
 /// # Arguments
-/// * `shares` - as many as members, or a multiple: then they are also taken by whoever is free
+/// * `shares` - as many as workers, or a multiple: then they are also taken by whoever is free
 ///
 /// # Panics
 /// If `work` panics on any thread.
-pub fn run(members: usize, shares: usize, phases: usize, work: &Work<'_>) {
-    debug_assert!(members <= 1 || shares.is_multiple_of(members));
-    if members <= 1 || phases == 0 {
+pub fn run(workers: usize, shares: usize, phases: usize, work: &Work<'_>) {
+    debug_assert!(workers <= 1 || shares.is_multiple_of(workers));
+    if workers <= 1 || phases == 0 {
         for phase in 0..phases {
             for share in 0..shares {
                 work(phase, share);
@@ -122,27 +122,27 @@ pub fn run(members: usize, shares: usize, phases: usize, work: &Work<'_>) {
         }
         return;
     }
-    let gang = Gang {
+    let team = Team {
         shares: (0..shares).map(|_| Share::default()).collect(),
-        present: (0..members).map(|_| Line::default()).collect(),
+        present: (0..workers).map(|_| Line::default()).collect(),
         phases,
         work: &|phase, share, _| work(phase, share),
         panicked: AtomicBool::new(false),
     };
-    with_helpers(members, &|member| gang.attend(member));
-    gang.check();
+    with_helpers(workers, &|worker| team.attend(worker));
+    team.check();
 }
 
-/// Runs `work(link, chain, member)` for each link of each chain, the links of a chain in order, the chains
-/// independently of each other. The third argument, below `members`, is who does it: each member is one
+/// Runs `work(link, chain, worker)` for each link of each chain, the links of a chain in order, the chains
+/// independently of each other. The third argument, below `workers`, is who does it: each worker is one
 /// thread throughout.
 ///
-/// A few more chains than members keep all members at work whatever their speed.
+/// A few more chains than workers keep all workers at work whatever their speed.
 ///
 /// # Panics
 /// If `work` panics on any thread.
-pub fn run_chains(members: usize, chains: usize, links: usize, work: &Link<'_>) {
-    if members <= 1 || chains <= 1 {
+pub fn run_chains(workers: usize, chains: usize, links: usize, work: &Link<'_>) {
+    if workers <= 1 || chains <= 1 {
         for chain in 0..chains {
             for link in 0..links {
                 work(link, chain, 0);
@@ -150,23 +150,23 @@ pub fn run_chains(members: usize, chains: usize, links: usize, work: &Link<'_>) 
         }
         return;
     }
-    let gang = Gang {
+    let team = Team {
         shares: (0..chains).map(|_| Share::default()).collect(),
         present: Vec::new(),
         phases: links,
         work,
         panicked: AtomicBool::new(false),
     };
-    with_helpers(members.min(chains), &|member| gang.follow(member));
-    gang.check();
+    with_helpers(workers.min(chains), &|worker| team.follow(worker));
+    team.check();
 }
 
-/// Calls `attend` with each member, on the caller's thread and on those of the pool that come in time.
-fn with_helpers(members: usize, attend: &(dyn Fn(usize) + Sync)) {
+/// Calls `attend` with each worker, on the caller's thread and on those of the pool that come in time.
+fn with_helpers(workers: usize, attend: &(dyn Fn(usize) + Sync)) {
     let crew = Crew { attend };
     let door = Arc::new(Door::default());
-    for member in 1..members {
-        call_helper(&crew, &door, member);
+    for worker in 1..workers {
+        call_helper(&crew, &door, worker);
     }
     // Also when the caller's own share panics, the helpers must be gone before the stack is.
     let close = CloseOnDrop(&door);
@@ -249,8 +249,8 @@ fn yield_now() {
     core::hint::spin_loop();
 }
 
-/// Asks the pool for a thread that attends as `member`.
-fn call_helper(crew: &Crew<'_>, door: &Arc<Door>, member: usize) {
+/// Asks the pool for a thread that attends as `worker`.
+fn call_helper(crew: &Crew<'_>, door: &Arc<Door>, worker: usize) {
     struct Pointer(*const Crew<'static>);
     // SAFETY: what the crew borrows is `Sync`; the pointer is followed only between `enter` and `leave`,
     // and the crew lives until the door is closed.
@@ -267,22 +267,22 @@ fn call_helper(crew: &Crew<'_>, door: &Arc<Door>, member: usize) {
         // SAFETY: `with_helpers` waits at the closed door until this thread has left, so the crew and
         // all that it borrows are alive.
         let attend = unsafe { (*pointer.0).attend };
-        attend_guarded(attend, member);
+        attend_guarded(attend, worker);
         door.leave();
     };
     spawn(Box::new(job));
 }
 
-/// A member on a thread of the pool, which a panic must not take down while others wait for it.
-fn attend_guarded(attend: &(dyn Fn(usize) + Sync), member: usize) {
+/// A worker on a thread of the pool, which a panic must not take down while others wait for it.
+fn attend_guarded(attend: &(dyn Fn(usize) + Sync), worker: usize) {
     #[cfg(feature = "std")]
     {
         // The message has been printed; the caller panics too.
-        let attend = std::panic::AssertUnwindSafe(|| attend(member));
+        let attend = std::panic::AssertUnwindSafe(|| attend(worker));
         drop(std::panic::catch_unwind(attend));
     }
     #[cfg(not(feature = "std"))]
-    attend(member);
+    attend(worker);
 }
 
 fn spawn(job: Box<dyn FnOnce() + Send>) {
@@ -292,8 +292,8 @@ fn spawn(job: Box<dyn FnOnce() + Send>) {
     drop(job);
 }
 
-impl Gang<'_> {
-    /// Passes on a panic of any member.
+impl Team<'_> {
+    /// Passes on a panic of any worker.
     fn check(&self) {
         assert!(
             !self.panicked.load(Ordering::Acquire),
@@ -301,32 +301,32 @@ impl Gang<'_> {
         );
     }
 
-    /// The shares of a member.
-    fn own(&self, member: usize) -> Range<usize> {
+    /// The shares of a worker.
+    fn own(&self, worker: usize) -> Range<usize> {
         let each = self.shares.len() / self.present.len();
-        member * each..(member + 1) * each
+        worker * each..(worker + 1) * each
     }
 
     /// Works on the own shares of each phase that nobody else has taken, and on what others leave.
-    fn attend(&self, member: usize) {
-        let own = self.own(member);
-        let present = &self.present[member].0;
+    fn attend(&self, worker: usize) {
+        let own = self.own(worker);
+        let present = &self.present[worker].0;
         loop {
             // Not written again where it is set: the line would have to come back from the others.
             if !present.load(Ordering::Relaxed) {
                 present.store(true, Ordering::Relaxed);
             }
             let phase = self.shares[own.start].claimed.0.load(Ordering::Acquire);
-            if !self.wait_until_done(member, phase) || phase == self.phases {
+            if !self.wait_until_done(worker, phase) || phase == self.phases {
                 return;
             }
             for share in own.clone() {
-                self.take(share, phase, member);
+                self.take(share, phase, worker);
             }
             if own.len() > 1 {
                 // What others would begin last.
                 for share in (0..self.shares.len()).rev() {
-                    self.take(share, phase, member);
+                    self.take(share, phase, worker);
                 }
             }
         }
@@ -334,9 +334,9 @@ impl Gang<'_> {
 
     /// Takes links of the chains, which are the shares, until all are done: of the chain that is
     /// furthest behind and that nobody is at, its last one where there are several.
-    fn follow(&self, member: usize) {
+    fn follow(&self, worker: usize) {
         let chains = self.shares.len();
-        let (mut own, mut turns) = (member, 0);
+        let (mut own, mut turns) = (worker, 0);
         while !self.panicked.load(Ordering::Relaxed) {
             let mut next: Option<(usize, usize)> = None;
             let mut finished = 0;
@@ -354,7 +354,7 @@ impl Gang<'_> {
             }
             match next {
                 Some((link, chain)) => {
-                    if self.take(chain, link, member) {
+                    if self.take(chain, link, worker) {
                         (own, turns) = (chain, 0);
                     }
                 }
@@ -365,9 +365,9 @@ impl Gang<'_> {
     }
 
     /// Does a share of a phase unless it is taken already.
-    fn take(&self, share: usize, phase: usize, member: usize) -> bool {
+    fn take(&self, share: usize, phase: usize, worker: usize) -> bool {
         let Share { claimed, done } = &self.shares[share];
-        // Asked first: a claim that fails would still take the line from its member.
+        // Asked first: a claim that fails would still take the line from its worker.
         if claimed.0.load(Ordering::Relaxed) != phase {
             return false;
         }
@@ -380,15 +380,15 @@ impl Gang<'_> {
         }
         // A share that panics is never done: those who wait for it must learn of it.
         let alarm = AlarmOnDrop(&self.panicked);
-        (self.work)(phase, share, member);
+        (self.work)(phase, share, worker);
         core::mem::forget(alarm);
         done.0.store(phase + 1, Ordering::Release);
         true
     }
 
-    /// Waits until all shares of the phases before `phase` are done, taking those that their members
+    /// Waits until all shares of the phases before `phase` are done, taking those that their workers
     /// do not come for. False if a thread has panicked.
-    fn wait_until_done(&self, member: usize, phase: usize) -> bool {
+    fn wait_until_done(&self, worker: usize, phase: usize) -> bool {
         for (owner, present) in self.present.iter().enumerate() {
             for share in self.own(owner) {
                 let mut turns = 0;
@@ -396,10 +396,10 @@ impl Gang<'_> {
                     if self.panicked.load(Ordering::Relaxed) {
                         return false;
                     }
-                    let absent = owner == member || !present.0.load(Ordering::Relaxed);
+                    let absent = owner == worker || !present.0.load(Ordering::Relaxed);
                     if (absent || turns >= PATIENCE)
-                        && self.take(share, phase - 1, member)
-                        && owner != member
+                        && self.take(share, phase - 1, worker)
+                        && owner != worker
                     {
                         // Asleep: not waited for again until it is seen.
                         present.0.store(false, Ordering::Relaxed);
