@@ -23,7 +23,7 @@ speed      docs/results/speed.md     30 minutes
 bf16       docs/results/bf16.md      2 minutes
 lengths    docs/results/lengths.md   1 minute
 peers      docs/results/peers.md     5 minutes; Python with torch and onnxruntime
-devices    docs/results/peers.md     3 minutes, and a build with --features ndarray
+devices    docs/results/peers.md     15 minutes, with the build with --features ndarray
 build      docs/results/build.md     10 minutes: everything is built from an empty folder
 gpu        docs/results/gpu.md       15 minutes, and a build of 40; a software Vulkan driver
 "

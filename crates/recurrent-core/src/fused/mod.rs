@@ -23,7 +23,22 @@ mod cube;
 pub(crate) mod device;
 #[cfg(feature = "kernel")]
 pub(crate) mod op;
+#[cfg(not(feature = "eval"))]
+// Some of it is for one kind of backend alone.
+#[cfg_attr(
+    not(all(feature = "kernel-cpu", feature = "kernel-cube")),
+    allow(dead_code, unused_imports)
+)]
+pub(crate) mod problem;
+/// Public with the feature `eval` only; what a cell's own [`Step::lower`](crate::Step::lower) needs is
+/// re-exported.
+#[cfg(feature = "eval")]
 pub mod problem;
+
+pub use problem::{
+    AdaptiveLayerSpec, AdaptiveSpec, Coupling, ForgetBias, FusedSpec, LstmSpec, Peepholes,
+    RoundSpec,
+};
 
 #[cfg(feature = "kernel-cpu")]
 pub use cpu::buffer::release as release_buffers;

@@ -28,23 +28,29 @@ pub fn worth_pairing<C: Step>(
     if strategy == Strategy::Composed || !on_threads {
         return false;
     }
+    let (d_hidden, d_input, d_output) = (cell.d_hidden(), cell.d_input(), cell.d_output());
+    // Gates on x and h; variants have a little less or more.
+    let weights = 4 * d_hidden * (d_input + d_output);
+    if !by_size(seq_length, batch_size, weights) {
+        return false;
+    }
     let Ok(spec) = fused::lower(cell, device, dtype) else {
         return false;
     };
     // Here, where a panic names the caller.
     spec.check();
-    #[cfg(feature = "kernel-cpu")]
-    {
-        let (d_hidden, d_input, d_output) = (cell.d_hidden(), cell.d_input(), cell.d_output());
-        // Gates on x and h; variants have a little less or more.
-        let weights = 4 * d_hidden * (d_input + d_output);
-        crate::fused::op::worth_pairing(seq_length, batch_size, weights)
-    }
-    #[cfg(not(feature = "kernel-cpu"))]
-    {
-        let _ = (seq_length, batch_size);
-        false
-    }
+    true
+}
+
+#[cfg(feature = "kernel-cpu")]
+fn by_size(seq_length: usize, batch_size: usize, weights: usize) -> bool {
+    crate::fused::op::worth_pairing(seq_length, batch_size, weights)
+}
+
+/// Without CPU kernels nothing runs on threads.
+#[cfg(not(feature = "kernel-cpu"))]
+fn by_size(_: usize, _: usize, _: usize) -> bool {
+    false
 }
 
 /// Runs two things at the same time, each with half of the threads, or one after the other where

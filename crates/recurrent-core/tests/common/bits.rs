@@ -3,7 +3,7 @@
 //! `RECURRENT_BITS=FILE` writes a line per case, its name and a hash of values and gradients; two such
 //! files of one machine are compared with `diff`:
 //! ```sh
-//! RECURRENT_BITS=/tmp/before cargo test --test fused --test kernels -- --ignored bits
+//! RECURRENT_BITS=/tmp/before cargo test --workspace --test fused --test kernels bits
 //! ```
 
 use std::fmt::Write as _;
@@ -36,21 +36,17 @@ impl Bits {
     }
 }
 
-/// Appends lines to the file that `RECURRENT_BITS` names, or prints them.
+/// Appends lines to the file that `RECURRENT_BITS` names, if it does.
 pub fn record(lines: impl IntoIterator<Item = String>) {
+    let Some(path) = std::env::var_os("RECURRENT_BITS") else {
+        return;
+    };
     let mut text = String::new();
     for line in lines {
         writeln!(text, "{line}").expect("a string");
     }
-    match std::env::var_os("RECURRENT_BITS") {
-        None => print!("{text}"),
-        Some(path) => {
-            let options = std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path);
-            let mut file = options.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            file.write_all(text.as_bytes()).expect("written");
-        }
-    }
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).append(true).open(&path);
+    let mut file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.write_all(text.as_bytes()).expect("written");
 }

@@ -32,9 +32,8 @@ fn line(case: &Case, what: &str, results: &Results) -> String {
     bits.line(&format!("{what}; {}", case.name()))
 }
 
-#[test]
-#[ignore = "prints hashes, for a comparison of two versions"]
-fn bits() {
+/// A line per case and way of running it.
+fn lines() -> Vec<String> {
     let device = Device::flex().autodiff();
     let mut lines = vec![];
     for (index, kind) in KINDS.into_iter().enumerate() {
@@ -49,16 +48,25 @@ fn bits() {
                 tracked: &|_| false,
                 ..case.leaves(&device, DType::F32)
             };
-            let outputs = case.run(&leaves, Strategy::Fused, false);
-            let values = outputs.values();
             let results = |values| Results {
                 values,
                 gradients: vec![],
             };
-            lines.push(line(&case, "inference", &results(values)));
+            let outputs = case.run(&leaves, Strategy::Fused, false);
+            lines.push(line(&case, "inference", &results(outputs.values())));
             let outputs = case.run_recorded(&leaves, Strategy::Fused);
             lines.push(line(&case, "histories", &results(outputs.values())));
         }
     }
-    record(lines);
+    lines
+}
+
+/// A second run gives the same bits: its buffers come from the pool, with what the first one left in them.
+#[test]
+fn bits_of_a_second_run() {
+    let first = lines();
+    for (first, second) in first.iter().zip(lines()) {
+        assert_eq!(*first, second);
+    }
+    record(first);
 }

@@ -22,30 +22,41 @@ fn wide(list: &[f32]) -> impl Iterator<Item = f64> {
     list.iter().map(|&value| value.into())
 }
 
-#[test]
-#[ignore = "prints hashes, for a comparison of two versions"]
-fn bits() {
+/// A line per call.
+fn lines(isa: Isa, workers: usize) -> Vec<String> {
     let mut lines = vec![];
-    for isa in Isa::all() {
-        for (sizes, ragged) in SIZES.into_iter().flat_map(|s| [(s, false), (s, true)]) {
-            for call in calls(sizes, ragged) {
-                let (output, grads) = call.both(isa, 2);
-                let mut bits = Bits::new();
-                bits.add(wide(&output));
-                for (_, grad) in &grads {
-                    bits.add(wide(grad));
-                }
-                lines.push(bits.line(&format!("{isa:?}; {}; {sizes:?} {ragged}", call.name)));
-            }
-        }
-        for (name, output, grads) in adaptive::all_results(isa, 2) {
+    for (sizes, ragged) in SIZES.into_iter().flat_map(|s| [(s, false), (s, true)]) {
+        for call in calls(sizes, ragged) {
+            let (output, grads) = call.both(isa, workers);
             let mut bits = Bits::new();
             bits.add(wide(&output));
-            for grad in grads.iter().flatten() {
+            for (_, grad) in &grads {
                 bits.add(wide(grad));
             }
-            lines.push(bits.line(&format!("{isa:?}; adaptive {name}")));
+            lines.push(bits.line(&format!("{isa:?}; {}; {sizes:?} {ragged}", call.name)));
         }
     }
-    record(lines);
+    for (name, output, grads) in adaptive::all_results(isa, workers) {
+        let mut bits = Bits::new();
+        bits.add(wide(&output));
+        for grad in grads.iter().flatten() {
+            bits.add(wide(grad));
+        }
+        lines.push(bits.line(&format!("{isa:?}; adaptive {name}")));
+    }
+    lines
+}
+
+/// Who takes which columns changes no bit.
+#[test]
+fn bits_of_any_number_of_workers() {
+    for isa in Isa::all() {
+        let alone = lines(isa, 1);
+        for workers in [2, 3] {
+            for (alone, together) in alone.iter().zip(lines(isa, workers)) {
+                assert_eq!(*alone, together, "{workers} workers");
+            }
+        }
+        record(alone);
+    }
 }

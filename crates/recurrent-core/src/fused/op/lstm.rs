@@ -11,7 +11,7 @@ use crate::equations::layer_norm::Norm;
 use crate::fused::device::{Target, target};
 use crate::fused::problem::lstm::Problem;
 use crate::fused::problem::{
-    Coupling, Dims, ForgetBias, Key, LstmSpec, Part, Parts, Precision, RoundPart, RoundSpec,
+    Axes, Coupling, ForgetBias, Key, LstmSpec, Part, Parts, Precision, RoundPart, RoundSpec,
 };
 use crate::gates::Gate;
 
@@ -86,7 +86,7 @@ fn bind(spec: LstmSpec, call: FusedCall) -> (Problem, Parts<DispatchTensor>) {
 #[derive(Default)]
 struct Tensors {
     tensors: Parts<DispatchTensor>,
-    shapes: Parts<Dims>,
+    shapes: Parts<Axes>,
 }
 
 impl Tensors {
@@ -96,7 +96,7 @@ impl Tensors {
 
     /// One that is no weight.
     fn set_of_call(&mut self, part: Part, tensor: Tensor<2>) {
-        self.shapes.set(part, Dims::from(tensor.dims()));
+        self.shapes.set(part, Axes::from(tensor.dims()));
         self.set(part, Some(tensor));
     }
 
@@ -155,7 +155,7 @@ impl Tensors {
             None => (None, input.bias),
         };
         let [first, second, features] = rows.rows.dims();
-        let shape: Dims = [first * second, features].into();
+        let shape: Axes = [first * second, features].into();
         let rows = match ordered {
             true => rows.rows.into_dispatch(),
             false => rows.for_kernel(),
@@ -215,7 +215,7 @@ struct InputSpec {
     bias: Option<Tensor<1>>,
     /// LN_x
     norm: Option<Norm>,
-    /// What is added after it.
+    /// What is added after it: b, and what follows it. Two, since the order of sums is part of the result.
     outer: (Option<Tensor<1>>, Option<Tensor<1>>),
 }
 

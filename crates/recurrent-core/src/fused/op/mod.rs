@@ -111,6 +111,7 @@ pub trait RunKernel: Backend {
 }
 
 /// Backends that can hand out their values as slices.
+#[cfg(feature = "kernel-cpu")]
 pub trait SliceBackend: Backend {
     /// The same tensor with its values in row-major order, next to each other.
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;

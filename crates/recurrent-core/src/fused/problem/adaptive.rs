@@ -47,7 +47,7 @@ impl Layer {
     }
 
     /// Where the parts begin when they lie side by side.
-    pub fn side_by_side(&self) -> [usize; 5] {
+    fn side_by_side(&self) -> [usize; 5] {
         let sizes = self.sizes();
         core::array::from_fn(|part| sizes[..part].iter().sum())
     }

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Coupling, Dims, Expected, Key, Part, Parts, RoundPart, check_counts, offsets};
+use super::{Axes, Coupling, Expected, Key, Part, Parts, RoundPart, check_counts, offsets};
 use crate::equations::cifg;
 use crate::equations::layer_norm::Normalizer;
 use crate::gates::GateLayout;
@@ -240,7 +240,7 @@ impl Problem {
     /// # Panics
     /// If a tensor is missing or has another shape, or the order names a row that is not there.
     #[track_caller]
-    pub fn check_call<T>(&self, tensors: &Parts<T>, shapes: &Parts<Dims>) {
+    pub fn check_call<T>(&self, tensors: &Parts<T>, shapes: &Parts<Axes>) {
         self.check_sizes(tensors);
         let projects = tensors.has(Part::WeightInput);
         for key in shapes.keys() {

@@ -22,8 +22,8 @@ use alloc::vec::Vec;
 use burn::serde::{Deserialize, Serialize};
 
 pub use coupling::Coupling;
-pub use parts::{COUNT, Key, MASKS, Part, Parts, RoundPart};
-pub use shapes::{Dims, Expected, check_counts};
+pub use parts::{Key, MASKS, Part, Parts, RoundPart};
+pub use shapes::{Axes, Expected, check_counts};
 pub use spec::{
     AdaptiveLayerSpec, AdaptiveSpec, ForgetBias, FusedSpec, LstmSpec, Peepholes, RoundSpec,
 };

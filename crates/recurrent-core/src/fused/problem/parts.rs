@@ -59,7 +59,7 @@ pub enum Part {
 }
 
 /// Number of [`Part`]s.
-pub const COUNT: usize = Part::UpdateHidden as usize + 1;
+const COUNT: usize = Part::UpdateHidden as usize + 1;
 
 impl Part {
     /// All of them, in order.

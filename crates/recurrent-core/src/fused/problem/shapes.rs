@@ -11,12 +11,12 @@ use core::fmt::{self, Display};
 
 /// The shape of a tensor of one or two axes, without memory of its own: a call has twenty of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Dims {
+pub struct Axes {
     lengths: [usize; 2],
-    axes: usize,
+    count: usize,
 }
 
-impl Dims {
+impl Axes {
     /// # Panics
     /// If there are more than two axes.
     pub fn of(dims: &[usize]) -> Self {
@@ -24,22 +24,22 @@ impl Dims {
         lengths[..dims.len()].copy_from_slice(dims);
         Self {
             lengths,
-            axes: dims.len(),
+            count: dims.len(),
         }
     }
 
     fn as_slice(&self) -> &[usize] {
-        &self.lengths[..self.axes]
+        &self.lengths[..self.count]
     }
 }
 
-impl<const D: usize> From<[usize; D]> for Dims {
+impl<const D: usize> From<[usize; D]> for Axes {
     fn from(dims: [usize; D]) -> Self {
         Self::of(&dims)
     }
 }
 
-impl fmt::Debug for Dims {
+impl fmt::Debug for Axes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_slice().fmt(f)
     }
@@ -51,12 +51,12 @@ pub struct Expected {
     /// In letters, for messages.
     letters: &'static str,
     /// In numbers.
-    dims: Dims,
+    dims: Axes,
 }
 
 impl Expected {
     /// A shape in letters and in numbers.
-    pub fn new(letters: &'static str, dims: impl Into<Dims>) -> Self {
+    pub fn new(letters: &'static str, dims: impl Into<Axes>) -> Self {
         Self {
             letters,
             dims: dims.into(),
@@ -64,7 +64,7 @@ impl Expected {
     }
 
     /// What is wrong with the shape of a tensor, if it is another one.
-    pub fn mismatch(&self, name: impl Display, got: impl Into<Dims>) -> Option<String> {
+    pub fn mismatch(&self, name: impl Display, got: impl Into<Axes>) -> Option<String> {
         let got = got.into();
         (got != self.dims).then(|| {
             let Self { letters, dims } = self;
@@ -75,7 +75,7 @@ impl Expected {
     /// # Panics
     /// If a tensor has another shape.
     #[track_caller]
-    pub fn check(&self, name: impl Display, got: impl Into<Dims>) {
+    pub fn check(&self, name: impl Display, got: impl Into<Axes>) {
         if let Some(text) = self.mismatch(name, got) {
             panic!("{text}");
         }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use burn::tensor::Tensor;
 
 use super::adaptive::Weight;
-use super::{Coupling, Dims, Expected, Key, Part, RoundPart, adaptive, lstm};
+use super::{Axes, Coupling, Expected, Key, Part, RoundPart, adaptive, lstm};
 use crate::equations::layer_norm::Norm;
 use crate::equations::masks::Masks;
 
@@ -130,7 +130,7 @@ impl LstmSpec {
     }
 
     /// Calls `f` with the name and the shape of each weight.
-    fn each_shape(&self, f: &mut dyn FnMut(Key, Dims)) {
+    fn each_shape(&self, f: &mut dyn FnMut(Key, Axes)) {
         let mut matrix = |key: Key, m: Option<&Tensor<2>>| {
             if let Some(m) = m {
                 f(key, m.dims().into());
@@ -214,9 +214,7 @@ pub struct RoundSpec {
     pub bias: Option<Tensor<1>>,
 }
 
-/// The layers of an adaptive LSTM, first to last: at least 1, at most [`MAX_LAYERS`].
-///
-/// [`MAX_LAYERS`]: super::adaptive::MAX_LAYERS
+/// The layers of an adaptive LSTM, first to last: at least 1, at most 7.
 #[derive(Debug, Clone)]
 pub struct AdaptiveSpec {
     /// First to last.
