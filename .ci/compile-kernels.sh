@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Compiles the kernels for GPUs on a machine without one: CubeCL writes them as CUDA C++ (its feature
-# `cuda-cpp`), as PTX by its own LLVM (its default for CUDA), and as SPIR-V (its feature `vulkan`); NVRTC,
-# ptxas and spirv-val take those. NVIDIA's compilers come as Python packages; exit code 77 where those
-# cannot be had. Says what is left out where LLVM or spirv-val cannot.
+# Compiles the GPU kernels on a machine without a GPU. CubeCL generates CUDA C++ (its feature `cuda-cpp`), PTX
+# with its own LLVM (its default for CUDA), and SPIR-V (its feature `vulkan`). NVRTC and ptxas compile the first
+# two, spirv-val validates the third. NVIDIA's compilers are installed as Python packages; the script exits with 77
+# if that fails. If LLVM or spirv-val is not available, it prints what it skips.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${RECURRENT_GPU_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/recurrent-gpu-target}"
 export CARGO_TERM_COLOR=never
-# Kept beside what is built.
+# Kept in the target folder.
 packages=$CARGO_TARGET_DIR/nvidia
 names=(nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12 nvidia-cuda-nvcc-cu12)
 if ! test -e "$packages/done"; then
@@ -23,7 +23,7 @@ if library=$(.ci/llvm.sh "$CARGO_TARGET_DIR/nvptx" nvptx); then
   options=(--features ptx)
   export XDG_DATA_HOME=$CARGO_TARGET_DIR/nvptx
   export LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-  # Of the CUDA toolkit CubeCL asks for one file, libdevice.10.bc.
+  # CubeCL needs one file of the CUDA toolkit, libdevice.10.bc.
   export CUDA_PATH=$packages/nvidia/cuda_nvcc
 else
   echo "PTX is left out"

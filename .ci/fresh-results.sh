@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails where a measured table is older than the code it is about; docs/results/README.md has the rules.
+# Fails if a measured table is older than the code that it measures; docs/results/README.md has the rules.
 #   .ci/fresh-results.sh [FOLDER]   the folder of the pages, docs/results by default
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,7 +39,7 @@ for page in "$folder"/*.md; do
     else
       since=$commit from=
       if ! git merge-base --is-ancestor "$commit" HEAD 2> /dev/null; then
-        # A shallow clone, or commits that were squashed: the one that wrote the line counts instead.
+        # In a shallow clone, or after a squash, count from the commit that wrote the line.
         since=$(git log -1 --format=%H -S"$line" -- "$page")
         from=" (its commit ${commit:0:7} is not in this history; counted from the one that wrote the page)"
       fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The kernels, modules and an example on a machine without a GPU: on wgpu with software Vulkan (Mesa's
-# llvmpipe), and the kernels on CubeCL's CPU runtime. Installs Mesa's driver where it may (Debian, Ubuntu,
-# as root), otherwise says what to install; .ci/llvm.sh gets the LLVM of the CPU runtime.
-# Takes names of the stages to run instead of all: `.ci/gpu-software.sh golden`.
+# Tests the kernels, the modules and an example on a machine without a GPU: on wgpu with software Vulkan (Mesa's
+# llvmpipe), and the kernels on CubeCL's CPU runtime. Installs Mesa's driver (Debian, Ubuntu, as root) or
+# prints what to install; .ci/llvm.sh downloads the LLVM of the CPU runtime.
+# Arguments select stages; the default is all: `.ci/gpu-software.sh golden`.
 # RECURRENT_GPU_DEVICES names the devices, `wgpu cpu` by default.
 # RECURRENT_GPU_FEATURES adds features of the crates, such as `fusion` or `fusion,autotune`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Of its own: the features differ, and the folder of the other tests stays as it is.
+# A separate folder, because the features differ from those of the other tests.
 export CARGO_TARGET_DIR="${RECURRENT_GPU_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/recurrent-gpu-target}"
 export CARGO_TERM_COLOR=never XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}"
 started=$SECONDS
@@ -45,7 +45,7 @@ if [[ " $devices " == *" cpu "* ]]; then
   fi
 fi
 
-# All crates in every call, so that what they ask of their dependencies is the same and is built once.
+# All crates in every call, so that their dependencies have the same features and are built once.
 options=(--profile gpu --locked -p recurrent-core -p recurrent-modules -p recurrent-bench
   --features "$features${RECURRENT_GPU_FEATURES:+,$RECURRENT_GPU_FEATURES}")
 wanted=("$@")
@@ -76,7 +76,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 printf '\n== build\n'
-# From an empty folder it may take long: what is done by then is kept, and the next run goes on from there.
+# From an empty folder the build may exceed the limit. Its results are kept, and the next run continues.
 bound=${RECURRENT_GPU_BUILD_SECONDS:-2400}
 status=0
 timeout "$bound" cargo test "${options[@]}" --no-run --test launches --test fused --test golden --test containers \
@@ -90,15 +90,17 @@ fi
 for device in $devices; do
   export BURN_DEVICE=$device
   if test "$device" = cpu; then
-    # Kernels alone: Burn's products, and with them all that is composed, take seconds each there.
-    run fused adaptive_in_vectors large::case_02 large::case_07
+    # Kernels only: each of Burn's products, and so the composed scan, takes seconds there.
+    run fused adaptive_in_vectors large::case_02 large::case_07 large_gru \
+      agreement::every_option_set::kind_25 agreement::every_option_set::kind_26
     # One file of each variant, for the time; all of them if that folder is named.
     RECURRENT_GOLDEN_DIR=${RECURRENT_GOLDEN_DIR:-$(one_of_each)} run golden chosen_device
     continue
   fi
   run launches
   run fused every_size long packed_rows swapped_gates graph histories::one shapes \
-    amplified_gradients::kind_01 amplified_gradients::kind_07 amplified_gradients::kind_16
+    amplified_gradients::kind_01 amplified_gradients::kind_07 amplified_gradients::kind_16 \
+    amplified_gradients::kind_25 amplified_gradients::kind_26
   run golden chosen_device
   run containers
 done
@@ -116,7 +118,7 @@ if [[ " $devices " == *" wgpu "* ]] && stage example; then
   grep -q llvmpipe "$results/capacity.json" || { echo "capacity.json does not name the device" >&2; exit 1; }
   printf '\n== a machine without the device (%d s so far)\n' "$((SECONDS - started))"
   for example in "${examples[@]}"; do
-    # Without Vulkan wgpu would take OpenGL.
+    # Without Vulkan wgpu would use OpenGL.
     VK_ICD_FILENAMES=/nonexistent __EGL_VENDOR_LIBRARY_FILENAMES=/nonexistent \
       timeout 60 .ci/refused.sh 'looked for a GPU with a Vulkan' \
       "$binaries/$example" --device wgpu --out "$results"

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# LLVM for CubeCL without GitHub: laid out as the build script of `tracel-llvm-bundler` leaves its own
-# download, so that it downloads nothing. `.ci/llvm.sh DATA [nvptx]` prints the folder of the library:
-# builds need XDG_DATA_HOME=DATA, programs need LD_LIBRARY_PATH with that folder. The headers come from a
-# Python package, and so does the library for the `cpu` runtime; that one writes x86 code alone. With
-# `nvptx` it is the one of a Rust nightly of the same release, which writes PTX too: DATA is then another
-# folder. Exit code 77 where it cannot be had.
+# Installs LLVM for CubeCL without GitHub, in the directory layout of `tracel-llvm-bundler`, whose build script
+# then downloads nothing.
+#   .ci/llvm.sh DATA [nvptx]   prints the folder of the library
+# Builds need XDG_DATA_HOME=DATA; programs need that folder in LD_LIBRARY_PATH.
+# The headers come from a Python package, and so does the library for the `cpu` runtime, which generates x86 code
+# only. With `nvptx` the library is that of a Rust nightly with the same LLVM release, which also generates PTX; use
+# another DATA folder for it. Exits with 77 if LLVM is not available.
 set -euo pipefail
 data=${1:?the folder to install into}
 backend=${2:-cpu}
 cd "$(dirname "$0")/.."
-# What the build script looks for, such as 23.1.0-4, and its release of LLVM.
+# The version that the build script looks for, such as 23.1.0-4, and its LLVM release.
 version=$(sed -n '/^name = "tracel-llvm-bundler"/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
 release=${version%.*}
 llvm=$data/tracel/tracel-llvm-$version
 wheels=$(mktemp -d)
 trap 'rm -rf "$wheels"' EXIT
 
-# The nightly has to have the release of LLVM that CubeCL asks for.
+# The nightly must have the LLVM release that CubeCL needs.
 nightly=2026-10-30
 nightly_hash=bb49c86f2236bdff4f8acc0cceef90216eded6ed6880e9af0a196084cc4810f0
 

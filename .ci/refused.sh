@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fails unless a command ends with exit code 2 and one sentence on standard error, which has the given
+# Fails unless a command exits with code 2 and prints one sentence on standard error that contains the given
 # text: `.ci/refused.sh TEXT COMMAND ARGUMENTS..`
 set -uo pipefail
 text=$1
 shift
 errors=$("$@" 2>&1 > /dev/null)
 status=$?
-# Clap's hint stands below what it says.
+# Clap prints its hint below the message.
 sentence=$(grep -v -e '^$' -e '^For more information' <<< "$errors")
 printf '%s\n' "$sentence"
 if test "$status" != 2 || test "$(wc -l <<< "$sentence")" != 1 || [[ $sentence != *"$text"* ]]; then

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The kernel tests under a sanitizer. By hand: a build of its own takes ten minutes.
+# Runs the kernel tests under a sanitizer. Not part of .ci/run, because it needs a separate build of ten minutes.
 #
 #   .ci/sanitize.sh address     AddressSanitizer; needs a nightly toolchain with its runtime
 #   .ci/sanitize.sh valgrind    valgrind's memcheck, on the kernels alone; needs valgrind
 #
-# Reads and writes past the end of a tensor or of a buffer, and uses after a free. Buffers of the pool are
-# larger than what is asked for, so a read just past the end of one is not seen by either; sizes around
-# every vector length in the tests are what finds that.
+# Detects out-of-bounds accesses to tensors and buffers, and use after free. Pooled buffers are larger than
+# requested, so neither tool detects a read just past the end of one. The tests cover that with sizes around every
+# vector length.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/recurrent-target}
@@ -14,13 +14,13 @@ target=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/recurrent-target}
 case "${1:-address}" in
 address)
   host=$(rustc +nightly -vV | sed -n 's/^host: //p')
-  # The runtime's own check for leaks would report the pools, which are never freed.
+  # The leak check would report the pools, which are never freed.
   ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$target-asan" \
     cargo +nightly test --locked -p recurrent-core --target "$host" \
     --test kernels --test fused --test threads -- --skip functions_are_monotone
   ;;
 valgrind)
-  # A core that valgrind knows: it has no AVX-512.
+  # A CPU that valgrind supports, without AVX-512.
   binary=$(CARGO_TARGET_DIR="$target" cargo test --locked --workspace --test kernels --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*kernels-[^"]*\)".*/\1/p' | tail -n 1)
   valgrind --error-exitcode=9 --quiet "$binary" --test-threads=1 \

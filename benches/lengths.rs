@@ -1,6 +1,6 @@
-//! What a batch of unequal lengths costs against the padded one: `cargo bench --bench lengths`.
+//! The time of a batch of unequal lengths compared with the padded one: `cargo bench --bench lengths`.
 //!
-//! Half of the steps of the padded batch are padding. Each way is timed in turn, round by round, and
+//! Half of the steps of the padded batch are padding. The candidates are timed alternately, round by round, and
 //! the medians are compared.
 
 use std::time::Instant;

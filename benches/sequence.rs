@@ -1,6 +1,6 @@
 //! Whole sequences, with the statistics of divan: `cargo bench --bench sequence`.
 //!
-//! The problems are those of the `speed` example. A part of a name chooses: `-- training`,
+//! The problems are those of the `speed` example. Select some by a part of their name: `-- training`,
 //! `-- 32,50,128,128`.
 
 use burn::tensor::Device;

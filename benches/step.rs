@@ -1,4 +1,4 @@
-//! The latency of one step, the state carried, with the statistics of divan:
+//! The latency of one step with the state of the previous one, with the statistics of divan:
 //! `cargo bench --bench step`.
 //!
 //! The problems are those of the `speed` example.

@@ -29,10 +29,10 @@ struct Args {
     /// Passes over the data in the original protocol.
     #[arg(long, default_value_t = Protocol::ORIGINAL.epochs)]
     epochs: usize,
-    /// Passes over the data with a readout; 0 leaves that table out.
+    /// Passes over the data with a readout; 0 skips that table.
     #[arg(long, default_value_t = Protocol::READOUT.epochs)]
     readout_epochs: usize,
-    /// How sequences are run: auto, composed (tensor operations) or fused (kernels; an error where
+    /// How sequences are run: auto, composed (tensor operations) or fused (kernels; an error if
     /// there is none)
     #[arg(long, value_name = "NAME", value_parser = strategy, default_value = "auto")]
     strategy: Strategy,
@@ -170,7 +170,7 @@ fn summary<T>(runs: &[T], value: impl Fn(&T) -> f64) -> Option<Summary> {
     Summary::of(&runs.iter().map(value).collect::<Vec<_>>())
 }
 
-/// Below the first table.
+/// The note below the first table.
 const ABOUT_READMES: &str = "\
 GalLSTM differs in the first README: its mask had no effect on the output that is measured, only on the
 h carried to the next step, so its figure is close to that of nn.LSTM. In the later code the mask acts on

@@ -1,11 +1,11 @@
-//! Converts weights: from PyTorch, Keras and the originals' files to a folder that
+//! Converts weights: from files of PyTorch, Keras and the original implementations to a folder that
 //! [`Recurrent::load`] reads, and back to SafeTensors files in their layouts.
 //!
 //! `cargo run --release --example convert -- model.pt converted --prefix encoder.lstm`
 //!
-//! It shows each tensor of the file and where it goes. It writes to a temporary folder first, reads
-//! that back and compares; the output is written only if both agree, so that a conversion that fails
-//! leaves nothing behind. `docs/conversions.md` has the layouts.
+//! It lists each tensor of the file and the parameter it maps to. It writes to a temporary folder first, reads
+//! that back and compares; the output is written only if both agree, so a failed conversion
+//! leaves no files. `docs/conversions.md` describes the layouts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,28 +31,32 @@ struct Args {
     input: PathBuf,
     /// A folder, or a file that ends in .safetensors
     output: PathBuf,
-    /// Whose layout the input has: recurrent, pytorch, burn-nn, ur-lstm, lstms-pth, alstm, mogrifier,
-    /// lamb, haste or keras [default: found from the names]
+    /// Layout of the input: recurrent, pytorch, burn-nn, ur-lstm, lstms-pth, alstm, mogrifier,
+    /// lamb, haste or keras [default: detected from the names]
     #[arg(long, value_name = "SOURCE")]
     from: Option<Source>,
-    /// Whose layout a .safetensors file gets
+    /// Layout of a .safetensors output
     #[arg(long, value_name = "SOURCE", default_value = "recurrent")]
     to: Source,
-    /// The variant the input must hold, such as Lstm or LayerNormLstm [default: found from the names]
+    /// The variant the input must hold, such as Lstm or LayerNormLstm [default: detected from the names]
     #[arg(long)]
     variant: Option<String>,
     /// The part of a larger model whose names begin with this, such as encoder.lstm
     #[arg(long, default_value = "")]
     prefix: String,
-    /// Type of numbers written
+    /// Data type of the output
     #[arg(long, value_enum, default_value_t = Numbers::F32)]
     dtype: Numbers,
-    /// Rounds of a Mogrifier notebook's model, which its file does not say
+    /// Rounds of a Mogrifier notebook's model, which its file does not contain
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The file comes from the published alstm code, whose parts of the policy overlap
     #[arg(long)]
     overlapping_policy: bool,
+    /// `reset_after` is false, for a GRU of burn-nn or of Keras without biases, whose file does not
+    /// contain that setting
+    #[arg(long)]
+    reset_before: bool,
     /// Check and show everything, write nothing
     #[arg(long)]
     dry_run: bool,
@@ -76,7 +80,7 @@ impl Numbers {
     }
 }
 
-/// An input that was understood.
+/// A parsed input.
 struct Read {
     model: Recurrent,
     source: Source,
@@ -101,7 +105,7 @@ fn run(args: &Args) -> Result<(), Error> {
         .output
         .extension()
         .is_some_and(|ext| ext == "safetensors");
-    // Also in a dry run: whether the other layout can hold the model is worth knowing.
+    // Also in a dry run, to report whether the other layout can express the model.
     let tensors = match to_file {
         true => {
             let tensors = args.to.export(&model).map_err(Error::other)?;
@@ -130,7 +134,7 @@ fn run(args: &Args) -> Result<(), Error> {
         let again = match to_file {
             true => {
                 let file = Tensors::open(path).map_err(Error::other)?;
-                let options = options(args, Some(config.name()));
+                let options = options(args, Some(&config));
                 let again = args.to.load(&file, &options, &device);
                 again.map_err(Error::other)?
             }
@@ -143,7 +147,7 @@ fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the output once the same, in a temporary folder, has passed the check.
+/// Writes the output after the same files, in a temporary folder, have passed the check.
 fn write_checked<T>(
     output: &Path,
     write: impl Fn(&Path) -> Result<(), Error>,
@@ -157,7 +161,7 @@ fn write_checked<T>(
     Ok(passed)
 }
 
-/// A folder on the output's file system, which is removed with all that is in it.
+/// A temporary folder on the output's file system; removed with its contents when dropped.
 fn trial_folder(output: &Path) -> Result<TempDir, Error> {
     let parents = output.ancestors().skip(1);
     let mut parents = parents.map(|path| match path.as_os_str().is_empty() {
@@ -172,18 +176,24 @@ fn trial_folder(output: &Path) -> Result<TempDir, Error> {
     folder.map_err(|error| Error::other(format!("cannot write to {}: {error}", parent.display())))
 }
 
-fn options(args: &Args, variant: Option<&str>) -> SourceOptions {
+/// Settings that the tensors do not contain, from the options or, for the output, from its config.
+fn options(args: &Args, output: Option<&RecurrentConfig>) -> SourceOptions {
+    let variant = output.map(|config| config.name().to_string());
     SourceOptions {
-        variant: variant.map(String::from).or_else(|| args.variant.clone()),
+        variant: variant.or_else(|| args.variant.clone()),
         rounds: args.rounds,
         policy: match args.overlapping_policy {
             true => PolicyLayout::Overlapping,
             false => PolicyLayout::Cumulative,
         },
+        reset_after: match output {
+            Some(RecurrentConfig::Gru(config)) => config.reset_after,
+            _ => !args.reset_before,
+        },
     }
 }
 
-/// Reads the input and shows what goes where.
+/// Reads the input and lists its tensors.
 fn read(args: &Args, device: &Device) -> Result<Read, Error> {
     if args.input.join(CONFIG_FILE).is_file() {
         let model = Recurrent::load(&args.input, device).map_err(Error::other)?;
@@ -242,7 +252,7 @@ fn read(args: &Args, device: &Device) -> Result<Read, Error> {
     })
 }
 
-/// Prefixes under which the names of a file say something.
+/// Prefixes under which the names of a file match a layout.
 fn parts(file: &Tensors) -> String {
     let prefixes: BTreeSet<&str> = file
         .names()
@@ -265,7 +275,7 @@ fn parts(file: &Tensors) -> String {
     }
 }
 
-/// An error with the file's name.
+/// An error with the file name.
 fn at(path: &Path, error: ImportError) -> Error {
     match error {
         error @ ImportError::Read { .. } => Error::other(error),
@@ -273,7 +283,7 @@ fn at(path: &Path, error: ImportError) -> Error {
     }
 }
 
-/// Each tensor of the file, and where it goes.
+/// Each tensor of the file, and the parameter it maps to.
 fn show(file: &Tensors, mapping: Option<&Mapping>) {
     let mut table = Table::new();
     table.load_style(STYLE);
@@ -300,7 +310,7 @@ fn show(file: &Tensors, mapping: Option<&Mapping>) {
     println!("{}", table.trim_fmt());
 }
 
-/// Compares what was written with what it was written from, and says how far they agree.
+/// Compares the written weights with their source, and reports the largest difference.
 fn compare(model: &Recurrent, again: &Recurrent, args: &Args) -> Result<String, Error> {
     let values = |model: &Recurrent| Source::Recurrent.export(model).map_err(Error::other);
     let (expected, got) = (values(model)?, values(again)?);
@@ -333,6 +343,8 @@ fn compare(model: &Recurrent, again: &Recurrent, args: &Args) -> Result<String, 
 
 #[cfg(test)]
 mod tests {
+    use burn::config::Config;
+
     use super::*;
 
     const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../recurrent-modules");
@@ -370,6 +382,46 @@ mod tests {
         convert(&own, &file, &["--to", "pytorch", "--dtype", "f16"]).expect("and back, replaced");
         assert_eq!(names(folder.path()), ["lstm.safetensors", "own"]);
         assert_eq!(names(&own), [CONFIG_FILE, "model.bpk"]);
+    }
+
+    #[test]
+    fn a_gru_goes_through_every_source_that_has_one() {
+        let data = Path::new(MODULES).join("tests");
+        let torch = data.join("golden/data/gru__l1_none.safetensors");
+        let keras = data.join("weights/data/keras_gru.safetensors");
+        let folder = tempfile::tempdir().expect("a folder");
+        let [own, file] = ["own", "gru.safetensors"].map(|name| folder.path().join(name));
+        convert(&torch, &own, &["--prefix", "param", "--variant", "Gru"]).expect("read");
+        for to in ["pytorch", "burn-nn", "keras"] {
+            convert(&own, &file, &["--to", to]).expect("written");
+            let again = folder.path().join(to);
+            convert(&file, &again, &[]).expect("found and read");
+            let config = RecurrentConfig::load(again.join(CONFIG_FILE)).expect("a config");
+            assert_eq!(config.name(), "Gru", "{to}");
+        }
+
+        // The other form, which burn-nn's record does not show.
+        let before = folder.path().join("before");
+        convert(&keras, &before, &["--prefix", "gru"]).expect("read");
+        let error = convert(&before, &file, &["--to", "pytorch"]).expect_err("refused");
+        assert!(error.to_string().contains("`reset_after`"), "{error}");
+        convert(&before, &file, &["--to", "burn-nn"]).expect("written");
+        for (options, expected) in [(&["--reset-before"][..], false), (&[], true)] {
+            let again = folder.path().join(format!("again-{expected}"));
+            convert(&file, &again, options).expect("read");
+            let config = RecurrentConfig::load(again.join(CONFIG_FILE)).expect("a config");
+            let RecurrentConfig::Gru(config) = config else {
+                panic!("a GRU")
+            };
+            assert_eq!(config.reset_after, expected);
+        }
+
+        let lstm = &["--prefix", "param", "--variant", "Lstm"];
+        let error = convert(&torch, &own, lstm).expect_err("refused");
+        assert!(
+            error.to_string().contains("holds a Gru of pytorch"),
+            "{error}"
+        );
     }
 
     #[test]

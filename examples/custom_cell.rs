@@ -1,4 +1,4 @@
-//! A cell of one's own: write one step, get layers, directions, lengths and masks for free.
+//! Your own cell: implement one step; layers, directions, lengths and masks then work without further code.
 //!
 //! The cell is the minimal gated unit (Zhou et al., arXiv:1603.09420):
 //!
@@ -13,10 +13,9 @@ use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::activation::{sigmoid, tanh};
 use burn::tensor::{Device, Tensor};
-use recurrent_modules::recurrent_core::Step;
-use recurrent_modules::recurrent_core::equations::dropout::{StepMasks, apply};
 use recurrent_modules::{
     Cell, ForwardOptions, InvalidConfig, Lengths, RecurrentDropout, Stack, StackConfig, State,
+    Step, StepMasks, apply_mask,
 };
 
 /// Level 1, the state: which tensors are carried. Here h alone.
@@ -34,7 +33,7 @@ impl State for Hidden {
     }
 }
 
-/// Level 2, one step on weights that are taken out of their parameters for one call.
+/// Level 2, one step on plain weight tensors, for one call.
 struct MguStep {
     weight_input: Tensor<2>,
     recurrent_forget: Tensor<2>,
@@ -57,7 +56,7 @@ impl Step for MguStep {
         vec![("hidden", self.d_hidden())]
     }
 
-    /// Both input products of all steps at once, outside the time loop.
+    /// Both input products, for all steps at once, outside the time loop.
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         input.matmul(self.weight_input.clone()) + self.bias.clone().unsqueeze()
     }
@@ -69,9 +68,9 @@ impl Step for MguStep {
         let f = sigmoid(from_forget + h.clone().matmul(self.recurrent_forget.clone()));
         let remembered = f.clone() * h.clone();
         let g = tanh(from_candidate + remembered.matmul(self.recurrent_candidate.clone()));
-        let g = apply(&masks.candidate, g); // Semeniuta dropout
+        let g = apply_mask(&masks.candidate, g); // Semeniuta dropout
         let h = h.clone() + f * (g - h);
-        let h = apply(&masks.hidden, h); // standard and Gal dropout
+        let h = apply_mask(&masks.hidden, h); // standard and Gal dropout
         (h.clone(), Hidden(h))
     }
 }

@@ -1,9 +1,9 @@
-//! A model of one's own around a variant: find the words in text without spaces.
+//! Your own model with any variant: find the words in text without spaces.
 //!
-//! An embedding, a bidirectional recurrent layer and a head read the letters of the first chapters
-//! of Pride and Prejudice with spaces and punctuation taken out, and tell after which letter a
-//! word ends. It trains for about a minute, saves, reloads, and segments a sentence it has not
-//! seen.
+//! The model has an embedding, a bidirectional recurrent layer and a linear head. It reads the letters of the first
+//! chapters of Pride and Prejudice, without spaces and punctuation, and predicts after which letters a
+//! word ends. The example trains for about a minute, saves, reloads, and segments a held-out
+//! sentence.
 //!
 //! `cargo run --release --example custom_model -- --variant mogrifier`
 
@@ -23,8 +23,8 @@ use rand_chacha::ChaCha8Rng;
 use recurrent_bench::cli::{self, CommonArgs};
 use recurrent_bench::error::{self, Error};
 use recurrent_modules::{
-    AdaptiveLstmConfig, CifgLstmConfig, LayerNormLstmConfig, LstmConfig, MogrifierLstmConfig,
-    PeepholeLstmConfig, Recurrent, RecurrentConfig, UrLstmConfig,
+    AdaptiveLstmConfig, CifgLstmConfig, GruConfig, LayerNormLstmConfig, LstmConfig,
+    MogrifierLstmConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig, UrLstmConfig,
 };
 
 const TEXT: &str = include_str!("../crates/recurrent-bench/data/pride_and_prejudice_1_to_8.txt");
@@ -41,7 +41,7 @@ const BATCH: usize = 32;
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
-    /// The recurrent layer: lstm, layernorm, cifg, peephole, ur, adaptive or mogrifier.
+    /// The recurrent layer: lstm, gru, layernorm, cifg, peephole, ur, adaptive or mogrifier.
     #[arg(long, default_value = "lstm")]
     variant: String,
     /// Passes over the text.
@@ -52,28 +52,27 @@ struct Args {
 /// A variant's name, and its config from (d_input, d_hidden).
 type Variant = (&'static str, fn(usize, usize) -> RecurrentConfig);
 
-const VARIANTS: [Variant; 7] = [
-    ("lstm", |i, h| {
-        RecurrentConfig::Lstm(LstmConfig::new(i, h).with_bidirectional(true))
-    }),
+const VARIANTS: [Variant; 8] = [
+    ("lstm", |i, h| RecurrentConfig::Lstm(LstmConfig::new(i, h))),
+    ("gru", |i, h| RecurrentConfig::Gru(GruConfig::new(i, h))),
     ("layernorm", |i, h| {
-        RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(i, h).with_bidirectional(true))
+        RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(i, h))
     }),
     ("cifg", |i, h| {
-        RecurrentConfig::CifgLstm(CifgLstmConfig::new(i, h).with_bidirectional(true))
+        RecurrentConfig::CifgLstm(CifgLstmConfig::new(i, h))
     }),
     ("peephole", |i, h| {
-        RecurrentConfig::PeepholeLstm(PeepholeLstmConfig::new(i, h).with_bidirectional(true))
+        RecurrentConfig::PeepholeLstm(PeepholeLstmConfig::new(i, h))
     }),
     ("ur", |i, h| {
-        RecurrentConfig::UrLstm(UrLstmConfig::new(i, h).with_bidirectional(true))
+        RecurrentConfig::UrLstm(UrLstmConfig::new(i, h))
     }),
     ("adaptive", |i, h| {
         let config = AdaptiveLstmConfig::new(i, h).with_d_adapt(32);
-        RecurrentConfig::AdaptiveLstm(config.with_bidirectional(true))
+        RecurrentConfig::AdaptiveLstm(config)
     }),
     ("mogrifier", |i, h| {
-        RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(i, h).with_bidirectional(true))
+        RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(i, h))
     }),
 ];
 
@@ -141,7 +140,7 @@ fn batch(windows: &[&[(i64, bool)]], device: &Device) -> (Tensor<2, Int>, Tensor
     )
 }
 
-/// Share of the word ends found, and share of the found that are right, as their harmonic mean.
+/// The F1 score of the predicted word ends: the harmonic mean of recall and precision.
 fn f1(model: &Segmenter, letters: &[(i64, bool)], device: &Device) -> f64 {
     let (mut right, mut found, mut there) = (0, 0, 0);
     for window in letters.chunks(1024) {
@@ -157,7 +156,7 @@ fn f1(model: &Segmenter, letters: &[(i64, bool)], device: &Device) -> f64 {
     2.0 * right as f64 / (found + there).max(1) as f64
 }
 
-/// The letters of `text` with spaces where the model sees word ends.
+/// The letters of `text` with spaces where the model predicts word ends.
 fn segment(model: &Segmenter, text: &str, device: &Device) -> String {
     let letters = letters_of(text);
     let (input, _) = batch(&[&letters], device);
@@ -187,7 +186,7 @@ fn run(args: &Args) -> Result<(), Error> {
 
     let letters = letters_of(TEXT);
     let (train, test) = letters.split_at(letters.len() * 9 / 10);
-    let config = SegmenterConfig::new(config(24, 64));
+    let config = SegmenterConfig::new(config(24, 64).with_bidirectional(true));
     let mut model = config.init(&training);
     println!(
         "{name}: {} parameters, {} letters to train on, {} to test on",
@@ -219,7 +218,7 @@ fn run(args: &Args) -> Result<(), Error> {
         );
     }
 
-    // Save the parameters and the config, and build the model again from the two.
+    // Save the parameters and the config, and rebuild the model from both.
     let (weights, json) = (out.join("segmenter.bpk"), out.join("segmenter.json"));
     let model = model.valid();
     model

@@ -1,9 +1,9 @@
-//! Loads a checkpoint that PyTorch wrote, runs it, and compares with what PyTorch computed.
+//! Loads a PyTorch checkpoint, runs it, and compares the outputs with those of PyTorch.
 //!
 //! `cargo run --release --example import_pytorch`
 //!
-//! The checkpoint is a model with a bidirectional LSTM of two layers as `encoder` and a linear `head`;
-//! `examples/data/make_tagger.py` made it, with an input and the outputs of PyTorch beside it.
+//! The checkpoint is a model with a bidirectional LSTM of two layers as `encoder` and a linear `head`.
+//! `examples/data/make_tagger.py` generated it, together with an input and PyTorch's outputs.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ impl Tagger {
     /// From the state dict of a PyTorch model with the same parts. The sizes come from the tensors.
     fn from_pytorch(file: &Tensors, device: &Device) -> Result<Self, ImportError> {
         let encoder = pytorch::lstm(&file.under("encoder")?, device)?;
-        // A linear layer is not this library's, but reading it is two tensors.
+        // The import covers recurrent layers only; the two tensors of the linear layer are read by hand.
         let tensor = |name: &str| {
             let missing = ImportError::Unsupported {
                 what: format!("the file has no `{name}`"),
@@ -51,7 +51,7 @@ impl Tagger {
     }
 }
 
-/// What `make_tagger.py` recorded.
+/// Input and outputs from `make_tagger.py`.
 #[derive(Deserialize)]
 struct Recorded {
     /// `[4, 11, 6]`
@@ -87,7 +87,7 @@ fn run() -> Result<(), Error> {
         "outputs {:?} up to {largest:.3}, largest difference from PyTorch {difference:e}",
         output.dims()
     );
-    // A few roundings of f32, through two layers and eleven steps.
+    // Rounding errors of f32, over two layers and eleven steps.
     if difference > 1e-5 {
         return Err(Error::other("the outputs are not PyTorch's"));
     }

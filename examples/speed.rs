@@ -1,6 +1,6 @@
-//! How fast the models are, against `burn::nn::Lstm` and against the machine.
+//! The speed of the models, compared with `burn::nn::Lstm` and with the limits of the machine.
 //!
-//! `cargo run --release --example speed` prints four tables (the one of lstms.pth, its steps as one
+//! `cargo run --release --example speed` prints four tables (the table of lstms.pth, the same steps as one
 //! sequence, a grid of cases, training steps of the variants) and writes `results/speed.json`,
 //! `speed.csv` and `speed.svg`. See `--help` for the options and `docs/benchmarks.md` for the method.
 
@@ -25,13 +25,13 @@ use recurrent_bench::tasks::speed::record::{self, Record, Row, Section};
 use recurrent_bench::tasks::speed::serve::Server;
 use recurrent_bench::tasks::speed::subject::{BURN_NN, LSTM, Subject, Workload, subjects};
 use recurrent_bench::tasks::speed::{clock, measure, tables, workloads};
-use recurrent_modules::recurrent_core::Precision;
+use recurrent_modules::Precision;
 
-/// How fast the models are, against burn::nn::Lstm and against the machine.
+/// The speed of the models, compared with burn::nn::Lstm and with the limits of the machine.
 ///
-/// --models takes `lstm` (or nn.LSTM) for the plain LSTM, lstm-bf16 for the same with recurrent weights
-/// rounded to bf16 in inference, DropoutLSTM for LSTM of the other experiments, and their names for the
-/// rest; burn::nn::Lstm is always a row.
+/// Names for --models: lstm (or nn.LSTM) is the plain LSTM, lstm-bf16 the same with recurrent weights
+/// rounded to bf16 in inference, DropoutLSTM what the other experiments call LSTM; all other names are the
+/// same there. burn::nn::Lstm is always included.
 #[derive(Debug, Parser)]
 #[command(mut_arg("seeds", |arg| arg.hide(true)))]
 struct Args {
@@ -59,7 +59,7 @@ struct Args {
     /// one answer
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     budget: f64,
-    /// Exactly this many rounds per case, whatever the time
+    /// Exactly this many rounds per case, instead of --budget
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Write the JSON to this file as well
@@ -147,7 +147,7 @@ fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the options ask for.
+/// The requested rows.
 struct Plan {
     sections: Vec<Section>,
     /// Rows of the table of lstms.pth.
@@ -161,7 +161,7 @@ struct Plan {
     rounds: Rounds,
 }
 
-/// One case and the part it belongs to; the steps of the table are not known before it runs.
+/// One case and its section; the number of steps of the table is chosen when it runs.
 #[derive(Clone, Copy)]
 struct Case {
     section: Section,
@@ -214,7 +214,7 @@ impl Plan {
         })
     }
 
-    /// All cases of the sections asked for.
+    /// All cases of the requested sections.
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for &section in &self.sections {
@@ -259,7 +259,7 @@ fn grid(modes: &[Mode], cases: &[Shape]) -> Vec<Problem> {
     problems
 }
 
-/// The models asked for (or the default one, or all), with the baseline in front.
+/// The requested models (or the default one, or all), after the baseline.
 fn chosen(asked: &[String], default: Option<&str>) -> Result<Vec<Subject>, Error> {
     let known = subjects();
     let asked: Vec<String> = match (asked, default) {
@@ -283,13 +283,13 @@ fn chosen(asked: &[String], default: Option<&str>) -> Result<Vec<Subject>, Error
     Ok(baseline.chain(others).copied().collect())
 }
 
-/// The models of lstms.pth, with the baseline in front.
+/// The models of lstms.pth, after the baseline.
 fn of_lstms_pth() -> Vec<Subject> {
     let wanted = |subject: &Subject| subject.name == BURN_NN || subject.lstms_pth_name().is_some();
     subjects().into_iter().filter(wanted).collect()
 }
 
-/// What the machine can do.
+/// The limits of the machine.
 struct Limits {
     matmul: Matmul,
     reads: Vec<Read>,
@@ -298,7 +298,7 @@ struct Limits {
 impl Limits {
     fn measure(cases: &[Case], args: &Args, device: &Device) -> Self {
         let mut reads = Vec::new();
-        // The memory of a GPU is not read from here.
+        // The read bandwidth is measured for host memory only.
         if args.common.device.backend().is_processor() {
             let grid = cases
                 .iter()
@@ -355,7 +355,7 @@ impl Session<'_> {
         workloads(models, problem, self.args.common.seed, self.device)
     }
 
-    /// The models on as many steps as the budget allows, the same for all of them.
+    /// Runs the models on as many steps as the budget allows, the same number for all.
     fn within_budget(&self, models: &[Subject], problem: Problem) -> Vec<(Subject, Workload)> {
         if let Some(seq_length) = self.args.steps {
             let shape = Shape {
@@ -374,7 +374,7 @@ impl Session<'_> {
         for (_, row) in &mut rows {
             clock::call(row);
         }
-        // The first call of a model, with its allocations, is not a measure of a step.
+        // The first call includes allocations and is not representative.
         let warm: f64 = rows.iter_mut().map(|(_, row)| clock::call(row)).sum();
         let budget = self.plan.rounds.budget * rows.len() as u32;
         let seconds_per_step = warm * 1e-3 / TRIAL as f64;
@@ -387,7 +387,7 @@ impl Session<'_> {
     }
 }
 
-/// Above the table of lstms.pth.
+/// The heading of the table of lstms.pth.
 const TABLE: &str = "\
 Protocol of lstms.pth: calls of one step, one sequence, as many inputs (size) as units, each output the
 next input, dropout 0.5 active where the model has it. Speed-up: time of burn::nn::Lstm over that of the

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measures the tables in docs/ again and writes them, with command, machine, date and commit, into the
-# pages: each between its markers, whole or not at all.
+# Measures the tables in docs/ and writes them, with command, machine, date and commit, into the
+# pages. Each table is replaced between its markers as a whole, or left unchanged.
 #
 #   docs/results/update.sh                    all parts that this machine can measure
 #   docs/results/update.sh capacity speed     these parts
 #   docs/results/update.sh --list             the parts, and the tables that are measured by hand
 #   docs/results/update.sh --try DIR [PART..] small settings, into copies of the pages in DIR
 #
-# Not for a machine that is busy with something else. RECURRENT_PYTHON names a Python with the packages
+# Run it on an idle machine. RECURRENT_PYTHON names a Python with the packages
 # of benches/peers/requirements.txt, python3 by default.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

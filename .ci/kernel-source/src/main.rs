@@ -5,8 +5,25 @@ extern crate alloc;
 
 #[path = "../../../crates/recurrent-core/src/fused/problem/coupling.rs"]
 mod coupling;
+mod gru;
+
+/// A mask as a value holds tensors of Burn; kernels are compiled for which masks there are.
+mod mask {
+    pub struct Mask;
+}
+
+#[allow(dead_code)]
+#[path = "../../../crates/recurrent-core/src/equations/masks/places.rs"]
+mod places;
 
 /// The library's modules, as far as the kernels need them.
+mod equations {
+    pub mod masks {
+        pub use crate::places::{MaskPlace, Masks};
+    }
+}
+
+/// The same.
 mod fused {
     pub mod problem {
         pub use crate::coupling::Coupling;

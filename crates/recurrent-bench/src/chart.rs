@@ -1,12 +1,12 @@
 //! Charts as SVG files.
 //!
 //! - [`BarChart`]: horizontal bars in groups, for one [`Summary`](crate::report::Summary) per
-//!   label and series, with whiskers, published values beside them and a reference line;
+//!   label and series, with whiskers, published values and a reference line;
 //! - [`LineChart`]: curves over a common axis, such as the loss over the training steps.
 //!
-//! Both have the colours of Okabe and Ito, which can be told apart with any colour vision, and
-//! place every text themselves: the page grows with the number of bars and legend entries, so
-//! nothing overlaps. The same data always gives the same bytes.
+//! Both use the colours of Okabe and Ito, which are distinguishable with any colour vision, and
+//! lay out every text themselves: the page grows with the number of bars and legend entries, so
+//! nothing overlaps. Output is deterministic.
 
 mod bars;
 mod canvas;
@@ -46,7 +46,7 @@ impl Axis {
         self
     }
 
-    /// Fixes the ends of the axis; what lies outside is cut off.
+    /// Fixes the range of the axis; values outside are clipped.
     #[must_use]
     pub fn range(mut self, from: f64, to: f64) -> Self {
         self.range = Some((from, to));
@@ -89,9 +89,9 @@ pub enum ChartError {
     Range {
         /// The name of the axis.
         axis: String,
-        /// Where it was to start.
+        /// The requested start.
         from: f64,
-        /// Where it was to end.
+        /// The requested end.
         to: f64,
     },
     /// The SVG library reported an error.
@@ -99,7 +99,7 @@ pub enum ChartError {
     Draw {
         /// The title of the chart.
         title: String,
-        /// What the library said.
+        /// The message of the library.
         reason: String,
     },
     /// The file could not be written.

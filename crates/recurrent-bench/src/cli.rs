@@ -47,7 +47,7 @@ pub struct CommonArgs {
 impl CommonArgs {
     /// The seeds to run: `--seeds` of them, or `default` if that was not given, from `--seed` on.
     ///
-    /// After the largest `u64` the seeds go on with 0.
+    /// Seeds wrap around after the largest `u64`.
     pub fn seeds(&self, default: usize) -> impl ExactSizeIterator<Item = u64> + Clone + use<> {
         let first = self.seed;
         (0..self.seeds.unwrap_or(default)).map(move |offset| first.wrapping_add(offset as u64))
@@ -62,9 +62,9 @@ impl CommonArgs {
         device::open(self.device)
     }
 
-    /// The directory for the results, created if needed and seen to be writable.
+    /// The directory for the results; creates it if needed and checks that it is writable.
     ///
-    /// Meant to be called first: after hours of training it is too late to find a typing error.
+    /// Call it first, so that a wrong path is reported before training and not after it.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A name on the command line does not say which of the known things is meant.
+/// A name on the command line does not match a known one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChoiceError {
     /// The name is not one of the known ones.
@@ -102,7 +102,7 @@ pub enum ChoiceError {
         /// All known names.
         known: Vec<String>,
     },
-    /// There is nothing between two commas, or nothing at all.
+    /// The list or one of its entries is empty.
     #[error("the list of {what}s has an empty name; expected names separated by commas, or `all`")]
     Blank {
         /// What is chosen, such as "model".

@@ -2,9 +2,9 @@
 //!
 //! A device is written `NAME` or `NAME:INDEX`, such as `flex`, `cuda` or `vulkan:1`. Every name is
 //! a Cargo feature of this crate. With an index, `wgpu`, `vulkan`, `metal` and `webgpu` take the
-//! discrete GPU with that number; without one they take what the graphics API considers the best
+//! discrete GPU with that number; without one they use what the graphics API considers the best
 //! device, which can be an integrated GPU or a software renderer. `cuda` and `rocm` without an
-//! index take GPU 0. `flex`, `ndarray` and `cpu` compute on the processor and take no index.
+//! index use GPU 0. `flex`, `ndarray` and `cpu` run on the CPU and take no index.
 
 use std::any::Any;
 use std::fmt;
@@ -76,7 +76,7 @@ impl Backend {
         }
     }
 
-    /// Whether the backend computes on the processor: its memory is the one this program reads.
+    /// Whether the backend runs on the CPU, so that its memory is host memory.
     pub const fn is_processor(self) -> bool {
         matches!(self, Self::Flex | Self::NdArray | Self::Cpu)
     }
@@ -279,7 +279,7 @@ pub enum DeviceError {
         what_was_looked_for: String,
         /// What to try.
         hint: String,
-        /// What the backend said.
+        /// The message of the backend.
         reason: String,
     },
 }
@@ -292,10 +292,10 @@ fn guess(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 
-/// Opens a device and computes a sum on it, to see that it works.
+/// Opens a device and computes a sum on it, as a test.
 ///
-/// Burn's GPU backends panic on a machine without the GPU or its driver. The trial turns this into
-/// an error with one clear sentence. While it lasts, no thread of the process prints its panics.
+/// Burn's GPU backends panic on a machine without the GPU or its driver. The test converts the panic into
+/// an error with one clear sentence. During the test, panics of all threads of the process are silenced.
 ///
 /// # Errors
 ///
@@ -425,8 +425,8 @@ fn shortened(reason: &str) -> String {
 
 /// Runs `work` with the panic hook silenced and gives the message of its panic, if it panics.
 ///
-/// The backends work on threads of their own: what reaches us is often only that the other side
-/// hung up, so the message of the first panic in the process is preferred to that of ours.
+/// Backends run on their own threads. The panic that reaches this thread often says only that a channel was
+/// closed, so the message of the first panic in the process is preferred.
 fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // The hook belongs to the whole process: two trials at a time would restore each other's.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -1,4 +1,4 @@
-//! One error type for the `main` of an experiment, and the exit code that belongs to it.
+//! One error type for the `main` of an experiment, and its exit code.
 
 use std::process::ExitCode;
 
@@ -11,15 +11,15 @@ use crate::files::WriteError;
 use crate::progress::{INTERRUPTED, Interrupt, InterruptError};
 use crate::report::ReportError;
 
-/// The run did what was asked but failed on the way.
+/// The run was valid but failed.
 const FAILED: u8 = 1;
-/// What was asked is not possible here; clap uses the same code for a wrong option.
+/// The request is invalid or impossible here; clap uses the same code for an invalid option.
 const WRONG_REQUEST: u8 = 2;
 
 /// Anything that ends an experiment early.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The device asked for cannot be used.
+    /// The requested device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A name on the command line is not one of the known ones.
@@ -59,8 +59,8 @@ impl Error {
 /// Ends an experiment: prints the error, if there is one, and gives the exit code.
 ///
 /// The code is 0 after a complete run, 2 if the request cannot be met (an unknown model, a missing
-/// device), 1 after any other error, and 130 if Ctrl-C cut the run short, even if what was done
-/// until then was written.
+/// device), 1 after any other error, and 130 if Ctrl-C interrupted the run, even if partial
+/// results were written.
 pub fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Err(error) => {

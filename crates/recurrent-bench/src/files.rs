@@ -1,4 +1,4 @@
-//! Files which are written whole or not at all.
+//! Atomic writing of files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -33,8 +33,8 @@ impl WriteError {
 
 /// Writes `contents` to `path`, creating the directories on the way.
 ///
-/// The contents go to a temporary file beside `path`, which is renamed when it is complete: a
-/// reader sees the old file or the new one, and a run which is killed leaves no half of a file.
+/// Writes to a temporary file next to `path` and renames it when it is complete: a
+/// reader sees the old file or the new one, and a killed run leaves no partial file.
 ///
 /// # Errors
 ///

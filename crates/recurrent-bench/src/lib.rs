@@ -4,15 +4,15 @@
 //! `cargo run --release --example NAME -- OPTIONS`. All of them take the same basic options, run on
 //! any compiled-in device, show their progress on the terminal and write the same kinds of files.
 //!
-//! - [`models`] and [`problems`]: what is compared, and the sizes on which speed is measured;
+//! - [`models`] and [`problems`]: the models, and the sizes on which speed is measured;
 //! - [`lstms_pth`]: the tables that the README of lstms.pth publishes;
 //! - [`tasks`]: the experiments themselves;
 //! - [`cli`]: the options every experiment understands, and the choice of models by name;
-//! - [`device`]: from `--device cuda:1` to an open Burn device;
+//! - [`device`]: parsing `--device cuda:1` and opening the Burn device;
 //! - [`progress`]: the progress bar, and stopping cleanly on Ctrl-C;
 //! - [`report`]: the table of results on the terminal, as JSON and as CSV;
 //! - [`chart`]: bar and line charts as SVG;
-//! - [`files`]: files which are written whole or not at all;
+//! - [`files`]: atomic writing of files;
 //! - [`error`]: one error type for an experiment's `main`, with its exit code.
 //!
 //! The main function of an experiment looks like this:
@@ -101,7 +101,7 @@ pub mod tasks;
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// Compiles the programs of `docs/known-issues.md`, and runs those that end.
+/// Compiles the programs of `docs/known-issues.md`, and runs those that terminate.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/known-issues.md")]
 struct KnownIssues;

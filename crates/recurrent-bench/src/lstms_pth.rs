@@ -42,12 +42,12 @@ impl Readme {
     /// The committed file.
     ///
     /// # Errors
-    /// If it is not what this module expects.
+    /// If it does not have the expected form.
     pub fn load() -> Result<Self, serde_json::Error> {
         serde_json::from_str(include_str!("../data/lstms_pth_readme.json"))
     }
 
-    /// The capacity error in the README that the first users saw.
+    /// The capacity error in the first README.
     pub fn first_capacity(&self, model: &str) -> Option<f64> {
         self.first.capacity.get(model).copied()
     }

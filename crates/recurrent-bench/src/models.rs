@@ -2,13 +2,13 @@
 
 use burn::nn::Initializer;
 use recurrent_modules::{
-    AdaptiveLstmConfig, CifgLstmConfig, GateInit, LayerNormLstmConfig, LstmConfig,
+    AdaptiveLstmConfig, CifgLstmConfig, GateInit, GruConfig, LayerNormLstmConfig, LstmConfig,
     MogrifierLstmConfig, NormBias, NormConfig, PeepholeLstmConfig, RecurrentConfig,
     RecurrentDropout, SlowLstmConfig, UrLstmConfig,
 };
 
 use RecurrentConfig::{
-    AdaptiveLstm, CifgLstm, LayerNormLstm, Lstm, MogrifierLstm, PeepholeLstm, SlowLstm, UrLstm,
+    AdaptiveLstm, CifgLstm, Gru, LayerNormLstm, Lstm, MogrifierLstm, PeepholeLstm, SlowLstm, UrLstm,
 };
 use RecurrentDropout::{Gal, Moon, Semeniuta, Standard};
 
@@ -32,7 +32,7 @@ impl ModelSpec {
     }
 }
 
-/// `LayerNormLSTM` of lstms.pth, whose gains and shifts start at random.
+/// `LayerNormLSTM` of lstms.pth, whose gains and shifts are initialised randomly.
 fn lstms_pth_layer_norm(d_input: usize, d_hidden: usize) -> LayerNormLstmConfig {
     let norm = |features| Some(NormConfig::lstms_pth().with_uniform_start(features));
     LayerNormLstmConfig::lstms_pth(d_input, d_hidden)
@@ -57,7 +57,7 @@ const fn spec(
 }
 
 /// Every model, those of lstms.pth first, in the order of its table.
-pub const MODELS: [ModelSpec; 21] = [
+pub const MODELS: [ModelSpec; 22] = [
     spec("nn.LSTM", "LSTM without dropout", true, |i, h, _| {
         Lstm(LstmConfig::new(i, h))
     }),
@@ -181,5 +181,11 @@ pub const MODELS: [ModelSpec; 21] = [
         "5 rounds of mutual gating",
         false,
         |i, h, _| MogrifierLstm(MogrifierLstmConfig::new(i, h)),
+    ),
+    spec(
+        "GRU",
+        "reset and update gates, a hidden state alone",
+        false,
+        |i, h, _| Gru(GruConfig::new(i, h)),
     ),
 ];

@@ -1,4 +1,4 @@
-//! Names on a command line: when two are the same, and which one was meant.
+//! Names on a command line: comparison, and suggestions for misspelt ones.
 
 /// The form in which names are compared.
 pub fn plain(name: &str) -> String {
@@ -8,7 +8,7 @@ pub fn plain(name: &str) -> String {
         .collect()
 }
 
-/// The candidate that takes the fewest changes, if at least half of the letters stay.
+/// The candidate with the smallest edit distance, if at least half of the letters stay.
 pub fn nearest<'a>(got: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let got = plain(got);
     candidates

@@ -23,7 +23,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Those that can be asked for by name. [`Mode::Feedback`] needs as many inputs as units, and
+    /// The modes that can be selected by name. [`Mode::Feedback`] needs as many inputs as units, and
     /// only the table of lstms.pth has it.
     pub const NAMED: [Self; 3] = [Self::Inference, Self::Training, Self::Step];
 
@@ -194,7 +194,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A problem on the command line or in a line of the protocol is not one.
+/// A problem on the command line or in a line of the protocol is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProblemError {
     /// There are not four sizes.
@@ -241,7 +241,7 @@ pub const LSTMS_PTH: [Shape; 5] = {
     cases
 };
 
-/// Inference: one sequence of falling length as the model grows (bound by memory), small and large
+/// Inference: one sequence, shorter for larger models (bound by memory bandwidth), small and large
 /// batches (bound by arithmetic), and the sizes of a word-level language model.
 pub const INFERENCE: [Shape; 10] = [
     Shape::new(1, 1000, 128, 128),
@@ -273,7 +273,7 @@ pub const STEP: [Shape; 2] = [Shape::new(1, 1, 128, 128), Shape::new(1, 1, 512, 
 /// Training steps on which all variants are compared.
 pub const VARIANTS: [Shape; 2] = [Shape::new(32, 50, 256, 256), Shape::new(1, 100, 128, 128)];
 
-/// The cases that are timed in this mode unless others are asked for.
+/// The default cases of this mode.
 pub const fn cases(mode: Mode) -> &'static [Shape] {
     match mode {
         Mode::Inference => &INFERENCE,

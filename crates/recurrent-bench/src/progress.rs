@@ -12,8 +12,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// A progress bar over the runs of an experiment.
 ///
-/// It is drawn on the standard error stream, and only if that is a terminal, so neither a log file
-/// nor a piped table has traces of it.
+/// It is drawn on standard error, and only if that is a terminal, so it does not appear in log files
+/// or piped tables.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -71,7 +71,7 @@ fn style() -> ProgressStyle {
         .progress_chars("━╸─")
 }
 
-/// The time left; nothing before the first run is done, as there is nothing to go by.
+/// The estimated time left; empty until the first run is done.
 fn write_time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
     if state.pos() > 0 {
         // The bar has no way to report an error, and writing to its text gives none.
@@ -118,7 +118,7 @@ impl Interrupt {
         Self::is_requested()
     }
 
-    /// The same for code that has no handle.
+    /// The same for code without a handle.
     pub(crate) fn is_requested() -> bool {
         REQUESTED.load(Ordering::Relaxed)
     }

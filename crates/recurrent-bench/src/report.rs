@@ -15,16 +15,16 @@ pub use table::{Align, Cell, Column, Kind, Table};
 
 use crate::files::{WriteError, write_whole};
 
-/// Everything an experiment has to tell, ready to be written.
+/// The results of an experiment, ready to be written.
 ///
 /// In JSON this is an object with the same fields; numbers which are not finite become `null`.
 #[derive(Debug, Serialize)]
 pub struct Report<'a, T: Serialize + ?Sized> {
     /// The name of the experiment, which is also the name of the files.
     pub name: &'a str,
-    /// Where, when and with what it was run.
+    /// Machine, time, command and versions of the run.
     pub header: &'a Header,
-    /// What the experiment wants to add: its options, the results of every run.
+    /// Data of the experiment: its options, the results of every run.
     pub experiment: &'a T,
     /// The table as shown on the terminal.
     pub table: &'a Table,

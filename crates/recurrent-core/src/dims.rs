@@ -24,7 +24,7 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// Reads the sizes off a time-major input and checks it.
+    /// Takes the sizes from a time-major input and checks it.
     ///
     /// # Arguments
     /// * `input` - `[seq_length, batch_size, d_input]`

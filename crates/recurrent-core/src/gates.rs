@@ -1,4 +1,4 @@
-//! Gate order: the only place that knows it.
+//! Gate order. No other module encodes it.
 //!
 //! Packed weights hold the columns of all gates side by side, `[·, gates·H]`. A [`GateLayout`]
 //! names the order of those column blocks.
@@ -11,11 +11,11 @@ use burn::tensor::Tensor;
 pub enum Gate {
     /// i: how much of the candidate enters the cell.
     Input,
-    /// f: how much of the old cell stays.
+    /// f: how much of the old cell is kept.
     Forget,
     /// g: the proposed content, `tanh` of its pre-activation. burn-nn calls it `cell_gate`.
     Candidate,
-    /// o: how much of the cell shows in the hidden state.
+    /// o: how much of the cell is exposed in the hidden state.
     Output,
     /// r: refines the forget gate (UR-LSTM).
     Refine,
@@ -23,6 +23,10 @@ pub enum Gate {
     MasterInput,
     /// f̃: master forget gate (ordered neurons).
     MasterForget,
+    /// r: how much of the old hidden state enters the candidate (GRU).
+    Reset,
+    /// z: how much of the old hidden state is kept (GRU).
+    Update,
 }
 
 /// The order of gate blocks in packed weights.
@@ -67,6 +71,13 @@ impl GateLayout {
     /// Candidate, output, forget, input: the order of lamb.
     pub const LAMB: Self = Self(&[Gate::Candidate, Gate::Output, Gate::Forget, Gate::Input]);
 
+    /// Reset, update, candidate: GRU, PyTorch's order.
+    pub const GRU: Self = Self(&[Gate::Reset, Gate::Update, Gate::Candidate]);
+    /// Reset, update: the gates of a GRU whose candidate has a separate product.
+    pub const GRU_GATES: Self = Self(&[Gate::Reset, Gate::Update]);
+    /// Update, reset, candidate: GRU, the order of Keras.
+    pub const GRU_KERAS: Self = Self(&[Gate::Update, Gate::Reset, Gate::Candidate]);
+
     /// A single block, for weights that are not packed.
     pub const PLAIN: Self = Self(&[Gate::Candidate]);
 
@@ -86,10 +97,10 @@ impl GateLayout {
         self.0.iter().position(|&other| other == gate)
     }
 
-    /// Cuts `[rows, gates·H]` into one `[rows, H]` per gate, in packed order.
+    /// Splits `[rows, gates·H]` into one `[rows, H]` per gate, in packed order.
     ///
     /// # Panics
-    /// If `N` is not [`len`](Self::len), or the columns do not divide by it.
+    /// If `N` is not [`len`](Self::len), or the number of columns is not a multiple of it.
     #[track_caller]
     pub fn split<const N: usize>(&self, packed: Tensor<2>) -> [Tensor<2>; N] {
         assert_eq!(
@@ -111,7 +122,23 @@ impl GateLayout {
         })
     }
 
-    /// [`split`](Self::split) without a fixed number: the blocks by gate.
+    /// Splits `[rows, gates·H]` into the first blocks, still packed, and the others.
+    ///
+    /// # Panics
+    /// If the number of columns is not a multiple of the number of gates.
+    #[track_caller]
+    pub fn split_at(&self, blocks: usize, packed: Tensor<2>) -> [Tensor<2>; 2] {
+        let [rows, columns] = packed.dims();
+        let gates = self.len();
+        assert!(
+            columns.is_multiple_of(gates),
+            "packed tensor has {columns} columns, expected a multiple of {gates} gates",
+        );
+        let middle = columns / gates * blocks;
+        [0..middle, middle..columns].map(|part| packed.clone().slice([0..rows, part]))
+    }
+
+    /// [`split`](Self::split) for a number of gates known only at run time: the blocks by gate.
     #[track_caller]
     pub fn blocks(&self, packed: Tensor<2>) -> Blocks {
         let [rows, columns] = packed.dims();
@@ -136,7 +163,7 @@ impl GateLayout {
     /// Reorders the last axis of a packed tensor from the layout `from` to this one.
     ///
     /// # Panics
-    /// If the layouts do not have the same gates, or the last axis does not divide by their number.
+    /// If the layouts do not have the same gates, or the last axis is not a multiple of their number.
     #[track_caller]
     pub fn permute_from<const D: usize>(&self, from: GateLayout, packed: Tensor<D>) -> Tensor<D> {
         if *self == from {

@@ -1,4 +1,4 @@
-//! Tensors in, tensors out: the mathematics of LSTM variants on [Burn](https://burn.dev).
+//! Tensors in, tensors out: the mathematics of LSTM variants and the GRU on [Burn](https://burn.dev).
 //!
 //! ```text
 //! sequence    a step over time: lengths, direction; decides between
@@ -42,7 +42,7 @@ pub use sequence::{
     Direction, History, Lengths, LengthsError, PackedOutput, Packing, SequenceOptions,
     SequenceOutput, Strategy,
 };
-pub use state::State;
+pub use state::{GruState, State};
 
 /// Burn's LSTM state `{ cell, hidden }`, each `[batch_size, d_hidden]`; with a projection the
 /// hidden part is `[batch_size, d_proj]`.

@@ -1,4 +1,4 @@
-//! The error of a call with more than one type of numbers.
+//! The error of a call that mixes element types.
 
 use alloc::string::String;
 use core::fmt;
@@ -6,7 +6,7 @@ use core::fmt;
 use burn::tensor::DType;
 use thiserror::Error;
 
-/// A tensor of a call whose type of numbers is not that of the others.
+/// A tensor of a call whose element type differs from that of the others.
 #[derive(Clone, PartialEq, Eq, Error)]
 #[error("{tensor} has type {got:?}, expected {expected:?}, the type of the {reference}")]
 pub struct MixedTypes {
@@ -16,11 +16,11 @@ pub struct MixedTypes {
     pub got: DType,
     /// The type of the call.
     pub expected: DType,
-    /// What has that type: the weights or the input.
+    /// What defines the expected type: the weights or the input.
     pub reference: &'static str,
 }
 
-/// The text of the error: what `unwrap` prints.
+/// The error's text, so that `unwrap` prints it.
 impl fmt::Debug for MixedTypes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

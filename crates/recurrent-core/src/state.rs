@@ -1,4 +1,4 @@
-//! What a cell carries from one step to the next.
+//! The state that a cell carries from one step to the next.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,8 +9,8 @@ use burn::tensor::{Int, Tensor};
 
 /// A recurrent state: one or more tensors `[batch_size, features]` that share the batch axis.
 ///
-/// A cell author names the tensors; reordering, cutting and detaching follow from that, so that
-/// loops never ask how many parts a state has.
+/// A cell author lists the tensors. Reordering, slicing and detaching are generic over that list, so
+/// the loops over time are independent of the number of parts.
 pub trait State: Send + Clone {
     /// The tensors of the state, in a fixed order.
     fn into_tensors(self) -> Vec<Tensor<2>>;
@@ -57,7 +57,7 @@ pub trait State: Send + Clone {
         Self::from_tensors(columns.into_iter().map(|c| Tensor::cat(c, 0)).collect())
     }
 
-    /// The same values, cut off from the autodiff graph: truncated backpropagation through time.
+    /// The same values, detached from the autodiff graph: truncated backpropagation through time.
     fn detach(self) -> Self {
         self.map(Tensor::detach)
     }
@@ -75,5 +75,25 @@ impl State for LstmState<2> {
         };
         // Not `LstmState::new`: with a projection the two sizes differ, which it rejects in debug.
         LstmState { cell, hidden }
+    }
+}
+
+/// The state of a GRU: the hidden state only.
+#[derive(Debug, Clone)]
+pub struct GruState {
+    /// h `[batch_size, d_hidden]`
+    pub hidden: Tensor<2>,
+}
+
+impl State for GruState {
+    fn into_tensors(self) -> Vec<Tensor<2>> {
+        vec![self.hidden]
+    }
+
+    fn from_tensors(tensors: Vec<Tensor<2>>) -> Self {
+        match <[_; 1]>::try_from(tensors) {
+            Ok([hidden]) => GruState { hidden },
+            Err(got) => panic!("a GRU state has 1 tensor, got {}", got.len()),
+        }
     }
 }

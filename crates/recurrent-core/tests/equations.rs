@@ -4,8 +4,8 @@ mod common;
 
 use burn::tensor::{DType, Device, Tensor};
 use recurrent_core::equations::dropout::{Mask, MaskSizes, Masks, StepMasks, apply, zoneout};
-use recurrent_core::equations::layer_norm::{EpsilonPlace, Norm, Normalizer, Variance};
-use recurrent_core::equations::lstm;
+use recurrent_core::equations::layer_norm::{EpsilonPlace, NormWeights, Normalizer, Variance};
+use recurrent_core::equations::{gru, lstm};
 use recurrent_core::eval::compare::{Tolerance, assert_close, close, values};
 use recurrent_core::eval::oracle::OracleNorm;
 use recurrent_core::{Gate, GateLayout};
@@ -183,6 +183,218 @@ fn swapped_gates_are_noticed_in_backward() {
     close("not swapped", &got, &preact_slope, GRADIENTS).unwrap();
 }
 
+// --- gru
+
+/// Where the reset gate acts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reset {
+    After,
+    Before,
+}
+
+/// Numbers of one GRU step. What depends on h: with reset after the product `[B, 3H]`, given as it is;
+/// with reset before, h itself, times R_n.
+struct GruStep {
+    form: Reset,
+    /// `x·W + b`, reset, update, candidate `[B, 3H]`; with reset before, r and z hold `h·R` as well
+    preact: Vec<f64>,
+    /// `h·R_n + b_hn` `[B, H]`, with reset after
+    product: Vec<f64>,
+    hidden: Vec<f64>,
+    /// R_n `[H, H]`, with reset before
+    weight: Vec<f64>,
+    grad_hidden: Vec<f64>,
+}
+
+impl GruStep {
+    fn new(form: Reset) -> Self {
+        let mut random = Random::new(8);
+        Self {
+            form,
+            preact: random.values(B * 3 * H, 2.0),
+            product: random.values(B * H, 1.5),
+            hidden: random.values(B * H, 0.9),
+            weight: random.values(H * H, 0.7),
+            grad_hidden: random.values(B * H, 1.0),
+        }
+    }
+
+    /// h' of one step, one scalar at a time.
+    fn scalar(&self, preact: &[f64], product: &[f64], hidden: &[f64]) -> Vec<f64> {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let mut next = Vec::new();
+        for row in 0..B {
+            let a = &preact[row * 3 * H..(row + 1) * 3 * H];
+            let h = &hidden[row * H..(row + 1) * H];
+            let reset = |unit: usize| sigmoid(a[unit]);
+            for unit in 0..H {
+                let z = sigmoid(a[H + unit]);
+                let s = match self.form {
+                    Reset::After => reset(unit) * product[row * H + unit],
+                    Reset::Before => (0..H)
+                        .map(|k| reset(k) * h[k] * self.weight[k * H + unit])
+                        .sum(),
+                };
+                let n = (a[2 * H + unit] + s).tanh();
+                next.push((1.0 - z) * n + z * h[unit]);
+            }
+        }
+        next
+    }
+
+    fn loss(&self, preact: &[f64], product: &[f64], hidden: &[f64]) -> f64 {
+        dot(&self.scalar(preact, product, hidden), &self.grad_hidden)
+    }
+
+    /// Slopes with respect to the pre-activations, the product and h.
+    fn slopes(&self) -> [(&'static str, Vec<f64>); 3] {
+        let Self {
+            preact,
+            product,
+            hidden,
+            ..
+        } = self;
+        [
+            ("preact", slopes(preact, |a| self.loss(a, product, hidden))),
+            ("product", slopes(product, |u| self.loss(preact, u, hidden))),
+            ("hidden", slopes(hidden, |h| self.loss(preact, product, h))),
+        ]
+    }
+
+    fn tensors(&self, device: &Device, dtype: DType) -> [Tensor<2>; 3] {
+        [
+            tensor(&self.preact, [B, 3 * H], device, dtype),
+            tensor(&self.product, [B, H], device, dtype),
+            tensor(&self.hidden, [B, H], device, dtype),
+        ]
+    }
+
+    fn weight(&self, device: &Device, dtype: DType) -> Tensor<2> {
+        tensor(&self.weight, [H, H], device, dtype)
+    }
+
+    /// The gates, from tensors.
+    fn gates(&self, [preact, product, hidden]: [Tensor<2>; 3]) -> gru::Gates {
+        let weight = self.weight(&preact.device(), preact.dtype());
+        let [reset, update, candidate] = GateLayout::GRU.split(preact);
+        let preact = gru::Preactivations {
+            reset,
+            update,
+            candidate,
+        };
+        gru::gates(preact, |r| match self.form {
+            Reset::After => gru::reset(r.clone(), product),
+            Reset::Before => gru::reset(r.clone(), hidden).matmul(weight),
+        })
+    }
+
+    /// The derivatives of `equations::gru`, put together around the product: of the pre-activations, of
+    /// the product and of h.
+    fn backward(&self, gates: &gru::Gates, device: &Device, dtype: DType) -> [Tensor<2>; 3] {
+        let [_, product, hidden] = self.tensors(device, dtype);
+        let grad = tensor(&self.grad_hidden, [B, H], device, dtype);
+        let gru::Gradients {
+            update,
+            candidate,
+            hidden: mixed,
+        } = gru::backward(gates, hidden.clone(), grad);
+        let reset = gates.reset.clone();
+        let (reset, product, hidden) = match self.form {
+            Reset::After => {
+                let through = gru::backward_reset(reset, product, candidate.clone());
+                (through.reset, through.of, mixed)
+            }
+            Reset::Before => {
+                let weight = self.weight(device, dtype);
+                let back = candidate.clone().matmul(weight.transpose());
+                let through = gru::backward_reset(reset, hidden, back);
+                (through.reset, product.zeros_like(), mixed + through.of)
+            }
+        };
+        [
+            Tensor::cat(vec![reset, update, candidate], 1),
+            product,
+            hidden,
+        ]
+    }
+}
+
+#[rstest]
+fn gru_step_has_the_scalar_values(#[values(Reset::After, Reset::Before)] form: Reset) {
+    let step = GruStep::new(form);
+    let expected = step.scalar(&step.preact, &step.product, &step.hidden);
+    for (name, device) in devices(DType::F32) {
+        let tensors = step.tensors(&device, DType::F32);
+        let hidden = tensors[2].clone();
+        let gates = step.gates(tensors);
+        let got = gru::hidden(gates.update, gates.candidate, hidden);
+        assert_close(&format!("{name}: hidden"), &got, &expected, VALUES);
+    }
+}
+
+#[rstest]
+#[case(DType::F32, GRADIENTS)]
+#[case(DType::F64, SLOPES)]
+fn gru_backward_is_the_slope_and_autodiff(
+    #[case] dtype: DType,
+    #[case] tolerance: Tolerance,
+    #[values(Reset::After, Reset::Before)] form: Reset,
+) {
+    let step = GruStep::new(form);
+    let slopes = step.slopes();
+    for (name, device) in devices(dtype) {
+        let leaves = step.tensors(&device, dtype).map(Tensor::require_grad);
+        let gates = step.gates(leaves.clone());
+        let hidden = gru::hidden(gates.update, gates.candidate, leaves[2].clone());
+        let grad = tensor(&step.grad_hidden, [B, H], &device, dtype);
+        let grads = (hidden * grad).sum().backward();
+
+        let gates = step.gates(step.tensors(&device, dtype));
+        let ours = step.backward(&gates, &device, dtype);
+        for (index, (part, slope)) in slopes.iter().enumerate() {
+            let label = |what: &str| format!("{name} {dtype:?}: {part}, {what}");
+            assert_close(&label("slope"), &ours[index], slope, tolerance);
+            let Some(auto) = leaves[index].grad(&grads) else {
+                assert_eq!((form, *part), (Reset::Before, "product"), "no gradient");
+                continue;
+            };
+            let same = Tolerance::values(dtype, 1);
+            assert_close(&label("autodiff"), &ours[index], &values(&auto), same);
+        }
+    }
+}
+
+/// The comparison must be able to fail: any two gates swapped in `backward`.
+#[rstest]
+fn swapped_gru_gates_are_noticed_in_backward(#[values(Reset::After, Reset::Before)] form: Reset) {
+    let step = GruStep::new(form);
+    let [(_, slope), ..] = step.slopes();
+    let device = Device::flex();
+    let good = step.gates(step.tensors(&device, DType::F32));
+    let [r, z, n] = [&good.reset, &good.update, &good.candidate];
+    let swapped = [
+        ("reset, update", [z, r, n]),
+        ("reset, candidate", [n, z, r]),
+        ("update, candidate", [r, n, z]),
+    ];
+    let preact = |[reset, update, candidate]: [&Tensor<2>; 3]| {
+        let gates = gru::Gates {
+            reset: reset.clone(),
+            update: update.clone(),
+            candidate: candidate.clone(),
+        };
+        let [preact, ..] = step.backward(&gates, &device, DType::F32);
+        values(&preact)
+    };
+    for (name, gates) in swapped {
+        assert!(
+            close(name, &preact(gates), &slope, GRADIENTS).is_err(),
+            "swapped {name} went unnoticed"
+        );
+    }
+    close("not swapped", &preact([r, z, n]), &slope, GRADIENTS).unwrap();
+}
+
 // --- layer normalisation
 
 fn oracle(form: Normalizer) -> OracleNorm {
@@ -232,7 +444,7 @@ fn normalizer_has_the_value_of_the_oracle(
             let parts = [(true, true), (true, false), (false, true)];
             for (has_gain, has_shift) in parts {
                 let vector = |values: &[f64]| tensor(values, [features], &device, dtype);
-                let norm = Norm {
+                let norm = NormWeights {
                     normalizer: form,
                     gain: has_gain.then(|| vector(&gain)),
                     shift: has_shift.then(|| vector(&shift)),
@@ -409,7 +621,14 @@ fn permute_from_moves_blocks_by_gate_and_back() {
 
 #[test]
 fn slots_are_where_the_gates_are() {
-    for layout in [GateLayout::LSTM, GateLayout::LSTMS_PTH, GateLayout::PLAIN] {
+    let layouts = [
+        GateLayout::LSTM,
+        GateLayout::LSTMS_PTH,
+        GateLayout::GRU,
+        GateLayout::GRU_KERAS,
+        GateLayout::PLAIN,
+    ];
+    for layout in layouts {
         assert_eq!(layout.len(), layout.gates().len());
         for (slot, &gate) in layout.gates().iter().enumerate() {
             assert_eq!(layout.slot(gate), Some(slot), "{layout:?}");
@@ -587,7 +806,6 @@ fn masks_on_h_have_the_projected_size() {
 #[case::update_cell(
     "update_cell", Masks { update_cell: Some(per_sequence(2, 3)), ..Masks::none() }, 5
 )]
-#[case::adapt("adapt", Masks { adapt: Some(per_sequence(2, 3)), ..Masks::none() }, 0)]
 fn a_misfit_is_named(#[case] name: &str, #[case] masks: Masks, #[case] expected: usize) {
     let panic =
         std::panic::catch_unwind(|| masks.check(4, 2, MaskSizes::of(5, 3))).expect_err("a panic");
@@ -595,4 +813,36 @@ fn a_misfit_is_named(#[case] name: &str, #[case] masks: Masks, #[case] expected:
     let start = format!("mask `{name}` has shape [2, ");
     let end = format!("expected [batch_size, features] = [2, {expected}]");
     assert!(text.starts_with(&start) && text.ends_with(&end), "{text}");
+}
+
+/// Nothing would read such a mask, whatever its shape.
+#[rstest]
+#[case::adapt(
+    Masks { adapt: Some(per_sequence(2, 3)), ..Masks::none() },
+    MaskSizes::of(5, 3),
+    "got a mask `adapt`, expected none: the cell has no adaptation cell"
+)]
+#[case::cell(
+    Masks { cell: Some(per_sequence(2, 5)), ..Masks::none() },
+    MaskSizes::without_cell_state(5),
+    "got a mask `cell`, expected none: the cell has no cell state, only a hidden state"
+)]
+#[case::update_cell(
+    Masks { update_cell: Some(per_step(4, 2, 5)), ..Masks::none() },
+    MaskSizes::without_cell_state(5),
+    "got a mask `update_cell`, expected none: the cell has no cell state, only a hidden state"
+)]
+fn a_mask_without_a_place_is_refused(
+    #[case] masks: Masks,
+    #[case] sizes: MaskSizes,
+    #[case] expected: &str,
+) {
+    let checks: [&dyn Fn(); 2] = [&|| masks.check(4, 2, sizes), &|| {
+        masks.at(0).check_places(sizes)
+    }];
+    for check in checks {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+        let panic = panic.expect_err("a panic");
+        assert_eq!(panic.downcast_ref::<String>().expect("a text"), expected);
+    }
 }

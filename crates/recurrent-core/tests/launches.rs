@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
-use recurrent_core::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveLstmCell};
-use recurrent_core::cell::lstm::LstmCell;
-use recurrent_core::cell::{Preactivation, Transition};
+use recurrent_core::cell::adaptive::{AdaptiveLayerStep, AdaptiveLayersStep, AdaptiveLstmStep};
+use recurrent_core::cell::gru::GruStep;
+use recurrent_core::cell::lstm::LstmStep;
+use recurrent_core::cell::{Affine, Preactivation, Transition};
 use recurrent_core::equations::adaptive::PolicyLayout;
 use recurrent_core::eval::device::chosen;
 use recurrent_core::{SequenceOptions, State, Step, Strategy, Target, sequence};
@@ -46,39 +47,44 @@ enum What {
     Lstm(usize, bool),
     /// Layers, each of 16 units; the adaptation cells have 8.
     Adaptive(usize),
+    /// Of 16 units, and whether the reset gate acts after the product.
+    Gru(bool),
 }
 
 /// What is run; an LSTM small enough for one launch of all steps, one too large for it, and one with
 /// rows to normalise.
-const ALL: [What; 5] = [
+const ALL: [What; 7] = [
     What::Lstm(16, false),
     What::Lstm(96, false),
     What::Lstm(16, true),
     What::Adaptive(1),
     What::Adaptive(2),
+    What::Gru(true),
+    What::Gru(false),
 ];
 
 impl What {
     /// Most launches of a step, each way: two for each product that waits for another.
     fn most(self) -> f64 {
         match self {
-            What::Lstm(..) => 2.0,
+            What::Lstm(..) | What::Gru(true) => 2.0,
+            What::Gru(false) => 4.0,
             What::Adaptive(layers) => 6.0 * layers as f64,
         }
     }
 }
 
 /// An LSTM cell of so many features of x.
-fn cell(device: &Device, d_input: usize, units: usize, norm: bool) -> LstmCell {
+fn cell(device: &Device, d_input: usize, units: usize, norm: bool) -> LstmStep {
     let mut transition = Transition::default();
     if norm {
-        transition.norm_cell = Some(recurrent_core::equations::layer_norm::Norm {
+        transition.norm_cell = Some(recurrent_core::equations::layer_norm::NormWeights {
             normalizer: recurrent_core::equations::layer_norm::Normalizer::STANDARD,
             gain: None,
             shift: None,
         });
     }
-    LstmCell {
+    LstmStep {
         preact: Preactivation::plain(
             leaf(device, d_input, 4 * units),
             leaf(device, units, 4 * units),
@@ -92,27 +98,41 @@ fn leaf(device: &Device, rows: usize, columns: usize) -> Tensor<2> {
     Tensor::random([rows, columns], Distribution::Uniform(-0.3, 0.3), device).require_grad()
 }
 
-fn adaptive(device: &Device, layers: usize) -> AdaptiveLayers {
+fn gru(device: &Device, reset_after: bool) -> GruStep {
+    let units = 16;
+    let bias = |size: usize| Tensor::<1>::zeros([size], device).require_grad();
+    GruStep {
+        input: Affine {
+            weight: leaf(device, I, 3 * units),
+            bias: Some(bias(3 * units)),
+        },
+        weight_hidden: leaf(device, units, 3 * units),
+        bias_candidate_hidden: reset_after.then(|| bias(units)),
+        reset_after,
+    }
+}
+
+fn adaptive(device: &Device, layers: usize) -> AdaptiveLayersStep {
     let (units, adapt) = (16, 8);
     let layer = |index: usize| {
         let d_input = if index == 0 { I } else { units };
         let seen = d_input + units + if layers > 1 { adapt } else { 0 };
-        let LstmCell { preact, transition } = cell(device, d_input, units, false);
-        AdaptiveLayer {
+        let LstmStep { preact, transition } = cell(device, d_input, units, false);
+        AdaptiveLayerStep {
             adapt: cell(device, seen, adapt, false),
             policy_projection: leaf(
                 device,
                 adapt,
                 PolicyLayout::size(d_input, units, units, true),
             ),
-            cell: AdaptiveLstmCell {
+            cell: AdaptiveLstmStep {
                 preact,
                 transition,
                 policy_layout: PolicyLayout::Cumulative,
             },
         }
     };
-    AdaptiveLayers {
+    AdaptiveLayersStep {
         layers: (0..layers).map(layer).collect(),
         residual: false,
     }
@@ -122,6 +142,7 @@ fn adaptive(device: &Device, layers: usize) -> AdaptiveLayers {
 fn both(device: &Device, strategy: Strategy, steps: usize, what: What) -> [usize; 2] {
     match what {
         What::Lstm(units, norm) => run(device, strategy, steps, &cell(device, I, units, norm)),
+        What::Gru(reset_after) => run(device, strategy, steps, &gru(device, reset_after)),
         What::Adaptive(layers) => run(device, strategy, steps, &adaptive(device, layers)),
     }
 }

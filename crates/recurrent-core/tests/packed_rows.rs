@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor};
-use recurrent_core::cell::lstm::LstmCell;
+use recurrent_core::cell::lstm::LstmStep;
 use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::equations::dropout::StepMasks;
 use recurrent_core::eval::compare::values;
@@ -141,7 +141,7 @@ fn packed_is_padded() {
                 let leaf = |tensor: Tensor<2>| tensor.require_grad();
                 let weight = leaf(tensor([I, 4 * H], 0.5, &device));
                 let recurrent = leaf(tensor([H, 4 * H], 0.6, &device));
-                let cell = LstmCell {
+                let cell = LstmStep {
                     preact: Preactivation::plain(weight.clone(), recurrent.clone(), None),
                     transition: Transition::default(),
                 };
@@ -187,7 +187,7 @@ fn packed_is_padded() {
 #[test]
 fn history_is_the_steps() {
     let device = Device::flex();
-    let cell = LstmCell {
+    let cell = LstmStep {
         preact: Preactivation::plain(
             tensor([I, 4 * H], 0.5, &device),
             tensor([H, 4 * H], 0.6, &device),

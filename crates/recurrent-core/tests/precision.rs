@@ -5,9 +5,9 @@ mod common;
 
 use burn::tensor::{DType, Device, Tensor};
 use common::{Random, tensor};
-use recurrent_core::cell::lstm::LstmCell;
+use recurrent_core::cell::lstm::LstmStep;
 use recurrent_core::cell::{Preactivation, Transition};
-use recurrent_core::equations::layer_norm::{Norm, Normalizer};
+use recurrent_core::equations::layer_norm::{NormWeights, Normalizer};
 use recurrent_core::{Direction, LstmState, Precision, SequenceOptions, sequence};
 
 fn uniform<const D: usize>(
@@ -20,9 +20,9 @@ fn uniform<const D: usize>(
     tensor(&values, shape, device, DType::F32)
 }
 
-fn cell(random: &mut Random, d_input: usize, d_hidden: usize, device: &Device) -> LstmCell {
+fn cell(random: &mut Random, d_input: usize, d_hidden: usize, device: &Device) -> LstmStep {
     let bound = (1.0 / d_hidden as f64).sqrt();
-    LstmCell {
+    LstmStep {
         preact: Preactivation::plain(
             uniform(random, [d_input, 4 * d_hidden], bound, device),
             uniform(random, [d_hidden, 4 * d_hidden], bound, device),
@@ -33,7 +33,7 @@ fn cell(random: &mut Random, d_input: usize, d_hidden: usize, device: &Device) -
 }
 
 /// Outputs and final cell.
-fn run(cell: &LstmCell, input: &Tensor<3>, precision: Precision) -> Vec<f32> {
+fn run(cell: &LstmStep, input: &Tensor<3>, precision: Precision) -> Vec<f32> {
     let [_, batch, _] = input.dims();
     let d_hidden = cell.preact.width() / 4;
     let device = input.device();
@@ -68,7 +68,7 @@ fn one_sequence_is_close() {
     for d_hidden in [259, 300, 512] {
         let mut cell = cell(&mut random, 5, d_hidden, &device);
         for normed in [false, true] {
-            cell.preact.norm_hidden = normed.then_some(Norm {
+            cell.preact.norm_hidden = normed.then_some(NormWeights {
                 normalizer: Normalizer::STANDARD,
                 gain: None,
                 shift: None,

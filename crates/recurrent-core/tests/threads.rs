@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use recurrent_core::cell::lstm::LstmCell;
+use recurrent_core::cell::lstm::LstmStep;
 use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::eval::compare::values;
 use recurrent_core::fused::cpu::simd::Isa;
@@ -378,7 +378,7 @@ fn models_on_eight_threads() {
                 .require_grad()
         };
         let (x, w, r) = (leaf(t * b, i), leaf(i, 4 * h), leaf(h, 4 * h));
-        let cell = LstmCell {
+        let cell = LstmStep {
             preact: Preactivation::plain(w.clone(), r.clone(), None),
             transition: Transition::default(),
         };

@@ -1,4 +1,4 @@
-//! What layers, directions and lengths know of a cell with parameters.
+//! The interface of a cell with parameters, as layers, directions and lengths use it.
 
 use core::fmt::Debug;
 
@@ -12,7 +12,7 @@ use recurrent_core::{Step, sequence};
 /// Implement it (and [`Step`] for its weights) to get layers, directions, lengths, dropout between
 /// layers and masks from [`Stack`](crate::Stack).
 pub trait Cell: Module + Debug {
-    /// The cell with its weights taken out of their `Param`s.
+    /// The same cell on plain tensors, without `Param`s.
     type Step: Step;
 
     /// The weights for one call; clones share storage.
@@ -27,6 +27,12 @@ pub trait Cell: Module + Debug {
     /// Features of the output.
     fn d_output(&self) -> usize {
         self.d_hidden()
+    }
+
+    /// Number of layers that the cell contains: 1, except for the aLSTM, whose layers advance together. The
+    /// state has the same parts for each layer, one layer after the other.
+    fn layers(&self) -> usize {
+        1
     }
 
     /// Probability of zeroing the hidden states of adaptation cells, one mask per sequence; only

@@ -1,4 +1,4 @@
-//! A folder that holds a model: its config and its weights.
+//! Checkpoints: a folder with the config and the weights of a model.
 
 use std::fmt;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub enum CheckpointError {
     /// Writing failed.
     #[error(transparent)]
     Save(#[from] ExportError),
-    /// The two files of a folder are not of one model.
+    /// The two files of a folder belong to different models.
     #[error(
         "{MODEL_FILE} and {CONFIG_FILE} in {folder} are of different models: the weights were saved \
          with {got}, expected {expected} as in {CONFIG_FILE}"
@@ -49,7 +49,7 @@ pub enum CheckpointError {
         /// The same line of the other file.
         expected: String,
     },
-    /// The model's layers differ in what the config has once for all of them.
+    /// The model's layers differ in a setting that the config has once for all layers.
     #[error(
         "a config for this model gives other parameters: `{param}` has shape {got:?}, the config's \
          {expected:?}; layers of different kinds cannot be saved with their config"
@@ -57,9 +57,9 @@ pub enum CheckpointError {
     Config {
         /// The first parameter that differs.
         param: String,
-        /// Its shape in the model, if it is there.
+        /// Its shape in the model, if the model has it.
         got: Option<Vec<usize>>,
-        /// Its shape by the config, if it is there.
+        /// Its shape according to the config, if the config implies it.
         expected: Option<Vec<usize>>,
     },
 }
@@ -71,7 +71,7 @@ impl fmt::Debug for CheckpointError {
     }
 }
 
-/// The first lines in which two texts differ, in quotes.
+/// The first line of each text at which the two differ, in quotes.
 fn first_difference(a: &str, b: &str) -> (String, String) {
     let line = |line: Option<&str>| match line {
         Some(line) => std::format!("`{}`", line.trim().trim_end_matches(',')),
@@ -87,16 +87,15 @@ fn first_difference(a: &str, b: &str) -> (String, String) {
 }
 
 impl Recurrent {
-    /// Writes the model to a folder: [`CONFIG_FILE`] and [`MODEL_FILE`]. Makes the folder where it
-    /// does not exist and replaces files of an earlier save. If it fails, everything is as it was
-    /// before.
+    /// Writes the model to a folder: [`CONFIG_FILE`] and [`MODEL_FILE`]. Creates the folder if it
+    /// does not exist and replaces files of an earlier save. If it fails, nothing changes on disk.
     ///
-    /// The weights are those of the variant's own module: `ModuleRecord::load` reads them into an
-    /// [`Lstm`](crate::Lstm) as well. Settings of a run ([`Strategy`](crate::Strategy),
-    /// [`Precision`](crate::Precision)) are not saved.
+    /// The weights are stored as for the variant's own module, so `ModuleRecord::load` can also read them
+    /// into an [`Lstm`](crate::Lstm), for example. [`Strategy`](crate::Strategy) and
+    /// [`Precision`](crate::Precision) are not saved.
     ///
     /// # Errors
-    /// If the folder cannot be written, or the layers differ in what the config has once.
+    /// If the folder cannot be written, or the layers differ in a setting that the config has once.
     ///
     /// # Example
     /// ```
@@ -118,7 +117,7 @@ impl Recurrent {
         self.save_tensors(folder.as_ref(), self.tensors())
     }
 
-    /// [`save`](Self::save) with the weights in another type of numbers; [`Dtype::F16`] and
+    /// [`save`](Self::save) with the weights in another data type; [`Dtype::F16`] and
     /// [`Dtype::Bf16`] take half the size. [`load`](Self::load) gives them back as the device's own
     /// type.
     ///
@@ -132,17 +131,17 @@ impl Recurrent {
         let config = RecurrentConfig::of(self);
         self.check_config(&config)?;
         let json = config.to_string();
-        // In both files: `load` notices a folder that was left between the two renames.
+        // In both files, so that `load` detects a folder that was left between the two renames.
         tensors.set_config(&json);
         let weights = tensors.to_burnpack()?;
         let files = [(MODEL_FILE, &weights[..]), (CONFIG_FILE, json.as_bytes())];
         Ok(write_folder(folder, &files)?)
     }
 
-    /// That the config describes this model.
+    /// Checks that the config describes this model.
     fn check_config(&self, config: &RecurrentConfig) -> Result<(), CheckpointError> {
         let invalid = |error| CheckpointError::Save(ImportError::Config(error).into());
-        // Parameters are lazy: no value is made.
+        // Parameters are lazy: no values are created.
         let device = self.devices().into_iter().next().unwrap_or_default();
         let expected = config.try_init(&device).map_err(invalid)?;
         let (got, expected) = (self.shapes(), expected.shapes());
@@ -158,13 +157,13 @@ impl Recurrent {
         }
     }
 
-    /// Reads a model from a folder written by [`save`](Self::save), without being told its variant.
+    /// Reads a model of any variant from a folder written by [`save`](Self::save).
     ///
-    /// The folder may come from anyone: nothing in it is trusted, and reading takes memory in
-    /// proportion to the two files.
+    /// The folder is treated as untrusted input: its content is validated, and memory use is proportional to
+    /// the size of the two files.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the weights are not those of the config.
+    /// If a file is missing or damaged, or the weights do not match the config.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self, CheckpointError> {
         let folder = folder.as_ref();
         let at = |file: &'static str| {

@@ -1,11 +1,11 @@
-//! What can be wrong with a configuration.
+//! Errors of a configuration.
 
 use alloc::string::{String, ToString};
 use core::fmt::{self, Display};
 
 use thiserror::Error;
 
-/// A configuration that cannot be built. Found before any tensor is made.
+/// A configuration that cannot be built. Reported before any tensor is created.
 #[derive(Clone, PartialEq, Eq, Error)]
 pub enum InvalidConfig {
     /// A field holds a value outside its range.
@@ -15,7 +15,7 @@ pub enum InvalidConfig {
         field: String,
         /// Its value.
         got: String,
-        /// What it should have been.
+        /// What was expected.
         expected: String,
     },
     /// Two fields contradict each other.
@@ -25,7 +25,7 @@ pub enum InvalidConfig {
         first: String,
         /// The other.
         second: String,
-        /// Why they cannot go together.
+        /// Why they cannot be combined.
         reason: String,
     },
 }
@@ -47,7 +47,7 @@ impl InvalidConfig {
         }
     }
 
-    /// Two fields that cannot go together.
+    /// Two fields that cannot be combined.
     pub fn contradiction(
         first: impl Into<String>,
         second: impl Into<String>,
@@ -57,6 +57,22 @@ impl InvalidConfig {
             first: first.into(),
             second: second.into(),
             reason: reason.into(),
+        }
+    }
+
+    /// Rejects an option that has no meaning for a variant.
+    ///
+    /// # Errors
+    /// If the field is set.
+    pub fn refuse(
+        set: bool,
+        field: impl Into<String>,
+        variant: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Result<(), Self> {
+        match set {
+            true => Err(Self::contradiction(field, variant, reason)),
+            false => Ok(()),
         }
     }
 }
@@ -97,7 +113,7 @@ pub(crate) fn check_finite(field: &str, got: f64) -> Result<(), InvalidConfig> {
     Ok(())
 }
 
-/// The value of a checked constructor, or a panic with the error's own text.
+/// Unwraps the result of a checked constructor; panics with the text of the error.
 #[track_caller]
 pub(crate) fn or_panic<T>(name: &str, result: Result<T, InvalidConfig>) -> T {
     match result {

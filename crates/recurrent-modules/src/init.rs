@@ -14,11 +14,11 @@ use recurrent_core::{Gate, GateLayout};
 
 use crate::error::{InvalidConfig, check_finite};
 
-/// How the weights of a cell start.
+/// The initialisation of a cell's weights.
 ///
 /// Without any setting all are drawn from U(−1/√H, 1/√H), as `torch.nn.LSTM` does. Weight matrices
-/// are drawn gate by gate, so that `Orthogonal` gives each gate an orthogonal block and Xavier's
-/// fans are those of one gate.
+/// are drawn gate by gate: `Orthogonal` makes the block of each gate orthogonal, and the fan-in and fan-out of
+/// Xavier are those of one gate.
 #[derive(Config, Debug, PartialEq)]
 pub struct WeightInit {
     /// Input weights W.
@@ -27,13 +27,13 @@ pub struct WeightInit {
     pub hidden: Option<Initializer>,
     /// Biases.
     pub bias: Option<Initializer>,
-    /// Value of the forget gate's bias, in pre-activation units; over `bias`.
+    /// Value of the forget gate's bias, in pre-activation units; overrides `bias`.
     pub forget_bias: Option<f64>,
-    /// Law of the forget gate's bias; over `bias`.
+    /// Distribution of the forget gate's bias; overrides `bias`.
     pub gate_init: Option<GateInit>,
 }
 
-/// How the bias of the forget gate starts: what the gate remembers before it has learnt anything.
+/// The initialisation of the forget gate's bias, which decides how long the cell remembers before training.
 #[derive(Config, Debug, PartialEq, Copy)]
 pub enum GateInit {
     /// The same value everywhere, in pre-activation units.
@@ -115,7 +115,7 @@ impl WeightInit {
         check_vector_initializer("bias_initializer", &self.bias)
     }
 
-    /// The law of the forget gate's bias, if one is set.
+    /// The distribution of the forget gate's bias, if one is set.
     pub(crate) fn forget(&self) -> Option<GateInit> {
         let constant = self.forget_bias.map(|value| GateInit::Constant { value });
         self.gate_init.or(constant)
@@ -146,7 +146,7 @@ pub(crate) fn uniform_by(n: usize) -> Initializer {
     }
 }
 
-/// A weight `[d_in, gates·H]`, each gate's block `[d_in, H]` drawn on its own.
+/// A weight `[d_in, gates·H]`, each gate's block `[d_in, H]` drawn separately.
 pub(crate) fn packed_weight(
     layout: GateLayout,
     d_in: usize,
@@ -173,7 +173,7 @@ pub(crate) fn packed_weight(
     )
 }
 
-/// A bias `[gates·H]`; `forget` is the law of the forget gate's block.
+/// A bias `[gates·H]`; `forget` is the distribution of the forget gate's block.
 pub(crate) fn packed_bias(
     layout: GateLayout,
     d_hidden: usize,
@@ -206,7 +206,7 @@ pub(crate) fn packed_bias(
     )
 }
 
-/// A parameter that is computed at its first use, as Burn's own are.
+/// A lazily initialised parameter, like those of Burn's modules.
 fn lazy<const D: usize>(
     shape: [usize; D],
     make: impl Fn(&Device) -> Tensor<D> + Send + Sync + 'static,
@@ -215,7 +215,7 @@ fn lazy<const D: usize>(
     Param::uninitialized(
         ParamId::new(),
         move |device, require_grad| {
-            // What is joined from parts is no leaf of a graph until it is detached.
+            // A concatenation is not a leaf of the graph until it is detached.
             let tensor = make(device).detach();
             if require_grad {
                 tensor.require_grad()

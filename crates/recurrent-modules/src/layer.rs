@@ -11,7 +11,7 @@ use recurrent_core::{
 
 use crate::cell::Cell;
 
-/// A cell run over time, with a second one for the backward direction where there is one.
+/// A cell run over time, with a second cell for the backward direction if the layer is bidirectional.
 ///
 /// Graves & Schmidhuber, Framewise phoneme classification with bidirectional LSTM, 2005.
 #[derive(Module, Debug)]
@@ -24,14 +24,14 @@ pub struct Layer<C: Cell> {
 
 /// How one cell is run over padded (`D` = 3) or packed (`D` = 2) sequences.
 ///
-/// Not a closure: closures do not pass on their caller's location.
+/// A trait instead of a closure, because closures do not propagate `#[track_caller]`.
 pub(crate) trait RunCell<const D: usize>: Send {
-    /// A second one, for the other direction at the same time.
+    /// A second runner, for running the other direction concurrently.
     fn twin(&self) -> Self
     where
         Self: Sized;
 
-    /// Takes what a second one has kept.
+    /// Takes over the histories of a second runner.
     fn join(&mut self, twin: Self)
     where
         Self: Sized;
@@ -156,13 +156,13 @@ impl<C: Step> Pass<'_, C> {
         run.run(&self.cell, input, self.state, &options)
     }
 
-    /// Whether both directions had better run at the same time.
+    /// Whether running both directions concurrently is faster.
     #[track_caller]
     fn worth_pairing<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let dims = input.dims();
         let (seq_length, batch_size) = match (D, self.lengths) {
             (3, None) => (dims[0], dims[1]),
-            // Lengths that do not fit are found by the run, which then names the caller.
+            // The run reports invalid lengths, with the location of the caller.
             (3, Some(lengths)) if lengths.as_slice().len() != dims[1] => return false,
             (3, Some(lengths)) if lengths.max() > dims[0] => return false,
             (_, Some(lengths)) => (lengths.max(), lengths.as_slice().len()),
@@ -179,7 +179,7 @@ impl<C: Step> Pass<'_, C> {
     }
 }
 
-/// A layer with its weights taken out of their `Param`s, for one call.
+/// A layer on plain tensors, without `Param`s, for one call.
 pub(crate) struct BoundLayer<S> {
     forward: S,
     backward: Option<S>,
@@ -237,7 +237,7 @@ impl<S: Step> BoundLayer<S> {
     /// * `input` - `[seq_length, batch_size, d_input]`, or packed `[rows, d_input]`
     /// * `states` - one per direction, or none for zeros
     /// * `masks` - one per direction, or none; those on weights have been applied
-    /// * `how` - what the stack says of all its layers
+    /// * `how` - the options of all layers of the stack
     /// * `run` - runs one cell
     #[track_caller]
     pub fn run<const D: usize>(
@@ -270,7 +270,8 @@ impl<S: Step> BoundLayer<S> {
             return (output, vec![state]);
         };
         let backward = pass(backward, Direction::Backward);
-        // States, masks and weights were checked: a panic in a closure would not name the caller.
+        // States, masks and weights were checked before, since a panic in a closure would not report the caller's
+        // location.
         let ((first, first_state), (second, second_state)) =
             if forward.worth_pairing(&input) && backward.worth_pairing(&input) {
                 let mut twin = run.twin();

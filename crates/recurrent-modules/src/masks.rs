@@ -15,9 +15,9 @@ use crate::error::{InvalidConfig, check_prob};
 /// Where dropout acts inside a cell. `prob` is the probability of zeroing; kept values are scaled
 /// by 1/(1 − prob). Equations and papers: [`recurrent_core::equations::dropout`].
 ///
-/// When it acts, as every other dropout of a stack: see [`Stack`](crate::Stack#dropout).
-/// `device.seed(..)` decides what is drawn. On Flex and NdArray a generator of this crate draws, seeded by the
-/// device's: the masks are others than `Tensor::random` would give.
+/// It acts under the same conditions as all dropout of a stack: see [`Stack`](crate::Stack#dropout).
+/// `device.seed(..)` makes the masks reproducible. On Flex and NdArray they are drawn by a generator of this crate,
+/// seeded from the device's, so they differ from those of `Tensor::random`.
 #[derive(Config, Debug, PartialEq, Copy)]
 pub enum RecurrentDropout {
     /// None.
@@ -33,8 +33,8 @@ pub enum RecurrentDropout {
         /// Probability of zeroing.
         prob: f64,
     },
-    /// On c', one mask per sequence (Moon et al., RNNDrop). The scale 1/(1 − prob) acts on the
-    /// carried cell at each step and compounds.
+    /// On c', one mask per sequence (Moon et al., RNNDrop). The scale 1/(1 − prob) multiplies the
+    /// carried cell at each step, so it compounds over time.
     Moon {
         /// Probability of zeroing.
         prob: f64,
@@ -44,8 +44,8 @@ pub enum RecurrentDropout {
         /// Probability of zeroing.
         prob: f64,
     },
-    /// Units keep their previous value with these probabilities (Krueger et al.); in evaluation
-    /// the expectation of that.
+    /// Units keep their previous value with these probabilities (Krueger et al.). Evaluation uses the
+    /// expectation.
     Zoneout {
         /// Probability that h keeps its value.
         hidden: f64,
@@ -124,7 +124,7 @@ impl RecurrentDropout {
         }
     }
 
-    /// The masks of one cell in evaluation: none, but for zoneout its expectation. Arguments as of
+    /// The masks of one cell in evaluation: the expectation for zoneout, none for other kinds. Arguments as of
     /// [`sample`](Self::sample).
     pub fn expectation(
         &self,
@@ -169,15 +169,15 @@ pub(crate) fn bernoulli<const D: usize>(
     }
 }
 
-/// The same from a generator that the device's own one seeds. With Burn's, a number at a time and another pass
-/// for the scale, a mask per step made training steps of 32 sequences and 256 units 1.3 times as long.
+/// The same with a generator seeded from the device's. Burn's own draws one number at a time and needs another pass
+/// for the scale: with a mask per step, training steps of 32 sequences and 256 units took 1.3 times as long.
 fn bernoulli_on_cpu<const D: usize>(
     shape: [usize; D],
     keep: f64,
     scale: f64,
     options: &TensorCreationOptions,
 ) -> Tensor<D> {
-    // 256 bits, 16 in each number, whatever the type of the mask.
+    // 256 bits, 16 in each number, for every data type of the mask.
     let words = f64::from(1_u32 << 16);
     let words = Distribution::Uniform(0.0, words);
     let seed = Tensor::<1>::random([16], words, (&options.device, DType::F32));
@@ -210,8 +210,8 @@ fn bernoulli_on_cpu<const D: usize>(
 
 /// The masks of a whole stack for one call.
 ///
-/// Sampled anew by each `forward` in training; a caller who streams one sequence in several calls
-/// samples once ([`Stack::sample_masks`](crate::Stack::sample_masks)) and hands the value to each.
+/// Each `forward` in training samples new masks. To process one sequence in several calls with the same masks,
+/// sample them once ([`Stack::sample_masks`](crate::Stack::sample_masks)) and pass them to each call.
 #[derive(Debug, Clone, Default)]
 pub struct StackMasks {
     /// Per layer and direction, ordered as the states; empty means none anywhere.

@@ -65,7 +65,7 @@ impl NormConfig {
         Self::from_normalizer(norm.normalizer).with_learnable(norm.gain.is_some())
     }
 
-    /// Gain and shift start at U(−1/√n, 1/√n) of their own width n, as in lstms.pth.
+    /// Initialises gain and shift from U(−1/√n, 1/√n), where n is the width, as in lstms.pth.
     pub fn with_uniform_start(self, features: usize) -> Self {
         self.with_gain_initializer(Some(uniform_by(features)))
             .with_shift_initializer(Some(uniform_by(features)))
@@ -77,7 +77,7 @@ impl NormConfig {
         self.validate_at("")
     }
 
-    /// `path` stands before each field's name.
+    /// `path` is the prefix of each field's name.
     fn validate_at(&self, path: &str) -> Result<(), InvalidConfig> {
         let check = |name: &str, initializer: &Option<Initializer>| {
             check_vector_initializer(&format!("{path}{name}"), initializer)
@@ -132,7 +132,7 @@ impl NormConfig {
     }
 
     /// # Panics
-    /// Where [`try_init`](Self::try_init) gives an error.
+    /// If [`try_init`](Self::try_init) returns an error.
     #[track_caller]
     pub fn init(&self, features: usize, device: &Device) -> Norm {
         or_panic("NormConfig", self.try_init(features, device))
@@ -159,8 +159,8 @@ impl Norm {
     }
 
     /// The weights for one call.
-    pub(crate) fn bind(&self) -> form::Norm {
-        form::Norm {
+    pub(crate) fn bind(&self) -> form::NormWeights {
+        form::NormWeights {
             normalizer: self.normalizer,
             gain: self.gain.as_ref().map(Param::val),
             shift: self.shift.as_ref().map(Param::val),

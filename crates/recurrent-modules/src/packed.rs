@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use recurrent_core::{Lengths, LengthsError, Packing};
 use thiserror::Error;
 
-/// Sequences of unequal length without padding, ordered by time and within a time by falling
+/// Sequences of unequal length without padding, ordered by time step and within a step by decreasing
 /// length, as in PyTorch.
 ///
 /// # Example
@@ -50,7 +50,7 @@ pub enum PackError {
     /// A length that does not fit the padded batch.
     #[error(transparent)]
     Lengths(#[from] LengthsError),
-    /// Lengths that rise although they were said to fall.
+    /// Lengths that increase although `enforce_sorted` is set.
     #[error(
         "length of sequence {index} is {got}, expected at most {previous}, that of the sequence \
          before it: with enforce_sorted lengths must not rise"
@@ -73,20 +73,20 @@ impl fmt::Debug for PackError {
 }
 
 impl PackedSequence {
-    /// Packs a padded batch; what lies past a length is dropped.
+    /// Packs a padded batch; steps past a sequence's length are dropped.
     ///
     /// # Arguments
     /// * `padded` - `[batch_size, seq_length, features]`, or `[seq_length, batch_size, features]`
     ///   without `batch_first`
     /// * `lengths` - of each sequence, in batch order; 0 is allowed, unlike in PyTorch
-    /// * `enforce_sorted` - whether lengths that rise are an error; otherwise they are sorted here,
+    /// * `enforce_sorted` - whether increasing lengths are an error; otherwise they are sorted here,
     ///   and states stay in batch order
     ///
     /// # Gradients
     /// To `padded`, zero past each length.
     ///
     /// # Errors
-    /// If there is not one length per sequence, a length is more than `seq_length`, or lengths rise
+    /// If there is not one length per sequence, a length is more than `seq_length`, or lengths increase
     /// with `enforce_sorted`.
     pub fn pack(
         padded: Tensor<3>,
@@ -156,7 +156,7 @@ impl PackedSequence {
         &self.lengths
     }
 
-    /// Sequences that have a step at each time, falling.
+    /// Number of sequences at each time step, decreasing.
     pub fn batch_sizes(&self) -> &[usize] {
         &self.batch_sizes
     }

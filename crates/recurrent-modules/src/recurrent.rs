@@ -1,75 +1,34 @@
 //! The variant chosen at run time.
 
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::{History, Precision, Step, Strategy, Unfused};
+use recurrent_core::{History, Precision, Strategy, Unfused};
 
+use crate::cells::config::shared_setters;
 use crate::cells::{
-    AdaptiveLstm, AdaptiveLstmConfig, Cell, CifgLstm, CifgLstmConfig, LayerNormLstm,
+    AdaptiveLstm, AdaptiveLstmConfig, CifgLstm, CifgLstmConfig, Gru, GruConfig, LayerNormLstm,
     LayerNormLstmConfig, Lstm, LstmConfig, MogrifierLstm, MogrifierLstmConfig, PeepholeLstm,
-    PeepholeLstmConfig, SlowLstm, SlowLstmConfig, StateOf, UrLstm, UrLstmConfig,
+    PeepholeLstmConfig, SharedConfig, SlowLstm, SlowLstmConfig, UrLstm, UrLstmConfig,
 };
 use crate::error::{InvalidConfig, or_panic};
-use crate::layer::Layer;
 use crate::masks::StackMasks;
 use crate::packed::PackedSequence;
-use crate::stack::{ForwardOptions, Stack};
-use crate::state::{LstmState, StackState, State};
+use crate::stack::{ForwardOptions, StateNames};
+use crate::state::RecurrentState;
 
-/// A stack's state as (c, h) pairs: every state is a list of such pairs.
-fn spread<S: State>(state: StackState<S>) -> StackState {
-    let mut cells = Vec::new();
-    for state in state.cells {
-        let mut tensors = state.into_tensors().into_iter();
-        while let (Some(cell), Some(hidden)) = (tensors.next(), tensors.next()) {
-            cells.push(LstmState { cell, hidden });
-        }
-    }
-    StackState { cells }
-}
-
-/// Inverse of [`spread`].
-#[track_caller]
-fn gather<C: Cell>(stack: &Stack<C>, state: StackState) -> StackState<StateOf<C>> {
-    let cells = stack.layers.iter().flat_map(Layer::cells);
-    let pairs: Vec<usize> = cells
-        .map(|cell| cell.bind().state_parts().len() / 2)
-        .collect();
-    let directions = stack.directions();
-    let layers = pairs.iter().sum::<usize>() / directions;
-    let (got, expected) = (state.cells.len(), layers * directions);
-    assert!(
-        got == expected,
-        "state has {got} cells, expected layers × directions = {layers} × {directions} = \
-         {expected}",
-    );
-    let mut parts = state.cells.into_iter();
-    let cells = pairs.into_iter().map(|count| {
-        let pairs = parts.by_ref().take(count);
-        State::from_tensors(pairs.flat_map(State::into_tensors).collect())
-    });
-    StackState {
-        cells: cells.collect(),
-    }
-}
-
-/// [`gather`] of a state that may not be given. Not `map`: a closure would hide the caller's line.
-#[track_caller]
-fn gather_given<C: Cell>(
-    stack: &Stack<C>,
-    state: Option<StackState>,
-) -> Option<StackState<StateOf<C>>> {
-    Some(gather(stack, state?))
-}
-
-/// Writes the two enums and hands each call to the variant; `$d` is a dollar sign, for the macros that
-/// this one writes.
+/// Generates the two enums and their forwarding methods; `$d` is a dollar sign, for the macros that this one
+/// generates.
 macro_rules! variants {
     ([$d:tt] $($(#[$doc:meta])* $Variant:ident($Module:ident, $Config:ident)),* $(,)?) => {
         /// Configuration of any variant, tagged with its name.
+        ///
+        /// It has the fields and setters that all variants share: `config.num_layers`,
+        /// `config.with_num_layers(2)`. A field that a variant does not support is an error of
+        /// [`validate`](Self::validate).
         ///
         /// # Example
         /// ```
@@ -92,17 +51,36 @@ macro_rules! variants {
 
         /// Any variant, chosen at run time with [`RecurrentConfig`].
         ///
-        /// All variants have one type of state here: (c, h) pairs, as many as a [`StackState`] of
-        /// the variant holds. For the aLSTM these are, for each direction and within it each layer,
-        /// the pair of the cell and then that of the adaptation cell.
+        /// All variants have one type of state here, [`RecurrentState`]: named tensors per layer and
+        /// direction.
         #[derive(Module, Debug)]
         #[allow(clippy::large_enum_variant)]
         pub enum Recurrent {
             $($(#[$doc])* $Variant($Module),)*
         }
 
+        impl Deref for RecurrentConfig {
+            type Target = SharedConfig;
+
+            fn deref(&self) -> &SharedConfig {
+                match self {
+                    $(Self::$Variant(config) => config,)*
+                }
+            }
+        }
+
+        impl DerefMut for RecurrentConfig {
+            fn deref_mut(&mut self) -> &mut SharedConfig {
+                match self {
+                    $(Self::$Variant(config) => config,)*
+                }
+            }
+        }
+
         impl RecurrentConfig {
-            /// The variant's name, as it stands in the JSON.
+            shared_setters!();
+
+            /// The variant's name, as in the JSON.
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$Variant(_) => stringify!($Variant),)*
@@ -125,7 +103,7 @@ macro_rules! variants {
                 }
             }
 
-            /// Checks the config without making a tensor.
+            /// Checks the config without creating a tensor.
             ///
             /// # Errors
             /// As the variant's own config.
@@ -144,23 +122,38 @@ macro_rules! variants {
             }
 
             /// # Panics
-            /// Where [`try_init`](Self::try_init) gives an error, with the same text.
+            /// If [`try_init`](Self::try_init) returns an error, with the same text.
             #[track_caller]
             pub fn init(&self, device: &Device) -> Recurrent {
                 or_panic(self.name(), self.try_init(device))
             }
         }
 
-        /// Runs an expression with the module of whichever variant it is.
+        /// Runs an expression on the variant inside a [`Recurrent`] or a [`RecurrentConfig`].
+        ///
+        /// # Example
+        /// ```
+        /// use burn::tensor::Device;
+        /// use recurrent_modules::{GruConfig, RecurrentConfig, by_variant};
+        ///
+        /// let config = RecurrentConfig::Gru(GruConfig::new(3, 4).with_num_layers(2));
+        /// let model = config.init(&Device::flex());
+        /// // `stack` has another type for each variant.
+        /// let layers = by_variant!(Recurrent: &model, |stack| stack.layers.len());
+        /// let units = by_variant!(RecurrentConfig: &config, |config| config.d_hidden);
+        /// assert_eq!((layers, units), (2, 4));
+        /// ```
+        #[macro_export]
         macro_rules! by_variant {
-            ($d model:expr, $d stack:ident => $d value:expr) => {
-                match $d model {
-                    $($crate::Recurrent::$Variant($d stack) => $d value,)*
+            ($d Enum:ident: $d value:expr, |$d inner:ident| $d body:expr) => {
+                match $d value {
+                    $($crate::$d Enum::$Variant($d inner) => $d body,)*
                 }
             };
         }
 
-        /// The same, where the expression gives another module of the variant.
+        /// Runs an expression with the module of whichever variant it is; the expression gives another
+        /// module of the variant.
         macro_rules! map_variant {
             ($d model:expr, $d stack:ident => $d value:expr) => {
                 match $d model {
@@ -212,8 +205,8 @@ macro_rules! variants {
             pub fn forward(
                 &self,
                 input: Tensor<3>,
-                state: Option<StackState>,
-            ) -> (Tensor<3>, StackState) {
+                state: Option<RecurrentState>,
+            ) -> (Tensor<3>, RecurrentState) {
                 self.forward_with(input, state, ForwardOptions::default())
             }
 
@@ -222,14 +215,15 @@ macro_rules! variants {
             pub fn forward_with(
                 &self,
                 input: Tensor<3>,
-                state: Option<StackState>,
+                state: Option<RecurrentState>,
                 options: ForwardOptions<'_>,
-            ) -> (Tensor<3>, StackState) {
+            ) -> (Tensor<3>, RecurrentState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = gather_given(stack, state);
+                        let names = StateNames::of(stack);
+                        let state = names.type_given(state);
                         let (output, state) = stack.forward_with(input, state, options);
-                        (output, spread(state))
+                        (output, names.name_state(state))
                     })*
                 }
             }
@@ -240,13 +234,14 @@ macro_rules! variants {
             pub fn step(
                 &self,
                 input: Tensor<2>,
-                state: Option<StackState>,
-            ) -> (Tensor<2>, StackState) {
+                state: Option<RecurrentState>,
+            ) -> (Tensor<2>, RecurrentState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = gather_given(stack, state);
+                        let names = StateNames::of(stack);
+                        let state = names.type_given(state);
                         let (output, state) = stack.step(input, state);
-                        (output, spread(state))
+                        (output, names.name_state(state))
                     })*
                 }
             }
@@ -256,15 +251,16 @@ macro_rules! variants {
             pub fn step_with(
                 &self,
                 input: Tensor<2>,
-                state: Option<StackState>,
+                state: Option<RecurrentState>,
                 masks: &StackMasks,
                 t: usize,
-            ) -> (Tensor<2>, StackState) {
+            ) -> (Tensor<2>, RecurrentState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = gather_given(stack, state);
+                        let names = StateNames::of(stack);
+                        let state = names.type_given(state);
                         let (output, state) = stack.step_with(input, state, masks, t);
-                        (output, spread(state))
+                        (output, names.name_state(state))
                     })*
                 }
             }
@@ -274,40 +270,45 @@ macro_rules! variants {
             pub fn forward_packed(
                 &self,
                 input: &PackedSequence,
-                state: Option<StackState>,
-            ) -> (PackedSequence, StackState) {
+                state: Option<RecurrentState>,
+            ) -> (PackedSequence, RecurrentState) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = gather_given(stack, state);
+                        let names = StateNames::of(stack);
+                        let state = names.type_given(state);
                         let (output, state) = stack.forward_packed(input, state);
-                        (output, spread(state))
+                        (output, names.name_state(state))
                     })*
                 }
             }
 
-            /// As [`Stack::forward_histories`](crate::Stack::forward_histories); parts are named as
-            /// the variant names them.
+            /// As [`Stack::forward_histories`](crate::Stack::forward_histories), ordered and named as
+            /// the state.
             #[track_caller]
             pub fn forward_histories(
                 &self,
                 input: Tensor<3>,
-                state: Option<StackState>,
+                state: Option<RecurrentState>,
                 options: ForwardOptions<'_>,
-            ) -> (Tensor<3>, StackState, Vec<History>) {
+            ) -> (Tensor<3>, RecurrentState, Vec<History>) {
                 match self {
                     $(Self::$Variant(stack) => {
-                        let state = gather_given(stack, state);
+                        let names = StateNames::of(stack);
+                        let state = names.type_given(state);
                         let (output, state, histories) =
                             stack.forward_histories(input, state, options);
-                        (output, spread(state), histories)
+                        let histories = names.name_histories(histories);
+                        (output, names.name_state(state), histories)
                     })*
                 }
             }
 
             /// As [`Stack::initial_state`](crate::Stack::initial_state).
-            pub fn initial_state(&self, batch_size: usize, device: &Device) -> StackState {
+            pub fn initial_state(&self, batch_size: usize, device: &Device) -> RecurrentState {
                 match self {
-                    $(Self::$Variant(stack) => spread(stack.initial_state(batch_size, device)),)*
+                    $(Self::$Variant(stack) => {
+                        stack.named_state(stack.initial_state(batch_size, device))
+                    })*
                 }
             }
 
@@ -344,11 +345,13 @@ variants! {
     UrLstm(UrLstm, UrLstmConfig),
     /// Input and state gate each other.
     MogrifierLstm(MogrifierLstm, MogrifierLstmConfig),
+    /// Reset and update gates, a hidden state alone.
+    Gru(Gru, GruConfig),
     /// A policy scales inputs and pre-activations.
     AdaptiveLstm(AdaptiveLstm, AdaptiveLstmConfig),
 }
 
-// The macros that the macro writes, as items of this module: clippy takes that for nothing.
+// Makes the generated macros items of this module; clippy considers the import redundant.
 #[allow(clippy::single_component_path_imports)]
 pub(crate) use by_variant;
 #[allow(clippy::single_component_path_imports)]

@@ -11,8 +11,8 @@ use recurrent_core::eval::compare::{Tolerance, assert_close, close, values};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
     AdaptiveLstm, AdaptiveLstmConfig, AdaptiveState, ForwardOptions, InvalidConfig,
-    LayerNormConfig, Lengths, LstmConfig, PolicyLayout, RecurrentConfig, RecurrentDropout,
-    StackState, State, Strategy,
+    LayerNormConfig, Lengths, LstmConfig, NamedState, PolicyLayout, RecurrentConfig,
+    RecurrentDropout, StackState, State, Strategy,
 };
 use rstest::rstest;
 
@@ -361,8 +361,16 @@ fn json_round_trip_and_run_time_choice() {
     let x = || Tensor::<3>::random([B, T, I], Distribution::Default, &plain);
     let (first, state) = any.forward(x(), None);
     assert_eq!(first.dims(), [B, T, 12]);
-    let sizes: Vec<usize> = state.cells.iter().map(|s| s.hidden.dims()[1]).collect();
-    assert_eq!(sizes, [11, A, 6, A, 11, A, 6, A]);
+    let parts = ["main cell", "main hidden", "adapt cell", "adapt hidden"];
+    for state in &state.cells {
+        assert_eq!(
+            state.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            parts
+        );
+    }
+    let width = |state: &NamedState| state.part("main cell").dims()[1];
+    let widths: Vec<usize> = state.cells.iter().map(width).collect();
+    assert_eq!(widths, [11, 11, 6, 6]);
     let (_, again) = any.forward(x(), Some(state.clone()));
     assert_eq!(again.cells.len(), any.initial_state(B, &plain).cells.len());
 
@@ -371,11 +379,73 @@ fn json_round_trip_and_run_time_choice() {
         panic!("an aLSTM")
     };
     let x = x();
-    let (_, own) = stack.forward(x.clone(), None);
-    let (expected, _) = stack.forward(x.clone(), Some(own));
-    let (_, pairs) = any.forward(x.clone(), None);
-    let (got, _) = any.forward(x, Some(pairs));
+    let options = ForwardOptions::default();
+    let (_, own, own_histories) = stack.forward_histories(x.clone(), None, options);
+    let (expected, _) = stack.forward(x.clone(), Some(own.clone()));
+    let (_, named, histories) = any.forward_histories(x.clone(), None, options);
+    let (got, _) = any.forward(x, Some(named.clone()));
     assert_eq!(values(&got), values(&expected));
+
+    // Layer by layer and direction by direction; the model's own state is direction by direction.
+    assert_eq!((named.cells.len(), histories.len()), (4, 4));
+    for layer in 0..2 {
+        for (direction, own) in own.cells.iter().enumerate() {
+            let index = layer * 2 + direction;
+            for (name, expected) in [
+                ("main cell", &own.main[layer].cell),
+                ("main hidden", &own.main[layer].hidden),
+                ("adapt cell", &own.adapt[layer].cell),
+                ("adapt hidden", &own.adapt[layer].hidden),
+            ] {
+                let got = named.cells[index].part(name);
+                assert_eq!(values(&got), values(expected), "{index}: {name}");
+            }
+            let of_layer = &own_histories[direction].parts[4 * layer..4 * layer + 4];
+            assert_eq!(histories[index].parts.len(), 4);
+            for ((name, expected), (got_name, got)) in of_layer.iter().zip(&histories[index].parts)
+            {
+                assert_eq!(got_name, name);
+                assert_eq!(values(got), values(expected), "{index}: {name}");
+            }
+        }
+    }
+    let back = stack.typed_state(named);
+    assert_eq!(flat(&back), flat(&own));
+}
+
+/// A state of the one in another's place would be read as another layer's.
+#[test]
+fn states_of_another_model_are_refused() {
+    let plain = eval::device::device();
+    let any = RecurrentConfig::AdaptiveLstm(config()).init(&plain);
+    let x = || Tensor::<3>::ones([B, T, I], &plain);
+    let good = || any.initial_state(B, &plain);
+    let mut short = good();
+    short.cells[1].parts.pop();
+    let mut swapped = good();
+    swapped.cells[1].parts.swap(0, 2);
+    let mut missing = good();
+    missing.cells.pop();
+    let mut narrow = good();
+    narrow.cells[1].parts[2].1 = Tensor::zeros([B, A + 1], &plain);
+    let expected = "expected [\"main cell\", \"main hidden\", \"adapt cell\", \"adapt hidden\"]";
+    for (state, parts) in [
+        (short, ["state of cell 1 has the parts", expected]),
+        (swapped, ["[\"adapt cell\", \"main hidden\"", expected]),
+        (
+            missing,
+            ["state has 1 cells", "layers × directions = 2 × 1 = 2"],
+        ),
+        (narrow, ["state `adapt cell` has shape [3, 5]", "= [3, 4]"]),
+    ] {
+        let text = panic_of(|| {
+            any.forward(x(), Some(state));
+        });
+        for part in parts {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    any.forward(x(), Some(good()));
 }
 
 #[rstest]

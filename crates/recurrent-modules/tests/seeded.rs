@@ -7,28 +7,37 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::{
-    ForwardOptions, LayerNormLstmConfig, Lengths, LstmConfig, PackedSequence, Recurrent,
+    ForwardOptions, GruConfig, LayerNormLstmConfig, Lengths, LstmConfig, PackedSequence, Recurrent,
     RecurrentConfig, RecurrentDropout, SlowLstmConfig,
 };
 
 const SHAPE: [usize; 3] = [3, 5, 7];
 
 fn configs(kind: RecurrentDropout) -> Vec<RecurrentConfig> {
-    macro_rules! with {
-        ($Config:ident) => {
-            $Config::new(SHAPE[2], 11)
+    let mut list = [
+        RecurrentConfig::Lstm(LstmConfig::new(SHAPE[2], 11)),
+        RecurrentConfig::SlowLstm(SlowLstmConfig::new(SHAPE[2], 11)),
+        RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(SHAPE[2], 11)),
+    ]
+    .map(|config| config.with_d_proj(Some(6)).with_recurrent_dropout(kind))
+    .to_vec();
+    // A GRU has no cell state, and no masks on it.
+    let kind = match kind {
+        RecurrentDropout::Zoneout { hidden, .. } => RecurrentDropout::Zoneout { hidden, cell: 0.0 },
+        kind => kind,
+    };
+    if !matches!(kind, RecurrentDropout::Moon { .. }) {
+        let gru = RecurrentConfig::Gru(GruConfig::new(SHAPE[2], 11));
+        list.push(gru.with_recurrent_dropout(kind));
+    }
+    list.into_iter()
+        .map(|config| {
+            config
                 .with_num_layers(3)
                 .with_bidirectional(true)
-                .with_d_proj(Some(6))
                 .with_dropout(0.4)
-                .with_recurrent_dropout(kind)
-        };
-    }
-    vec![
-        RecurrentConfig::Lstm(with!(LstmConfig)),
-        RecurrentConfig::SlowLstm(with!(SlowLstmConfig)),
-        RecurrentConfig::LayerNormLstm(with!(LayerNormLstmConfig)),
-    ]
+        })
+        .collect()
 }
 
 fn check(device: &Device) {

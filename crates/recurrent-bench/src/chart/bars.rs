@@ -32,7 +32,7 @@ const AXIS_TITLE_HEIGHT: f64 = 24.0;
 /// Horizontal bars: one group per label, one bar per series in it.
 ///
 /// A bar goes from zero (or the end of a fixed axis that does not reach zero) to the mean; a whisker
-/// spans one sample standard deviation to either side. The numbers stand at the right of the bars.
+/// spans one sample standard deviation to either side. The numbers are at the right of the bars.
 #[derive(Debug, Clone)]
 pub struct BarChart {
     title: String,
@@ -65,7 +65,7 @@ struct Line {
 }
 
 impl BarChart {
-    /// A chart without bars; the labels stand from top to bottom.
+    /// A chart without bars; the labels are listed from top to bottom.
     pub fn new(
         title: impl Into<String>,
         axis: Axis,
@@ -84,7 +84,7 @@ impl BarChart {
         }
     }
 
-    /// Adds a series with one bar per label; `None` leaves the place of a bar empty.
+    /// Adds a series with one bar per label; `None` leaves the bar out.
     #[must_use]
     pub fn series(
         mut self,
@@ -122,14 +122,14 @@ impl BarChart {
         self
     }
 
-    /// Sets the decimals of the numbers beside the bars; by default they suit the axis.
+    /// Sets the decimals of the numbers next to the bars; by default they depend on the axis.
     #[must_use]
     pub fn precision(mut self, decimals: usize) -> Self {
         self.precision = Some(decimals);
         self
     }
 
-    /// Says what a bar is, where it is not the mean of runs: in place of the note that says so.
+    /// Replaces the note that explains the bars, if a bar is not the mean of runs.
     #[must_use]
     pub fn explanation(mut self, text: impl Into<String>) -> Self {
         self.explanation = Some(text.into());
@@ -148,7 +148,7 @@ impl BarChart {
     /// # Errors
     ///
     /// Returns a [`ChartError`] if a series does not have one value per label, if there is nothing to
-    /// draw, or if the fixed range of the axis is not one.
+    /// draw, or if the fixed range of the axis is invalid.
     pub fn to_svg(&self) -> Result<String, ChartError> {
         self.check_lengths()?;
         let span = Span::of(&self.axis, self.all_values(), MOST_TICKS)?
@@ -189,7 +189,7 @@ impl BarChart {
         self.series.iter().flat_map(|series| &series.bars).flatten()
     }
 
-    /// Everything the axis must reach. Bars start at zero, so it is among them.
+    /// All values that the axis must include. Bars start at zero, so zero is one of them.
     fn all_values(&self) -> impl Iterator<Item = f64> {
         let whiskers = self.summaries().flat_map(ends);
         let markers = self.markers.iter().flat_map(|markers| &markers.values);
@@ -238,7 +238,7 @@ impl BarChart {
         }
     }
 
-    /// The number beside a bar.
+    /// The number next to a bar.
     fn value_text(&self, bar: Option<&Summary>, span: Span) -> String {
         let decimals = self.precision.unwrap_or_else(|| decimals_for(span));
         let number = |value: f64| with_minus_and_groups(&format!("{value:.decimals$}"));

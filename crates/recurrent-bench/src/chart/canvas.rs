@@ -6,14 +6,14 @@ use plotters::style::{Color as _, FontDesc, FontFamily, FontStyle, RGBColor, Sha
 
 use super::ChartError;
 
-/// Plotters draws at whole numbers only, which makes curves jagged: everything is drawn this much
-/// larger, and the SVG scales it down.
+/// Plotters uses integer coordinates, which makes curves jagged. So everything is drawn larger by this factor,
+/// and the SVG scales it down.
 const FINE: f64 = 10.0;
 
 /// Plotters divides the size of every text by this number.
 const PLOTTERS_FONT_DIVISOR: f64 = 1.24;
 
-/// The usual sans serif faces of the systems, the generic one last.
+/// Common sans-serif fonts, the generic family last.
 const FONTS: &str = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif";
 
 pub(super) type Point = (f64, f64);
@@ -42,7 +42,7 @@ pub(super) fn series_color(index: usize) -> RGBColor {
     PALETTE[index % PALETTE.len()]
 }
 
-/// Whether the colour of a series was given to an earlier one, so that it needs another mark.
+/// Whether an earlier series has the same colour, so that this one needs another marker.
 pub(super) fn is_repeated_color(index: usize) -> bool {
     index >= PALETTE.len()
 }
@@ -50,7 +50,7 @@ pub(super) fn is_repeated_color(index: usize) -> bool {
 /// The lengths of a dash and of the gap after it.
 pub(super) const DASH: (f64, f64) = (6.0, 4.0);
 
-/// How a text looks and which of its points stands at the place given.
+/// The style of a text and its anchor.
 #[derive(Clone, Copy)]
 pub(super) struct Lettering {
     pub(super) size: f64,

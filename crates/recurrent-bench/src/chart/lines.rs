@@ -24,7 +24,7 @@ const MOST_TICKS_X: usize = 8;
 const MOST_TICKS_Y: usize = 7;
 const PLOT_HEIGHT: f64 = 380.0;
 const CURVE_WIDTH: f64 = 2.2;
-/// For the name of the vertical axis, above it, where it can be read without turning the head.
+/// For the name of the vertical axis, horizontally above it.
 const Y_TITLE_HEIGHT: f64 = 30.0;
 const TICK_GAP: f64 = 8.0;
 const TICK_HEIGHT: f64 = 24.0;
@@ -62,7 +62,7 @@ impl LineChart {
 
     /// Adds a curve through points, given as (x, y) from left to right.
     ///
-    /// At a point that is not finite the curve has a gap. From the ninth on, curves are dashed, as
+    /// The curve has a gap at points that are not finite. From the ninth on, curves are dashed, because
     /// the colours repeat.
     #[must_use]
     pub fn series(
@@ -95,7 +95,7 @@ impl LineChart {
     ///
     /// # Errors
     ///
-    /// Returns a [`ChartError`] if there is nothing to draw or a fixed range of an axis is not one.
+    /// Returns a [`ChartError`] if there is nothing to draw or a fixed range of an axis is invalid.
     pub fn to_svg(&self) -> Result<String, ChartError> {
         let points = || self.finite_points();
         let line = self.line.iter().map(|(_, value)| *value);
@@ -168,7 +168,7 @@ impl<'a> Drawing<'a> {
             x: Scale {
                 span: x_span,
                 start: (MARGIN + label_width + TICK_GAP).round(),
-                // The last number of the axis stands half outside.
+                // Half of the last number of the axis is outside.
                 end: WIDTH - MARGIN - 12.0,
             },
             y: Scale {
@@ -222,7 +222,7 @@ impl<'a> Drawing<'a> {
         canvas.text(&self.chart.x_axis.title(), (middle, y), AXIS_TITLE)
     }
 
-    /// The reference line is named in the legend: beside it there may be curves anywhere.
+    /// The reference line is named in the legend, because next to it there may be curves.
     fn draw_line(&self, canvas: &mut Canvas<'_>) -> Result<(), String> {
         match self.chart.line {
             Some((_, value)) if self.y.contains(value) => {

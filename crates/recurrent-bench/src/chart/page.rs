@@ -1,4 +1,4 @@
-//! What all charts have around the data: title, legend and note, from top to bottom.
+//! The parts of a chart around the data: title, legend and note, from top to bottom.
 
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;

@@ -1,8 +1,8 @@
-//! From values to places on the page, with round numbers at the ticks.
+//! Mapping of values to positions on the page, with round numbers at the ticks.
 
 use super::{Axis, ChartError};
 
-/// The ends of an axis and the distance of its ticks.
+/// The range of an axis and the spacing of its ticks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Span {
     pub(super) from: f64,
@@ -119,7 +119,7 @@ pub(super) fn with_minus_and_groups(number: &str) -> String {
     grouped + rest
 }
 
-/// A span laid out between two places on the page.
+/// A span between two positions on the page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     pub(super) span: Span,
@@ -128,18 +128,18 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// The place of a value, which may lie outside of the axis.
+    /// The position of a value, which may be outside of the axis.
     pub(super) fn place(&self, value: f64) -> f64 {
         let part = (value - self.span.from) / (self.span.to - self.span.from);
         self.start + part * (self.end - self.start)
     }
 
-    /// The place of a value, or the end of the axis nearest to it.
+    /// The position of a value, clipped to the axis.
     pub(super) fn place_within(&self, value: f64) -> f64 {
         self.place(value.clamp(self.span.from, self.span.to))
     }
 
-    /// Whether the axis reaches the value.
+    /// Whether the value is within the axis.
     pub(super) fn contains(&self, value: f64) -> bool {
         (self.span.from..=self.span.to).contains(&value)
     }

@@ -1,4 +1,4 @@
-//! Where, when and with what an experiment was run.
+//! Machine, time, command and versions of an experiment.
 
 use std::env;
 use std::fs;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::progress::Interrupt;
 
-/// Where, when and with what an experiment was run. What cannot be found out is `None`.
+/// Machine, time, command and versions of an experiment. Unknown values are `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Header {
     /// The time of [`Header::gather`] in UTC, such as `2026-02-28T13:05:00Z`.
@@ -22,9 +22,9 @@ pub struct Header {
     pub machine: Machine,
     /// The program and its arguments, as one would type them in a shell.
     pub command: String,
-    /// Whether Ctrl-C cut the run short: some models or seeds may be missing.
+    /// Whether Ctrl-C interrupted the run, so that some models or seeds may be missing.
     pub interrupted: bool,
-    /// `release` or `debug`; a time measured in a debug build means nothing.
+    /// `release` or `debug`; times of a debug build are meaningless.
     pub build: &'static str,
     /// The version of this crate.
     pub version: &'static str,
@@ -75,7 +75,7 @@ impl Header {
 }
 
 impl Machine {
-    /// Looks at the computer.
+    /// Detects the computer.
     pub fn gather() -> Self {
         Self {
             cpu: cpu_name(),
@@ -86,7 +86,7 @@ impl Machine {
     }
 }
 
-/// Burn does not tell its version; the lock file of this build does.
+/// Burn does not expose its version, so it is read from the lock file of this build.
 const CARGO_LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock"));
 
 /// The version of a package in the text of a `Cargo.lock`.
@@ -97,8 +97,7 @@ fn locked_version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
     version.strip_prefix("version = \"")?.strip_suffix('"')
 }
 
-/// The arguments as one would type them. Of the program only the name is kept: its directory says
-/// more about the user than about the run.
+/// The command line. Only the program's name is kept, because its directory would reveal the user's folders.
 fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let words = arguments.enumerate().map(|(position, word)| {
         if position == 0 {
@@ -121,7 +120,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// What git says about the sources of this crate.
+/// Commit and status of the sources of this crate, from git.
 fn git(arguments: &[&str]) -> Option<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut git = Command::new("git");

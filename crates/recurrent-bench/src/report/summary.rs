@@ -1,8 +1,8 @@
-//! One number per seed, summed up.
+//! Statistics over seeds.
 
 use serde::Serialize;
 
-/// The values of several runs and what they have in common.
+/// The values of several runs and their statistics.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The mean.
@@ -18,10 +18,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Sums up `values`; `None` if there are none.
+    /// The statistics of `values`; `None` if there are none.
     ///
-    /// If one of them is not a number (a diverged run), neither are the results: a run that failed
-    /// must not vanish in a good mean.
+    /// If one of them is NaN (a diverged run), so are the results: a failed run must not be hidden by a good mean.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mean = mean(values)?;
         Some(Self {

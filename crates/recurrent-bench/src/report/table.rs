@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::Summary;
 
-/// A line above and below the heading and one at the end: rows of numbers need no more.
+/// Rules above and below the heading and at the end.
 const STYLE: TableStyle = TableStyle::new()
     .top_border(RULE)
     .header_separator(RULE)
     .bottom_border(RULE);
 const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
 
-/// What stands for a missing value on the terminal.
+/// Shown for a missing value on the terminal.
 const MISSING: &str = "–";
 
 /// What a column holds.
@@ -29,7 +29,7 @@ pub enum Kind {
     Spread,
 }
 
-/// The side of a column its cells stand on.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     /// The left one, as for words.
@@ -83,7 +83,7 @@ impl Column {
         self
     }
 
-    /// Puts the cells on another side than the kind of column suggests.
+    /// Overrides the alignment of the column.
     #[must_use]
     pub fn align(mut self, align: Align) -> Self {
         self.align = align;
@@ -169,7 +169,7 @@ impl Cell {
     fn fits(&self, kind: Kind) -> bool {
         match self {
             Self::Missing => true,
-            // A word such as "diverged" may stand for a number.
+            // A word such as "diverged" may replace a number.
             Self::Text(_) => true,
             Self::Number(_) => kind != Kind::Text,
             Self::Spread(_) => kind == Kind::Spread,
@@ -234,8 +234,8 @@ impl Table {
     /// # Panics
     ///
     /// If the row has another number of cells than the table has columns, or a cell is of another
-    /// kind than its column (a number among words, a summary among single numbers): this is a
-    /// mistake in the experiment.
+    /// kind than its column (a number among words, a summary among single numbers): that is a
+    /// bug of the experiment.
     pub fn push(&mut self, row: impl IntoIterator<Item = Cell>) {
         let row: Vec<Cell> = row.into_iter().collect();
         assert_eq!(

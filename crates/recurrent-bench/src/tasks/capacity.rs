@@ -3,11 +3,11 @@
 //! 100 sequences of 10 vectors from U[0, 1)^256; the target is their sum. Smooth-L1 loss on the
 //! last output, summed over a batch of 10 sequences; SGD with rate 0.01 and momentum 0.9; 10 epochs.
 //!
-//! [`original`] follows the script of lstms.pth to the letter: the output is the bare hidden state,
-//! the error is measured on the training sequences with dropout still active, the Gal and Moon masks
-//! of the last training sequence included. The targets are near 5 and a hidden state without
-//! dropout stays below 1, so this number tells how fast the output saturates; see
-//! [`with_readout`] for one that tells what is remembered.
+//! [`original`] follows the script of lstms.pth exactly: the output is the bare hidden state, and
+//! the error is measured on the training sequences with dropout still active, including the Gal and Moon masks
+//! of the last training sequence. The targets are near 5 and a hidden state without
+//! dropout stays below 1, so this error shows how fast the output saturates. The error of
+//! [`with_readout`] shows what is remembered.
 
 mod reference;
 
@@ -22,8 +22,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recurrent_modules::{
-    ForwardOptions, LstmState, Mask, Masks, Recurrent, RecurrentConfig, StackMasks, StackState,
-    Strategy,
+    ForwardOptions, Mask, Masks, Recurrent, RecurrentConfig, RecurrentState, StackMasks, Strategy,
 };
 use serde::Serialize;
 
@@ -51,7 +50,7 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// That of lstms.pth.
+    /// The protocol of lstms.pth.
     pub const ORIGINAL: Self = Self {
         size: 256,
         d_hidden: 256,
@@ -141,7 +140,7 @@ pub struct OriginalErrors {
     pub evaluation: f64,
 }
 
-/// Trains and measures as the script of lstms.pth does.
+/// Trains and evaluates like the script of lstms.pth.
 ///
 /// Differs from it: 10 sequences run as one batch instead of one after another (same sums), each
 /// with a Gal or Moon mask of its own; one bias per gate where the original adds two.
@@ -204,7 +203,7 @@ fn sgd() -> ModuleOptimizer {
 fn run(
     model: &Recurrent,
     input: Tensor<3>,
-    state: StackState,
+    state: RecurrentState,
     masks: Option<&StackMasks>,
 ) -> Tensor<2> {
     let options = ForwardOptions {
@@ -230,18 +229,21 @@ impl UniformState {
         }
     }
 
-    /// The state of `model` with these values in its (first) layer; the adaptation state that some
-    /// models have beside it starts at zero.
-    fn expand(&self, model: &Recurrent, batch_size: usize, device: &Device) -> StackState {
+    /// The state of `model` with these values in its (first) layer, for the parts that it has; the
+    /// adaptation state of an aLSTM starts at zero.
+    fn expand(&self, model: &Recurrent, batch_size: usize, device: &Device) -> RecurrentState {
         let rows = |values: &[f32]| {
             let row = TensorData::new(values.to_vec(), [1, values.len()]);
             Tensor::<2>::from_data(row, device).expand([batch_size, values.len()])
         };
         let mut state = model.initial_state(batch_size, device);
-        state.cells[0] = LstmState {
-            cell: rows(&self.cell),
-            hidden: rows(&self.hidden),
-        };
+        for (name, part) in &mut state.cells[0].parts {
+            match *name {
+                "cell" | "main cell" => *part = rows(&self.cell),
+                "hidden" | "main hidden" => *part = rows(&self.hidden),
+                _ => {}
+            }
+        }
         state
     }
 }
@@ -294,7 +296,7 @@ pub struct ReadoutErrors {
     pub chance: f64,
 }
 
-/// Trains with a linear readout, and measures on sequences that training has not seen.
+/// Trains with a linear readout, and evaluates on held-out sequences.
 ///
 /// # Arguments
 /// * `strategy` - how sequences are run

@@ -1,6 +1,6 @@
-//! How fast the models are, against `burn::nn::Lstm` and against the machine.
+//! The speed of the models, compared with `burn::nn::Lstm` and with the limits of the machine.
 //!
-//! - [`subject`]: what is timed, and one call of it;
+//! - [`subject`]: the timed models, and one call of each;
 //! - [`clock`]: rounds over the rows of a case, each row once per round, and their medians;
 //! - [`limits`]: the largest matrix product and the fastest read of memory on the same device;
 //! - [`record`]: the rows as JSON and CSV;
@@ -8,8 +8,8 @@
 //! - [`serve`]: one case per line of standard input, for a runner that times other libraries in
 //!   turn with this one.
 //!
-//! A call ends when the device has finished, so that on a GPU the work is timed and not its launch.
-//! Rows of a case take turns: a machine that slows down for a while slows down all of them.
+//! Each call synchronises the device, so that on a GPU the work is timed and not only its launch.
+//! Rows of a case are interleaved, so that a temporary slow-down of the machine affects all of them.
 
 pub mod clock;
 pub mod limits;
@@ -25,11 +25,11 @@ use crate::problems::Problem;
 use clock::{Rounds, Times};
 use subject::{BURN_NN, LSTM, Subject, Workload};
 
-/// How the sequence is run. Every model runs as the library chooses.
+/// The strategy. Every model uses the default of the library.
 pub const STRATEGY: &str = "auto";
 
 /// Largest difference between our LSTM and `burn::nn::Lstm`, relative to the largest value, that
-/// is taken for rounding. Wrong gates differ by tens of percent; products in reduced precision, as
+/// is accepted as rounding. Wrong gates differ by tens of percent; products in reduced precision, as
 /// GPUs may choose them, by less than this.
 pub const TOLERANCE: f64 = 1e-2;
 
@@ -56,7 +56,7 @@ pub struct Measured {
     pub largest_difference: Option<f64>,
 }
 
-/// Runs every row once, compares the outputs where there is a reference, and times the rows in turn.
+/// Runs every row once, compares the outputs if there is a reference, and times the rows, interleaved.
 ///
 /// # Errors
 /// A [`Mismatch`] if our LSTM and `burn::nn::Lstm` do not compute the same.
@@ -90,7 +90,7 @@ pub fn measure(
     })
 }
 
-/// The workloads of `subjects` on one problem, all with the same input.
+/// The workloads of `subjects` on one problem, with the same input.
 pub fn workloads(
     subjects: &[Subject],
     problem: Problem,

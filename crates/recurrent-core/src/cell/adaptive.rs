@@ -3,17 +3,17 @@
 //! ```text
 //! z = LN_x((x ⊙ p_x)·W) ⊙ p_i + LN_h((h ⊙ p_h)·R) ⊙ p_g + b ⊙ p_b     then as in lstm.rs
 //! ```
-//! [`AdaptiveLstmCell`] takes the policy p as an argument. [`AdaptiveLayers`] makes it, with a
+//! [`AdaptiveLstmStep`] takes the policy p as an argument. [`AdaptiveLayersStep`] makes it, with a
 //! small LSTM per layer, the adaptation cell:
 //! ```text
 //! layer l at step t     z_l, m_l = LSTM([x, h_l, z_below], (z_l, m_l))     p = tanh(z_l·P_l)
 //!                       h_l, c_l = cell(x, (h_l, c_l), p)                  x of layer l + 1 = h_l
 //! z_below               z_{l−1} of this step; for layer 0 that of the top layer at the last step
-//! dropout               z_l and h_l are masked before anything reads them; only the output is the
-//!                       h of the last layer before its dropout mask
+//! dropout               z_l and h_l are masked before they are used; only the output is the h of
+//!                       the last layer before its dropout mask
 //! ```
-//! where a single layer has no z_below. Since layer 0 reads the top layer's last step, the layers
-//! advance together, and all of them are one [`Step`].
+//! where a single layer has no z_below. Layer 0 reads the previous step of the top layer, so the layers
+//! advance together, and all of them form one [`Step`].
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -24,7 +24,7 @@ use burn::nn::LstmState;
 use burn::tensor::Tensor;
 use burn::tensor::activation::tanh;
 
-use super::lstm::LstmCell;
+use super::lstm::LstmStep;
 use super::preactivation::normalized;
 use super::{CallType, Preactivation, Step, Transition, VisitWeight, empty_output_of, or_panic};
 use crate::equations::adaptive::{Policy, PolicyLayout};
@@ -37,16 +37,16 @@ use crate::state::State;
 /// Weights of an adaptive LSTM cell for one call, gates in the order of
 /// [`GateLayout::LSTM`](crate::GateLayout::LSTM).
 #[derive(Debug, Clone)]
-pub struct AdaptiveLstmCell {
+pub struct AdaptiveLstmStep {
     /// W, R, b and their normalisations.
     pub preact: Preactivation,
-    /// What follows the gates.
+    /// What is applied after the gates.
     pub transition: Transition,
-    /// Where the parts of a policy lie.
+    /// Where the parts of a policy are in its vector.
     pub policy_layout: PolicyLayout,
 }
 
-impl AdaptiveLstmCell {
+impl AdaptiveLstmStep {
     /// I
     pub fn d_input(&self) -> usize {
         self.preact.d_input()
@@ -57,12 +57,12 @@ impl AdaptiveLstmCell {
         self.preact.width() / 4
     }
 
-    /// Features of h: H, or the projected size.
+    /// Features of h: H, or the size of the projection.
     pub fn d_output(&self) -> usize {
         self.transition.d_output(self.d_hidden())
     }
 
-    /// Visits the weights, see [`Step::visit_weights`]; `prefix` comes before each name.
+    /// Visits the weights, see [`Step::visit_weights`]; each name gets the prefix `prefix`.
     pub fn visit_weights(&self, prefix: &dyn Display, visit: &mut VisitWeight<'_>) {
         self.preact.visit_weights(prefix, visit);
         self.transition.visit_weights(prefix, visit);
@@ -81,7 +81,7 @@ impl AdaptiveLstmCell {
     /// - output `[batch_size, d_output]`: the new h before its dropout mask
     ///
     /// # Panics
-    /// If the policy has another number of features.
+    /// If the policy has a wrong number of features.
     #[track_caller]
     pub fn step(
         &self,
@@ -118,7 +118,8 @@ impl AdaptiveLstmCell {
             output: o,
         } = gates(z);
 
-        // The masks on h come after the transition here, which gives h before dropout as well.
+        // The masks on h are applied here, after the transition, because the h before dropout is needed
+        // too.
         let before = state.hidden.clone();
         let on_cell = StepMasks {
             hidden: None,
@@ -134,12 +135,12 @@ impl AdaptiveLstmCell {
         (output, LstmState { cell, hidden })
     }
 
-    /// [`step`](Self::step) without dropout, with all sizes and types checked.
+    /// [`step`](Self::step) without dropout; checks all sizes and types.
     ///
     /// # Panics
     /// If `input` is not `[batch_size, d_input]`, the policy is not `[batch_size, policy_size]`, the
-    /// state has another batch size or other sizes, or they and the weights are not of one type of
-    /// numbers.
+    /// state has a different batch size or wrong sizes, or the tensors and the weights do not share one
+    /// element type.
     #[track_caller]
     pub fn step_once(
         &self,
@@ -188,23 +189,23 @@ impl AdaptiveLstmCell {
 
 /// One layer of an aLSTM for one call.
 #[derive(Debug, Clone)]
-pub struct AdaptiveLayer {
+pub struct AdaptiveLayerStep {
     /// The adaptation cell, on `[x, h, z_below]`.
-    pub adapt: LstmCell,
+    pub adapt: LstmStep,
     /// P `[A, policy_size]`
     pub policy_projection: Tensor<2>,
     /// The cell that the policy scales.
-    pub cell: AdaptiveLstmCell,
+    pub cell: AdaptiveLstmStep,
 }
 
-impl AdaptiveLayer {
+impl AdaptiveLayerStep {
     /// A: units of the adaptation cell.
     pub fn d_adapt(&self) -> usize {
         self.policy_projection.dims()[0]
     }
 
     fn lowered(&self) -> AdaptiveLayerSpec {
-        let AdaptiveLstmCell {
+        let AdaptiveLstmStep {
             preact,
             transition,
             policy_layout,
@@ -228,11 +229,11 @@ impl AdaptiveLayer {
 
 /// All layers of an aLSTM for one call: the step of the whole model.
 ///
-/// The masks of a call act on all layers: the layers' features lie side by side, first to last.
+/// The masks of a call cover all layers: the features of the layers are concatenated, first to last.
 #[derive(Debug, Clone)]
-pub struct AdaptiveLayers {
+pub struct AdaptiveLayersStep {
     /// First to last.
-    pub layers: Vec<AdaptiveLayer>,
+    pub layers: Vec<AdaptiveLayerStep>,
     /// Whether each layer but the first adds its input to what it passes up and puts out.
     pub residual: bool,
 }
@@ -281,7 +282,7 @@ impl State for AdaptiveState {
     }
 }
 
-/// Where pieces of these sizes lie when they are put side by side.
+/// The column ranges of pieces of these sizes when they are concatenated.
 fn columns_of(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
     sizes
         .scan(0, |start, size| {
@@ -292,13 +293,13 @@ fn columns_of(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Those columns of a mask.
+/// These columns of a mask.
 fn columns(mask: &Tensor<2>, range: &Range<usize>) -> Tensor<2> {
     let [rows, _] = mask.dims();
     mask.clone().slice([0..rows, range.clone()])
 }
 
-impl AdaptiveLayers {
+impl AdaptiveLayersStep {
     /// Whether the kernel knows the options of the layers.
     fn check_kernel(&self) -> Result<(), Unfused> {
         if self.residual {
@@ -336,7 +337,7 @@ impl AdaptiveLayers {
         Ok(())
     }
 
-    fn last(&self) -> &AdaptiveLstmCell {
+    fn last(&self) -> &AdaptiveLstmStep {
         &self.layers[self.layers.len() - 1].cell
     }
 
@@ -344,7 +345,7 @@ impl AdaptiveLayers {
     fn split(&self, masks: &StepMasks) -> Vec<(StepMasks, StepMasks)> {
         let cells = columns_of(self.layers.iter().map(|layer| layer.cell.d_hidden()));
         let hiddens = columns_of(self.layers.iter().map(|layer| layer.cell.d_output()));
-        let adapts = columns_of(self.layers.iter().map(AdaptiveLayer::d_adapt));
+        let adapts = columns_of(self.layers.iter().map(AdaptiveLayerStep::d_adapt));
         cells
             .iter()
             .zip(&hiddens)
@@ -368,7 +369,7 @@ impl AdaptiveLayers {
     }
 }
 
-impl Step for AdaptiveLayers {
+impl Step for AdaptiveLayersStep {
     type State = AdaptiveState;
 
     fn d_input(&self) -> usize {
@@ -384,11 +385,12 @@ impl Step for AdaptiveLayers {
     }
 
     fn mask_sizes(&self) -> MaskSizes {
-        let sum = |size: fn(&AdaptiveLayer) -> usize| self.layers.iter().map(size).sum();
+        let sum = |size: fn(&AdaptiveLayerStep) -> usize| self.layers.iter().map(size).sum();
         MaskSizes {
             cell: sum(|layer| layer.cell.d_hidden()),
             hidden: sum(|layer| layer.cell.d_output()),
-            adapt: sum(AdaptiveLayer::d_adapt),
+            adapt: sum(AdaptiveLayerStep::d_adapt),
+            has_cell_state: true,
         }
     }
 
@@ -420,7 +422,7 @@ impl Step for AdaptiveLayers {
 
     fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
         for (index, layer) in self.layers.iter().enumerate() {
-            let AdaptiveLayer {
+            let AdaptiveLayerStep {
                 adapt,
                 policy_projection,
                 cell,
@@ -438,7 +440,7 @@ impl Step for AdaptiveLayers {
 
     fn lower(&self) -> Result<FusedSpec, Unfused> {
         self.check_kernel()?;
-        let layers = self.layers.iter().map(AdaptiveLayer::lowered).collect();
+        let layers = self.layers.iter().map(AdaptiveLayerStep::lowered).collect();
         Ok(FusedSpec::Adaptive(AdaptiveSpec { layers }))
     }
 

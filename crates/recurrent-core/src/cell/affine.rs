@@ -12,7 +12,7 @@ pub struct Affine {
 }
 
 impl Affine {
-    /// Without a bias.
+    /// An affine map without a bias.
     pub fn linear(weight: Tensor<2>) -> Self {
         Self { weight, bias: None }
     }

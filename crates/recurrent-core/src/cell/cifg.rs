@@ -13,16 +13,16 @@ use crate::gates::Gate;
 
 /// Weights of a coupled-gate cell for one call, gates in the order of [`Coupling::layout`].
 #[derive(Debug, Clone)]
-pub struct CifgLstmCell {
+pub struct CifgLstmStep {
     /// W, R, b and their normalisations.
     pub preact: Preactivation,
     /// How the input and forget gates depend on each other.
     pub coupling: Coupling,
-    /// What follows the gates.
+    /// What is applied after the gates.
     pub transition: Transition,
 }
 
-impl Step for CifgLstmCell {
+impl Step for CifgLstmStep {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());

@@ -1,14 +1,14 @@
-//! Calls in which nothing runs: no sequences, no steps, or lengths of 0 only.
+//! Calls without any step to run: no sequences, no steps, or only lengths of 0.
 //!
-//! Outputs are empty or zero and the final state is the initial one, so that its gradient passes
-//! unchanged. No equation is computed on tensors without values.
+//! Outputs are empty or zero. The final state is the initial one, and its gradient passes through
+//! unchanged. No equation is evaluated on empty tensors.
 
 use burn::tensor::{Bool, Tensor};
 
 use super::{Step, VisitWeight, Weight};
 use crate::state::State;
 
-/// The output of such a call, see [`empty_output_of`].
+/// The output of an empty call, see [`empty_output_of`].
 pub(crate) fn empty_output<C: Step + ?Sized, const D: usize, const E: usize>(
     cell: &C,
     input: &Tensor<D>,
@@ -18,9 +18,9 @@ pub(crate) fn empty_output<C: Step + ?Sized, const D: usize, const E: usize>(
     empty_output_of(input, state, |visit| cell.visit_weights(visit), shape)
 }
 
-/// Zeros on the device on which they would have been computed. Where that is an autodiff device they
-/// belong to the graph of the weights and the state, whose gradients through them are zero: a loss has a
-/// backward as for any other batch.
+/// Zeros, on the device on which the output would have been computed. On an autodiff device they are
+/// connected to the graph of the weights and the state, with zero gradients, so that a loss can be
+/// differentiated as for any other batch.
 pub(crate) fn empty_output_of<S: State, const D: usize, const E: usize>(
     input: &Tensor<D>,
     state: &S,
@@ -45,10 +45,10 @@ pub(crate) fn empty_output_of<S: State, const D: usize, const E: usize>(
     }
 }
 
-/// Zeros of a shape without values, or in place of tensors without values, in the graph of these.
+/// Zeros of an empty shape, or zeros that replace empty tensors, connected to the graph of these tensors.
 ///
-/// Where tensors have no values, the derivatives of joining and cutting them fail on Flex (0.22.1);
-/// those of a sum and of an addition do not.
+/// The derivatives of concatenation and slicing fail on Flex (0.22.1) for empty tensors; those of a sum
+/// and of an addition work.
 pub fn zeros_in_place_of<const D: usize, const E: usize>(
     parts: &[Tensor<D>],
     shape: [usize; E],
@@ -63,8 +63,8 @@ pub fn zeros_in_place_of<const D: usize, const E: usize>(
     }
 }
 
-/// Zero in the graph of a tensor, whatever its values are; none on a plain device, and where there are
-/// no values.
+/// A zero connected to the graph of a tensor, whatever its values are; `None` on a device without
+/// autodiff and for an empty tensor.
 fn zero_of<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<1>> {
     let device = tensor.device();
     if !device.is_autodiff() || tensor.dims().contains(&0) {

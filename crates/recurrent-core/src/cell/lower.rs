@@ -1,11 +1,11 @@
-//! Cells of the LSTM family as data for a kernel.
+//! Lowers the cells of the LSTM family to the data that a kernel takes.
 
 use alloc::vec::Vec;
 
 use super::{Affine, Preactivation, Transition};
 use crate::fused::problem::{Coupling, LstmSpec, Peepholes};
 
-/// A cell with packed gates and a transition, without what variants add.
+/// The spec of a cell with packed gates and a transition, without the additions of the variants.
 pub(super) fn lowered(
     coupling: impl Into<Coupling>,
     preact: &Preactivation,

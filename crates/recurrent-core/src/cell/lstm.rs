@@ -1,9 +1,9 @@
 //! One step of the LSTM with packed gates: see [`crate::equations::lstm`].
 //!
 //! ```text
-//! z = x·W + h·R + b        all four gates in one product, each half normalised where asked
+//! z = x·W + h·R + b        all four gates in one product; x·W and h·R optionally normalised
 //! ```
-//! With normalisations it is the layer-normalised LSTM.
+//! With normalisations this is the layer-normalised LSTM.
 
 use burn::nn::LstmState;
 use burn::tensor::Tensor;
@@ -17,14 +17,14 @@ use crate::fused::problem::{Coupling, FusedSpec, Unfused};
 /// Weights of an LSTM cell for one call, gates in the order of
 /// [`GateLayout::LSTM`](crate::GateLayout::LSTM).
 #[derive(Debug, Clone)]
-pub struct LstmCell {
+pub struct LstmStep {
     /// W, R, b and their normalisations.
     pub preact: Preactivation,
-    /// What follows the gates.
+    /// What is applied after the gates.
     pub transition: Transition,
 }
 
-impl Step for LstmCell {
+impl Step for LstmStep {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| 4);

@@ -1,13 +1,14 @@
 //! Level 2: affine maps + equations = one step, on borrowed weights.
 //!
-//! A cell struct holds weight tensors (clones share storage) for the time of one call. The loop
-//! over time, lengths and direction know only the trait [`Step`], so a new cell gets all of them
-//! for free.
+//! A cell struct holds weight tensors (clones share storage) for one call. The loop over time, lengths
+//! and direction are written against the trait [`Step`] only, so a new cell supports all of them
+//! without code of its own.
 
 pub mod adaptive;
 mod affine;
 pub mod cifg;
 mod empty;
+pub mod gru;
 mod lower;
 pub mod lstm;
 pub mod mogrifier;
@@ -42,10 +43,10 @@ use crate::state::State;
 /// weight.
 ///
 /// # Arguments
-/// * `masks` - one per entry of [`Step::recurrent_weights`], of its shape; none leaves all alone
+/// * `masks` - one per entry of [`Step::recurrent_weights`], of the same shape; empty: no change
 ///
 /// # Panics
-/// If the number of masks is another, or the shape or the type of numbers of one is not its weight's.
+/// If the number of masks is wrong, or a mask differs from its weight in shape or element type.
 #[track_caller]
 pub fn drop_weights<C: Step>(cell: &mut C, masks: &[Tensor<2>]) {
     if masks.is_empty() {
@@ -75,7 +76,7 @@ pub fn drop_weights<C: Step>(cell: &mut C, masks: &[Tensor<2>]) {
     }
 }
 
-/// The type of numbers of a cell's first weight.
+/// The element type of a cell's first weight.
 pub fn weight_type<C: Step + ?Sized>(cell: &C) -> Option<DType> {
     let mut dtype = None;
     cell.visit_weights(&mut |_, weight| {
@@ -84,8 +85,8 @@ pub fn weight_type<C: Step + ?Sized>(cell: &C) -> Option<DType> {
     dtype
 }
 
-/// The sizes of a cell with packed gates and a transition, the same for each; `gates` is the number
-/// of gate blocks.
+/// The size methods that all cells with packed gates and a transition share; `gates` is the number of
+/// gate blocks.
 macro_rules! packed_sizes {
     (|$cell:ident| $gates:expr) => {
         fn d_input(&self) -> usize {
@@ -154,7 +155,7 @@ use packed_sizes;
 /// assert_eq!(last, [0.9375, 0.9375, 0.9375, 0.5, 0.5, 0.5]);
 /// ```
 pub trait Step: Send {
-    /// What is carried from step to step.
+    /// The state carried from step to step.
     type State: State;
 
     /// I: features of one input step.
@@ -163,12 +164,12 @@ pub trait Step: Send {
     /// H: units of the cell.
     fn d_hidden(&self) -> usize;
 
-    /// Features of the output: H, or the projected size.
+    /// Features of the output: H, or the size of the projection.
     fn d_output(&self) -> usize {
         self.d_hidden()
     }
 
-    /// Name and number of features of each tensor of the state, in [`State::into_tensors`]' order.
+    /// Name and number of features of each tensor of the state, in the order of [`State::into_tensors`].
     fn state_parts(&self) -> Vec<(&'static str, usize)>;
 
     /// Features of the masks of a call; those of one cell by default.
@@ -176,16 +177,16 @@ pub trait Step: Send {
         MaskSizes::of(self.d_hidden(), self.d_output())
     }
 
-    /// Calls `visit` with the name of each weight and the weight.
+    /// Calls `visit` with the name and the tensor of each weight.
     ///
-    /// A run checks that they all have one type of numbers, that of the input; the zero state has the
-    /// type of the first. By default there are none to visit: a run then checks the state and the
-    /// masks alone, and zeros have the device's type.
+    /// A run checks that all weights have the element type of the input; the zero state has the type of
+    /// the first weight. The default visits none: a run then checks only the state and the masks, and
+    /// zeros have the default type of the device.
     fn visit_weights(&self, visit: &mut VisitWeight<'_>) {
         let _ = visit;
     }
 
-    /// The zero state, of the type of the weights.
+    /// The zero state, in the element type of the weights.
     fn initial_state(&self, batch_size: usize, device: &Device) -> Self::State {
         let dtype = weight_type(self);
         let zeros = |(_, features)| match dtype {
@@ -195,10 +196,10 @@ pub trait Step: Send {
         State::from_tensors(self.state_parts().into_iter().map(zeros).collect())
     }
 
-    /// Checks a state that a caller handed over.
+    /// Checks a state passed by the caller.
     ///
     /// # Panics
-    /// If the state has not the tensors of [`state_parts`](Self::state_parts), each
+    /// If the tensors of the state are not those of [`state_parts`](Self::state_parts), each
     /// `[batch_size, features]`.
     #[track_caller]
     fn check_state(&self, state: &Self::State, batch_size: usize) {
@@ -222,8 +223,9 @@ pub trait Step: Send {
     /// Checks the arguments of one step.
     ///
     /// # Panics
-    /// If `input` is not `[batch_size, d_input]`, the state has another batch size or other sizes, or
-    /// input, state, weights and masks are not of one type of numbers.
+    /// If `input` is not `[batch_size, d_input]`, the state has a different batch size or wrong sizes,
+    /// input, state, weights and masks do not share one element type, or a mask is given for a place that
+    /// the cell does not have.
     #[track_caller]
     fn check_step(&self, input: &Tensor<2>, state: &Self::State, masks: &StepMasks) {
         let [batch_size, features] = input.dims();
@@ -235,19 +237,21 @@ pub trait Step: Send {
         self.check_state(state, batch_size);
         let call = CallType::of_cell(self, input.dtype());
         call.check_state(self, state);
+        masks.check_places(self.mask_sizes());
         call.check_masks(masks.types());
     }
 
-    /// The recurrent weight matrices: what weight drop acts on. None by default.
+    /// The recurrent weight matrices, to which weight drop applies. Empty by default.
     fn recurrent_weights(&mut self) -> Vec<&mut Tensor<2>> {
         Vec::new()
     }
 
-    /// What of a step depends on the input alone, for all steps at once; by default the input.
+    /// The part of a step that depends on the input only, for all steps at once; by default the input
+    /// itself.
     ///
     /// # Shapes
-    /// - input `[rows, d_input]`, rows being the steps of all sequences
-    /// - output `[rows, anything]`, handed to [`step`](Self::step) a step at a time
+    /// - input `[rows, d_input]`, where the rows are the steps of all sequences
+    /// - output `[rows, any]`, passed to [`step`](Self::step) one step at a time
     fn project(&self, input: Tensor<2>) -> Tensor<2> {
         input
     }
@@ -255,7 +259,7 @@ pub trait Step: Send {
     /// One step.
     ///
     /// # Shapes
-    /// - projected `[batch_size, ·]`, a step of [`project`](Self::project)'s result
+    /// - projected `[batch_size, ·]`: one step of the result of [`project`](Self::project)
     /// - output `[batch_size, d_output]`
     fn step(
         &self,
@@ -264,17 +268,17 @@ pub trait Step: Send {
         masks: &StepMasks,
     ) -> (Tensor<2>, Self::State);
 
-    /// The cell as a fused kernel runs it, if there is a kernel for it and its options; by default there
-    /// is none. Which device it runs on, and in which type of numbers, is not the cell's business.
+    /// The cell as data for a fused kernel, if a kernel supports the cell and its options; not supported
+    /// by default. The check of the device and the element type is made elsewhere.
     ///
     /// # Errors
-    /// The reason why there is none.
+    /// The reason why no kernel supports the cell.
     fn lower(&self) -> Result<FusedSpec, Unfused> {
         Err(Unfused::Cell("cells of this kind"))
     }
 
-    /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step); without
-    /// sequences neither, and the state stays.
+    /// One step from the raw input: [`project`](Self::project), then [`step`](Self::step). An empty batch
+    /// skips both and returns the state unchanged.
     ///
     /// # Panics
     /// As [`check_step`](Self::check_step).

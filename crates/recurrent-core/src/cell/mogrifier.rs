@@ -1,6 +1,6 @@
 //! One step of the Mogrifier LSTM: see [`crate::equations::mogrifier`].
 //!
-//! The state gates the input, so nothing can be projected before the loop.
+//! The state gates the input, so no projection can be hoisted out of the loop.
 
 use alloc::vec::Vec;
 
@@ -65,19 +65,19 @@ impl Round {
 
 /// Weights of a Mogrifier cell for one call.
 #[derive(Debug, Clone)]
-pub struct MogrifierLstmCell {
-    /// The rounds in order; the first gates the input. None: a plain LSTM.
+pub struct MogrifierLstmStep {
+    /// The rounds in order; the first gates the input. Empty: a plain LSTM.
     pub rounds: Vec<Round>,
     /// W, R, b and their normalisations.
     pub preact: Preactivation,
     /// [`Coupling::Independent`], or [`Coupling::CappedInput`] as in the authors' code.
     pub coupling: Coupling,
-    /// What follows the gates.
+    /// What is applied after the gates.
     pub transition: Transition,
 }
 
-impl MogrifierLstmCell {
-    /// The input is gated at each step: the kernel has no normalisation for it there.
+impl MogrifierLstmStep {
+    /// The input is gated at each step, and the kernel has no normalisation of the input product there.
     fn check_kernel(&self) -> Result<(), Unfused> {
         let normed = self.preact.norm_input.is_some() || self.preact.norm_hidden.is_some();
         if normed && !self.rounds.is_empty() {
@@ -92,7 +92,7 @@ impl MogrifierLstmCell {
     }
 }
 
-impl Step for MogrifierLstmCell {
+impl Step for MogrifierLstmStep {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());

@@ -16,25 +16,25 @@ use crate::gates::Gate;
 
 /// Weights of a peephole cell for one call, gates in the order of [`Coupling::layout`].
 #[derive(Debug, Clone)]
-pub struct PeepholeLstmCell {
+pub struct PeepholeLstmStep {
     /// W, R, b and their normalisations.
     pub preact: Preactivation,
     /// How the input and forget gates depend on each other.
     pub coupling: Coupling,
-    /// v_i; absent where the coupling leaves the input gate out.
+    /// v_i; absent if the coupling has no weights for the input gate.
     pub peephole_input: Option<Peephole>,
-    /// v_f; absent where the coupling leaves the forget gate out.
+    /// v_f; absent if the coupling has no weights for the forget gate.
     pub peephole_forget: Option<Peephole>,
     /// v_o
     pub peephole_output: Peephole,
-    /// Which cell the output gate looks at.
+    /// Which cell state the output gate reads.
     pub output_looks_at: OutputPeephole,
-    /// What follows the gates.
+    /// What is applied after the gates.
     pub transition: Transition,
 }
 
-impl PeepholeLstmCell {
-    /// The peepholes of the gates with weights, in packed order: the last is the output gate's.
+impl PeepholeLstmStep {
+    /// The peepholes of the gates with weights, in packed order; the last one belongs to the output gate.
     fn packed(&self) -> Vec<Option<&Peephole>> {
         let gates = self.coupling.layout().gates().iter();
         gates
@@ -47,7 +47,7 @@ impl PeepholeLstmCell {
             .collect()
     }
 
-    /// The kernel takes all peepholes full and on c, or all diagonal.
+    /// The kernel supports either only full peepholes on c, or only diagonal ones.
     fn check_kernel(&self) -> Result<(), Unfused> {
         let full = |peephole: &&Peephole| matches!(peephole, Peephole::Full(_));
         let peepholes = self.packed();
@@ -74,7 +74,7 @@ impl PeepholeLstmCell {
         };
         let is_full = matches!(self.peephole_output, Peephole::Full(_));
         let full = is_full.then(|| {
-            // Packed like R, with nothing for the candidate.
+            // Packed in the gate order of R; the candidate has no peephole.
             let zeros = match &self.peephole_output {
                 Peephole::Full(v) => v.zeros_like(),
                 Peephole::Diagonal(v) => v.zeros_like().unsqueeze(),
@@ -89,7 +89,7 @@ impl PeepholeLstmCell {
             Tensor::cat(blocks, 1)
         });
         Peepholes {
-            shares: [0, 1].map(|index| diagonal(shares.get(index).copied().flatten())),
+            mixing: [0, 1].map(|index| diagonal(shares.get(index).copied().flatten())),
             output: diagonal(output),
             output_sees_new: self.output_looks_at == OutputPeephole::NewCell,
             full,
@@ -97,7 +97,7 @@ impl PeepholeLstmCell {
     }
 }
 
-/// `z + v(c)` where both are there.
+/// `z + v(c)` if both are present.
 fn look(peephole: &Option<Peephole>, z: Option<Tensor<2>>, cell: &Tensor<2>) -> Option<Tensor<2>> {
     z.map(|z| match peephole {
         Some(peephole) => peephole.look(z, cell),
@@ -105,7 +105,7 @@ fn look(peephole: &Option<Peephole>, z: Option<Tensor<2>>, cell: &Tensor<2>) -> 
     })
 }
 
-impl Step for PeepholeLstmCell {
+impl Step for PeepholeLstmStep {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.coupling.layout().len());

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 
 use super::weights::{visit_norm, visit_some};
 use super::{Affine, VisitWeight};
-use crate::equations::layer_norm::Norm;
+use crate::equations::layer_norm::NormWeights;
 
 /// Weights of the pre-activations of all gates, for one call.
 #[derive(Debug, Clone)]
@@ -24,9 +24,9 @@ pub struct Preactivation {
     /// R `[d_output, gates·H]` and b_h `[gates·H]`
     pub hidden: Affine,
     /// LN_x over `[rows, gates·H]`
-    pub norm_input: Option<Norm>,
+    pub norm_input: Option<NormWeights>,
     /// LN_h over `[rows, gates·H]`
-    pub norm_hidden: Option<Norm>,
+    pub norm_hidden: Option<NormWeights>,
     /// b `[gates·H]`, after the normalisations
     pub bias: Option<Tensor<1>>,
 }
@@ -57,8 +57,8 @@ impl Preactivation {
         self.input.d_out()
     }
 
-    /// Visits the weights, see [`Step::visit_weights`](super::Step::visit_weights); `prefix` comes
-    /// before each name.
+    /// Visits the weights, see [`Step::visit_weights`](super::Step::visit_weights); each name gets the
+    /// prefix `prefix`.
     pub fn visit_weights(&self, prefix: &dyn Display, visit: &mut VisitWeight<'_>) {
         visit(
             format_args!("{prefix}weight_input"),
@@ -75,8 +75,8 @@ impl Preactivation {
         visit_norm(prefix, "norm_hidden", &self.norm_hidden, visit);
     }
 
-    /// `LN_x(x·W + b_x) + b`: what does not depend on the state. Row by row, so that the steps of
-    /// all sequences may be done together.
+    /// `LN_x(x·W + b_x) + b`: the part that does not depend on the state. Rows are independent, so all
+    /// steps of all sequences can be computed in one call.
     pub fn from_input(&self, x: Tensor<2>) -> Tensor<2> {
         let projected = normalized(&self.norm_input, self.input.forward(x));
         match &self.bias {
@@ -92,7 +92,7 @@ impl Preactivation {
 }
 
 /// `LN(x)`, or `x` where there is no LN.
-pub(super) fn normalized(norm: &Option<Norm>, x: Tensor<2>) -> Tensor<2> {
+pub(super) fn normalized(norm: &Option<NormWeights>, x: Tensor<2>) -> Tensor<2> {
     match norm {
         Some(norm) => norm.forward(x),
         None => x,

@@ -1,10 +1,10 @@
-//! The LSTM with one pair of affine maps per gate: the readable twin of [`super::lstm`].
+//! The LSTM with one pair of affine maps per gate: the readable counterpart of [`super::lstm`].
 //!
 //! ```text
 //! i = σ(x·W_i + h·R_i + b_i)        f = σ(x·W_f + h·R_f + b_f)
 //! g = tanh(x·W_g + h·R_g + b_g)     o = σ(x·W_o + h·R_o + b_o)
 //! ```
-//! Eight products per step and nothing hoisted; made for reading, and for loading weights that
+//! Eight products per step, none hoisted out of the loop. It is meant for reading, and for weights that
 //! are stored per gate.
 
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ impl GateMaps {
 
 /// Weights of a per-gate LSTM cell for one call.
 #[derive(Debug, Clone)]
-pub struct SlowLstmCell {
+pub struct SlowLstmStep {
     /// i
     pub input_gate: GateMaps,
     /// f
@@ -45,13 +45,13 @@ pub struct SlowLstmCell {
     pub cell_gate: GateMaps,
     /// o
     pub output_gate: GateMaps,
-    /// What follows the gates.
+    /// What is applied after the gates.
     pub transition: Transition,
 }
 
-impl SlowLstmCell {
+impl SlowLstmStep {
     /// The same cell with packed weights.
-    fn packed(&self) -> super::lstm::LstmCell {
+    fn packed(&self) -> super::lstm::LstmStep {
         let gates = [
             &self.input_gate,
             &self.forget_gate,
@@ -76,7 +76,7 @@ impl SlowLstmCell {
                 bias,
             }
         };
-        super::lstm::LstmCell {
+        super::lstm::LstmStep {
             preact: super::Preactivation {
                 input: pack(|gate| &gate.input),
                 hidden: pack(|gate| &gate.hidden),
@@ -89,7 +89,7 @@ impl SlowLstmCell {
     }
 }
 
-impl Step for SlowLstmCell {
+impl Step for SlowLstmStep {
     type State = LstmState<2>;
 
     fn d_input(&self) -> usize {
@@ -133,7 +133,7 @@ impl Step for SlowLstmCell {
         self.transition.visit_weights(&"", visit);
     }
 
-    /// The packed cell, whose weights are those of the gates side by side.
+    /// Lowers the packed cell; its weights are those of the gates, concatenated.
     fn lower(&self) -> Result<FusedSpec, Unfused> {
         self.packed().lower()
     }

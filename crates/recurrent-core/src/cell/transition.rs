@@ -1,4 +1,4 @@
-//! From gates to the next state: what every LSTM variant does after its gates.
+//! From the gates to the next state: common to all LSTM variants.
 //!
 //! ```text
 //! c̃ = f ⊙ c + i ⊙ (m_g ⊙ g)                  m_g: Semeniuta mask
@@ -6,11 +6,11 @@
 //! c̃ = clamp(c̃, −clip, clip)
 //! n = LN(c̃)                                   cell normalisation
 //! h̃ = m_h ⊙ ((o ⊙ tanh(n))·P)                 P: projection;  m_h: standard or Gal mask
-//! c' = u ⊙ ĉ + (1 − u) ⊙ c                    ĉ = c̃, or n where the normalised cell is carried
+//! c' = u ⊙ ĉ + (1 − u) ⊙ c                    ĉ = c̃, or n if the normalised cell is carried
 //! h' = v ⊙ h̃ + (1 − v) ⊙ h                    u, v: zoneout
 //! ```
-//! Each line without its option is the identity. The output gate comes as a function of c̃, since
-//! peepholes may look at it.
+//! A line whose option is not set is the identity. The output gate is passed as a function of c̃, since
+//! peepholes may read c̃.
 
 use alloc::{vec, vec::Vec};
 use core::fmt::Display;
@@ -21,16 +21,16 @@ use burn::tensor::Tensor;
 use super::VisitWeight;
 use super::weights::{visit_norm, visit_some};
 use crate::equations::dropout::{StepMasks, apply, zoneout};
-use crate::equations::layer_norm::Norm;
+use crate::equations::layer_norm::NormWeights;
 use crate::equations::lstm;
 
-/// Options of the transition, and its weights.
+/// Options and weights of the transition.
 #[derive(Debug, Clone, Default)]
 pub struct Transition {
     /// Bounds |c̃|; in units of the cell state.
     pub clip: Option<f64>,
     /// Normalises the cell before tanh.
-    pub norm_cell: Option<Norm>,
+    pub norm_cell: Option<NormWeights>,
     /// Whether the carried cell is the normalised one (lstms.pth) or the raw one (Ba et al.).
     pub carry_normalized: bool,
     /// P `[H, d_proj]`: projects the hidden state (LSTMP, Sak et al., arXiv:1402.1128).
@@ -42,7 +42,7 @@ impl Transition {
     ///
     /// # Arguments
     /// * `forget`, `input`, `candidate` - f, i, g `[B, H]`
-    /// * `output` - gives o `[B, H]` from c̃
+    /// * `output` - computes o `[B, H]` from c̃
     /// * `state` - c `[B, H]`, h `[B, d_output]`
     pub fn advance(
         &self,
@@ -86,8 +86,8 @@ impl Transition {
         }
     }
 
-    /// Visits the weights, see [`Step::visit_weights`](super::Step::visit_weights); `prefix` comes
-    /// before each name.
+    /// Visits the weights, see [`Step::visit_weights`](super::Step::visit_weights); each name gets the
+    /// prefix `prefix`.
     pub fn visit_weights(&self, prefix: &dyn Display, visit: &mut VisitWeight<'_>) {
         visit_some(prefix, "projection", &self.projection, visit);
         visit_norm(prefix, "norm_cell", &self.norm_cell, visit);

@@ -1,7 +1,7 @@
-//! One type of numbers per call: input, state, weights and masks.
+//! One element type per call, for input, state, weights and masks.
 //!
-//! Nothing is converted behind a caller's back. Where all are f32 a kernel may run; where all are of
-//! another type the composed scan does; a mixture is an error before anything is computed.
+//! There are no implicit conversions. If everything is f32, a kernel may run; with any other common type
+//! the composed scan runs; mixed types are an error before anything is computed.
 
 use alloc::string::ToString;
 use core::fmt::Arguments;
@@ -12,7 +12,7 @@ use super::{Step, VisitWeight};
 use crate::mixed_types::MixedTypes;
 use crate::state::State;
 
-/// The type of numbers of a call: that of the weights, or of the input where a cell lists no weights.
+/// The element type of a call: that of the weights, or of the input if the cell lists no weights.
 #[derive(Debug, Clone, Copy)]
 pub struct CallType {
     /// The type.
@@ -27,7 +27,7 @@ impl CallType {
     /// * `weights` - visits all weights, as [`Step::visit_weights`]
     ///
     /// # Errors
-    /// If a weight has another type than the first one, or the input has.
+    /// If a weight or the input differs in type from the first weight.
     pub fn of(
         input: DType,
         weights: impl FnOnce(&mut VisitWeight<'_>),
@@ -59,10 +59,10 @@ impl CallType {
         Ok(call)
     }
 
-    /// That of a call of one cell.
+    /// The type of a call of one cell.
     ///
     /// # Panics
-    /// Where [`of`](Self::of) gives an error.
+    /// If [`of`](Self::of) returns an error.
     #[track_caller]
     pub(crate) fn of_cell<C: Step + ?Sized>(cell: &C, input: DType) -> Self {
         or_panic(Self::of(input, |visit| cell.visit_weights(visit)))
@@ -71,7 +71,7 @@ impl CallType {
     /// Checks a tensor of the call.
     ///
     /// # Errors
-    /// If it has another type.
+    /// If it has a different type.
     pub fn check(&self, tensor: Arguments<'_>, got: DType) -> Result<(), MixedTypes> {
         if got == self.dtype {
             return Ok(());
@@ -87,7 +87,7 @@ impl CallType {
     /// Checks the tensors of a state.
     ///
     /// # Panics
-    /// If one has another type.
+    /// If one has a different type.
     #[track_caller]
     pub fn check_state<C: Step + ?Sized>(&self, cell: &C, state: &C::State) {
         let tensors = state.clone().into_tensors();
@@ -96,10 +96,10 @@ impl CallType {
         }
     }
 
-    /// Checks masks by name and type.
+    /// Checks the types of masks, given by name.
     ///
     /// # Panics
-    /// If one has another type.
+    /// If one has a different type.
     #[track_caller]
     pub fn check_masks(&self, masks: impl IntoIterator<Item = (&'static str, DType)>) {
         for (name, dtype) in masks {

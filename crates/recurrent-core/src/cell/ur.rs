@@ -38,7 +38,7 @@ impl GateMechanism {
 
 /// Weights of a UR-LSTM cell for one call, gates in the order of [`GateMechanism::layout`].
 #[derive(Debug, Clone)]
-pub struct UrLstmCell {
+pub struct UrLstmStep {
     /// W, R, b and their normalisations.
     pub preact: Preactivation,
     /// How the share of the old cell is made.
@@ -51,7 +51,7 @@ pub struct UrLstmCell {
     pub transition: Transition,
 }
 
-impl UrLstmCell {
+impl UrLstmStep {
     /// (i, f): the weights of the candidate and of the old cell.
     fn shares(&self, z: &crate::gates::Blocks) -> (Tensor<2>, Tensor<2>) {
         let bias = self.forget_bias.clone().unsqueeze::<2>();
@@ -74,7 +74,7 @@ impl UrLstmCell {
     }
 }
 
-impl Step for UrLstmCell {
+impl Step for UrLstmStep {
     type State = LstmState<2>;
 
     packed_sizes!(|cell| cell.mechanism.layout().len());

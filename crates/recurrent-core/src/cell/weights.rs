@@ -1,10 +1,10 @@
-//! The weights of a cell by name, for checks that no cell has to write itself.
+//! The weights of a cell by name, for generic checks.
 
 use core::fmt::{Arguments, Display};
 
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::equations::layer_norm::Norm;
+use crate::equations::layer_norm::NormWeights;
 
 /// A weight of a cell.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,7 @@ pub enum Weight<'a> {
 }
 
 impl Weight<'_> {
-    /// Its type of numbers.
+    /// The element type.
     pub fn dtype(self) -> DType {
         match self {
             Self::Vector(tensor) => tensor.dtype(),
@@ -24,7 +24,7 @@ impl Weight<'_> {
         }
     }
 
-    /// Its device.
+    /// The device.
     pub fn device(self) -> Device {
         match self {
             Self::Vector(tensor) => tensor.device(),
@@ -45,10 +45,10 @@ impl<'a> From<&'a Tensor<2>> for Weight<'a> {
     }
 }
 
-/// Is called with the name of a weight and the weight. A name is formatted only where it is needed.
+/// Callback that gets the name and the tensor of a weight. The name is formatted only if it is used.
 pub type VisitWeight<'a> = dyn FnMut(Arguments<'_>, Weight<'_>) + 'a;
 
-/// Visits a weight that may be absent.
+/// Visits an optional weight.
 pub(super) fn visit_some<'a, T>(
     prefix: &dyn Display,
     name: &str,
@@ -62,11 +62,11 @@ pub(super) fn visit_some<'a, T>(
     }
 }
 
-/// Visits the weights of a normalisation that may be absent.
+/// Visits the weights of an optional normalisation.
 pub(super) fn visit_norm(
     prefix: &dyn Display,
     name: &str,
-    norm: &Option<Norm>,
+    norm: &Option<NormWeights>,
     visit: &mut VisitWeight<'_>,
 ) {
     if let Some(norm) = norm {

@@ -11,11 +11,11 @@
 use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 
-/// Where the parts of a policy lie in its vector.
+/// Where the parts of a policy are in its vector.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(crate = "burn::serde")]
 pub enum PolicyLayout {
-    /// Side by side: the published equations.
+    /// Concatenated: the published equations.
     Cumulative,
     /// Part j starts at the size of part j − 1 (0 for the first), as the published code does: parts
     /// overlap and p_g = p_b. For checkpoints of that code only.
@@ -43,7 +43,7 @@ impl PolicyLayout {
         d_input + d_output + 4 * d_hidden * if bias { 3 } else { 2 }
     }
 
-    /// Cuts a policy `[B, size]` into its parts.
+    /// Splits a policy `[B, size]` into its parts.
     ///
     /// # Panics
     /// If the policy has another size.

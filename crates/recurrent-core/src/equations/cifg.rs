@@ -6,12 +6,12 @@
 //! forget from input    i = σ(z_i)                    f = 1 − i
 //! capped input         i = min(σ(z_i), 1 − f)        f = σ(z_f)
 //! ```
-//! then as in [`super::lstm`]. The two halves of CIFG are the same family: z_f = −z_i turns one
-//! into the other.
+//! then as in [`super::lstm`]. The second and third form are the same family: substituting z_f = −z_i
+//! turns one into the other.
 //!
-//! **Source.** Greff et al., LSTM: A Search Space Odyssey, arXiv:1503.04069, appendix A.1 (CIFG: f = 1 − i,
-//! also burn-nn's `input_forget` and ONNX); i = 1 − f is the form of the usual exercise; the cap is
-//! that of lamb (Melis et al., arXiv:1707.05589).
+//! **Source.** Greff et al., LSTM: A Search Space Odyssey, arXiv:1503.04069, appendix A.1 (CIFG: f = 1 −
+//! i, also burn-nn's `input_forget` and ONNX); i = 1 − f is common in teaching code; the cap is that of
+//! lamb (Melis et al., arXiv:1707.05589).
 
 use burn::serde::{Deserialize, Serialize};
 use burn::tensor::{Tensor, activation::sigmoid};
@@ -23,7 +23,7 @@ use crate::gates::GateLayout;
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(crate = "burn::serde")]
 pub enum Coupling {
-    /// Not at all.
+    /// i and f are computed independently.
     Independent,
     /// i = 1 − f; there are no input-gate weights.
     InputFromForget,

@@ -1,10 +1,10 @@
 //! Where dropout masks multiply, in every variant.
 //!
 //! ```text
-//! standard    h' = m_t ⊙ (o ⊙ tanh(c'))          m_t [B, H] anew at each step
+//! standard    h' = m_t ⊙ (o ⊙ tanh(c'))          m_t [B, H] resampled at each step
 //! Gal         h' = m ⊙ (o ⊙ tanh(c'))            m   [B, H] one per sequence
 //! Moon        c' = m ⊙ (f ⊙ c + i ⊙ g)           m   [B, H] one per sequence
-//! Semeniuta   c' = f ⊙ c + i ⊙ (m_t ⊙ g)         m_t [B, H] anew at each step
+//! Semeniuta   c' = f ⊙ c + i ⊙ (m_t ⊙ g)         m_t [B, H] resampled at each step
 //! zoneout     c' = u_t ⊙ c̃ + (1 − u_t) ⊙ c       h' = v_t ⊙ h̃ + (1 − v_t) ⊙ h
 //! weight drop R' = M ⊙ R                         M the shape of R, one per call
 //! ```
@@ -24,7 +24,7 @@ use burn::tensor::Tensor;
 
 pub use super::masks::{Mask, MaskPlace, MaskSizes, Masks, StepMasks};
 
-/// `m ⊙ x`, or `x` where there is no mask.
+/// `m ⊙ x`, or `x` without a mask.
 pub fn apply(mask: &Option<Tensor<2>>, x: Tensor<2>) -> Tensor<2> {
     match mask {
         Some(mask) => x * mask.clone(),
@@ -32,7 +32,7 @@ pub fn apply(mask: &Option<Tensor<2>>, x: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// `u ⊙ new + (1 − u) ⊙ old`, or `new` where there is no mask.
+/// `u ⊙ new + (1 − u) ⊙ old`, or `new` without a mask.
 pub fn zoneout(update: &Option<Tensor<2>>, new: Tensor<2>, old: Tensor<2>) -> Tensor<2> {
     match update {
         // Not `old + u ⊙ (new − old)`: with u = 1 that would not give `new` exactly.

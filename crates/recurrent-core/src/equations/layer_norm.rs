@@ -137,7 +137,7 @@ impl Normalizer {
 
 /// A normaliser with its learnable gain and shift, each `[n]`.
 #[derive(Debug, Clone)]
-pub struct Norm {
+pub struct NormWeights {
     /// The form.
     pub normalizer: Normalizer,
     /// Multiplies x̂.
@@ -146,7 +146,7 @@ pub struct Norm {
     pub shift: Option<Tensor<1>>,
 }
 
-impl Norm {
+impl NormWeights {
     /// `gain ⊙ x̂ + shift`
     ///
     /// # Shapes

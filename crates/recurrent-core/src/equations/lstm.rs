@@ -24,8 +24,8 @@ use crate::gates::GateLayout;
 
 /// Activated gates, each `[B, H]`.
 ///
-/// `input` and `forget` are whatever weighs the candidate and the old cell; a variant may derive
-/// one from the other.
+/// `input` and `forget` are the factors of the candidate and the old cell; in some variants one is derived
+/// from the other.
 #[derive(Debug, Clone)]
 pub struct Gates {
     /// i

@@ -5,8 +5,8 @@
 //! odd rounds k = 1, 3, …     xᵏ = 2 σ(hᵏ⁻¹·Qᵏ + b) ⊙ xᵏ⁻²
 //! even rounds k = 2, 4, …    hᵏ = 2 σ(xᵏ⁻¹·Rᵏ + b) ⊙ hᵏ⁻²
 //! ```
-//! The LSTM then reads the last x and h; c is not modulated, and the state that is carried is the
-//! LSTM's own.
+//! The LSTM then takes the last x and h. c is not modulated, and the carried state is the output state of
+//! the LSTM.
 //!
 //! **Source.** Melis, Kočiský & Blunsom, Mogrifier LSTM, arXiv:1909.01792, equations 1 and 2. The
 //! paper has no bias; the authors' code has one.

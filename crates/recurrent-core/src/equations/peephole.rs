@@ -1,11 +1,11 @@
-//! Peepholes: gates that look at the cell.
+//! Peepholes: gates that read the cell state.
 //!
 //! ```text
 //! i = σ(z_i + v_i(c))     f = σ(z_f + v_f(c))     o = σ(z_o + v_o(c*))
 //! diagonal   v(c) = v ⊙ c        v [H]           Gers & Schmidhuber
-//! full       v(c) = c·V          V [H, H]        the usual exercise
+//! full       v(c) = c·V          V [H, H]        common in teaching code
 //! ```
-//! then as in [`super::lstm`]; c* is c' (the published form) or c (the exercise's simplification).
+//! then as in [`super::lstm`]; c* is c' (the published form) or c (a common simplification).
 //!
 //! **Source.** Gers & Schmidhuber, Recurrent Nets that Time and Count, IJCNN 2000; Gers, Schraudolph &
 //! Schmidhuber, JMLR 3, 2002.
@@ -13,7 +13,7 @@
 use burn::serde::{Deserialize, Serialize};
 use burn::tensor::Tensor;
 
-/// Which cell the output gate looks at.
+/// Which cell state the output gate reads.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(crate = "burn::serde")]
 pub enum OutputPeephole {

@@ -1,4 +1,4 @@
-//! The gate family of UR-LSTM: how much of the old cell stays, as one effective gate.
+//! The gates of UR-LSTM: one effective gate sets how much of the old cell is kept.
 //!
 //! ```text
 //! c' = e ⊙ c + (1 − e) ⊙ g
@@ -6,8 +6,8 @@
 //! refine     e = r ⊙ (1 − (1 − f)²) + (1 − r) ⊙ f²  =  2 r f + (1 − 2 r) f²
 //! f = σ(z_f + b)     r = σ(z_r − b) (tied) or σ(z_r)
 //! ```
-//! e lies between f² (r = 0) and 1 − (1 − f)² (r = 1): the refine gate moves the forget gate where
-//! its own slope has vanished.
+//! e is between f² (r = 0) and 1 − (1 − f)² (r = 1): the refine gate still changes the effective gate
+//! where the forget gate is saturated.
 //!
 //! ```text
 //! master     f̂ = f ⊙ ω + (f̃ − ω)     î = i ⊙ ω + (ĩ − ω)     ω = f̃ ⊙ ĩ
@@ -23,7 +23,8 @@ use burn::tensor::Tensor;
 
 use super::lstm::one_minus;
 
-/// The refined forget gate `2 r f + (1 − 2 r) f²`, as `f (f + 2 r (1 − f))`, where nothing cancels.
+/// The refined forget gate `2 r f + (1 − 2 r) f²`, computed as `f (f + 2 r (1 − f))` to avoid
+/// cancellation.
 pub fn effective_gate(forget: Tensor<2>, refine: Tensor<2>) -> Tensor<2> {
     let twice = refine.mul_scalar(2.0);
     forget.clone() * (forget.clone() + twice * one_minus(forget))
@@ -43,15 +44,15 @@ pub fn effective_gate_backward(forget: Tensor<2>, refine: Tensor<2>) -> (Tensor<
 
 /// `cumsum(softmax(x))` over the units: rises from near 0 to 1.
 pub fn cumax(x: Tensor<2>) -> Tensor<2> {
-    // Burn's softmax is one operation in evaluation and several under autodiff, which round
-    // differently; these are the same in both. Softmax does not change with the shift.
+    // Burn's softmax is one operation without autodiff and several with it, which round differently. The
+    // operations here are the same in both cases. Softmax is invariant to the shift.
     let shift = x.clone().detach().max_dim(1);
     let weights = (x - shift).exp();
     let sum = weights.clone().sum_dim(1);
     (weights / sum).cumsum(1)
 }
 
-/// (î, f̂): the gates under their master gates.
+/// (î, f̂): the gates after applying the master gates.
 ///
 /// # Arguments
 /// * `input`, `forget` - i, f after σ
@@ -74,7 +75,7 @@ pub fn master_gates(
 /// The uniform gate initialisation: `b = −log(1/u − 1)`, `u = r·(1 − 2/H) + 1/H`, so that
 /// σ(b) = u ~ U[1/H, 1 − 1/H].
 ///
-/// With fewer than 3 units the range is empty or turned around: b = 0.
+/// With fewer than 3 units the range is empty or reversed: b = 0.
 ///
 /// # Arguments
 /// * `draws` - r ~ U[0, 1), `[H]`

@@ -1,4 +1,4 @@
-//! Comparison with a stated tolerance; a failure names the worst element.
+//! Comparison within a given tolerance; the error names the worst element.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,9 +13,9 @@ pub struct Tolerance(pub f64);
 impl Tolerance {
     /// For outputs and states after `seq_length` steps.
     ///
-    /// f32: 5e-6 up to 20 steps (largest seen in f32 runs of the originals: 7e-7), then in
-    /// proportion to T; tight on purpose, since an ε of 1e-5 for 1e-6 in a layer normalisation
-    /// shows up at 1e-5 only. f64: 1e-12.
+    /// f32: 5e-6 up to 20 steps (largest value seen in f32 runs of the originals: 7e-7), then
+    /// proportional to T. It is tight on purpose: in a layer normalisation, an ε of 1e-5 instead of 1e-6
+    /// changes results by only 1e-5. f64: 1e-12.
     pub fn values(dtype: DType, seq_length: usize) -> Self {
         Self(Self::unit(dtype) * 5e-6 * Self::growth(seq_length))
     }
@@ -29,7 +29,7 @@ impl Tolerance {
         (seq_length as f64 / 20.0).max(1.0)
     }
 
-    /// Rounding of `dtype` in units of that of f32.
+    /// Unit roundoff of `dtype`, relative to that of f32.
     fn unit(dtype: DType) -> f64 {
         match dtype {
             DType::F64 => 2e-7,

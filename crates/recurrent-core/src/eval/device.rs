@@ -1,13 +1,13 @@
-//! The device that a run of the tests is about.
+//! The device on which the tests run.
 
 use alloc::string::String;
 
 use burn::tensor::Device;
 
-/// The variable of Burn that names a device: `BURN_DEVICE=wgpu cargo test --features wgpu`.
+/// Burn's environment variable that selects a device: `BURN_DEVICE=wgpu cargo test --features wgpu`.
 pub const VARIABLE: &str = "BURN_DEVICE";
 
-/// The device that was asked for, and its name; none where [`VARIABLE`] is not set.
+/// The selected device and its name; `None` if [`VARIABLE`] is not set.
 ///
 /// # Panics
 /// If the backend of that name is not compiled in.
@@ -16,7 +16,7 @@ pub fn chosen() -> Option<(String, Device)> {
     Some((name, Device::default()))
 }
 
-/// The device that was asked for, or Flex.
+/// The selected device, or Flex.
 ///
 /// # Panics
 /// As [`chosen`].

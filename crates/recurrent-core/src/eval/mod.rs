@@ -1,4 +1,4 @@
-//! Ground truth and measuring sticks, shared by tests and benches (feature `eval`).
+//! Reference implementations and comparisons, shared by tests and benches (feature `eval`).
 
 pub mod compare;
 pub mod device;

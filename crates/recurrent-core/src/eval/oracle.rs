@@ -1,7 +1,7 @@
-//! The ground truth: scalar loops in f64 over one sequence, written from the equations.
+//! The reference: scalar loops in f64 over one sequence, written from the equations.
 //!
-//! Slow on purpose, and independent of the tensor code: no Burn operation, no shared helper. It
-//! returns the intermediates, so that each piece can be tested alone.
+//! It is slow on purpose, and independent of the tensor code: no Burn operation, no shared helper. It
+//! returns the intermediate values, so that each part can be tested alone.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -13,11 +13,11 @@ pub struct OracleNorm {
     pub unbiased: bool,
     /// ε
     pub epsilon: f64,
-    /// Whether ε stands under the root.
+    /// Whether ε is added under the root.
     pub inside_root: bool,
-    /// Empty: none.
+    /// Empty: no gain.
     pub gain: Vec<f64>,
-    /// Empty: none.
+    /// Empty: no shift.
     pub shift: Vec<f64>,
 }
 
@@ -51,9 +51,9 @@ pub struct OracleMasks {
     pub cell: Vec<f64>,
     /// On g.
     pub candidate: Vec<f64>,
-    /// Share of the new h'.
+    /// Weight of the new h' (zoneout).
     pub update_hidden: Vec<f64>,
-    /// Share of the new c'.
+    /// Weight of the new c' (zoneout).
     pub update_cell: Vec<f64>,
 }
 
@@ -90,7 +90,7 @@ pub struct LstmOracle {
     pub projection: Vec<f64>,
 }
 
-/// Everything one step computes.
+/// All values that one step computes.
 #[derive(Debug, Clone)]
 pub struct Trace {
     /// i
@@ -206,7 +206,7 @@ impl LstmOracle {
         }
     }
 
-    /// A whole sequence: one trace per step. `masks` has one entry per step, or none at all.
+    /// Runs a whole sequence: one trace per step. `masks` has one entry per step, or is empty.
     pub fn run(&self, xs: &[Vec<f64>], h: &[f64], c: &[f64], masks: &[OracleMasks]) -> Vec<Trace> {
         let none = OracleMasks::default();
         let mut traces: Vec<Trace> = Vec::with_capacity(xs.len());
@@ -245,6 +245,115 @@ impl LstmOracle {
                 parameters.push((shift, &mut norm.shift));
             }
         }
+        parameters.retain(|(_, values)| !values.is_empty());
+        parameters
+    }
+}
+
+/// The GRU. Matrices are row-major `[rows, columns]`; gates in the order reset, update, candidate; an
+/// empty vector means "none".
+#[derive(Debug, Clone, Default)]
+pub struct GruOracle {
+    /// I
+    pub d_input: usize,
+    /// H
+    pub d_hidden: usize,
+    /// Whether the reset gate multiplies `h·R_n + b_hn`, or h before the product.
+    pub reset_after: bool,
+    /// W `[I, 3H]`
+    pub weight_input: Vec<f64>,
+    /// R `[H, 3H]`
+    pub weight_hidden: Vec<f64>,
+    /// b `[3H]`
+    pub bias: Vec<f64>,
+    /// b_hn `[H]`
+    pub bias_candidate_hidden: Vec<f64>,
+}
+
+/// All values that one step of a GRU computes.
+#[derive(Debug, Clone)]
+pub struct GruTrace {
+    /// r
+    pub reset_gate: Vec<f64>,
+    /// z
+    pub update_gate: Vec<f64>,
+    /// n, before its mask
+    pub candidate: Vec<f64>,
+    /// h', as carried and returned
+    pub hidden: Vec<f64>,
+}
+
+impl GruOracle {
+    /// One step.
+    ///
+    /// # Panics
+    /// If a mask on a cell state is given.
+    pub fn step(&self, x: &[f64], h: &[f64], masks: &OracleMasks) -> GruTrace {
+        assert!(
+            masks.cell.is_empty() && masks.update_cell.is_empty(),
+            "a GRU has no cell state to mask"
+        );
+        let n = self.d_hidden;
+        let from_input = affine(x, &self.weight_input, 3 * n, &self.bias);
+        let from_hidden = affine(h, &self.weight_hidden, 3 * n, &[]);
+        let gate = |block: usize| -> Vec<f64> {
+            let places = block * n..(block + 1) * n;
+            places
+                .map(|k| sigmoid(from_input[k] + from_hidden[k]))
+                .collect()
+        };
+        let (reset_gate, update_gate) = (gate(0), gate(1));
+        let candidate: Vec<f64> = (0..n)
+            .map(|k| {
+                let bias = self.bias_candidate_hidden.get(k).unwrap_or(&0.0);
+                let seen = if self.reset_after {
+                    reset_gate[k] * (from_hidden[2 * n + k] + bias)
+                } else {
+                    let column = |j: usize| self.weight_hidden[j * 3 * n + 2 * n + k];
+                    (0..n)
+                        .map(|j| reset_gate[j] * h[j] * column(j))
+                        .sum::<f64>()
+                        + bias
+                };
+                (from_input[2 * n + k] + seen).tanh()
+            })
+            .collect();
+        let hidden = (0..n)
+            .map(|k| {
+                let z = update_gate[k];
+                let mixed = (1.0 - z) * mask_at(&masks.candidate, k) * candidate[k] + z * h[k];
+                let update = mask_at(&masks.update_hidden, k);
+                update * mask_at(&masks.hidden, k) * mixed + (1.0 - update) * h[k]
+            })
+            .collect();
+        GruTrace {
+            reset_gate,
+            update_gate,
+            candidate,
+            hidden,
+        }
+    }
+
+    /// Runs a whole sequence: one trace per step. `masks` has one entry per step, or is empty.
+    pub fn run(&self, xs: &[Vec<f64>], h: &[f64], masks: &[OracleMasks]) -> Vec<GruTrace> {
+        let none = OracleMasks::default();
+        let mut traces: Vec<GruTrace> = Vec::with_capacity(xs.len());
+        for (t, x) in xs.iter().enumerate() {
+            let h = traces.last().map_or(h, |last| last.hidden.as_slice());
+            let trace = self.step(x, h, masks.get(t).unwrap_or(&none));
+            traces.push(trace);
+        }
+        traces
+    }
+
+    /// Every parameter tensor with its name, for finite differences.
+    pub fn parameters_mut(&mut self) -> Vec<(&'static str, &mut Vec<f64>)> {
+        let mut parameters = vec![
+            ("weight_input", &mut self.weight_input),
+            ("weight_hidden", &mut self.weight_hidden),
+            ("bias", &mut self.bias),
+            ("bias_candidate_hidden", &mut self.bias_candidate_hidden),
+        ];
         parameters.retain(|(_, values)| !values.is_empty());
         parameters
     }

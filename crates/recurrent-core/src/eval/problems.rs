@@ -5,7 +5,7 @@ use crate::dims::Dims;
 /// A named size.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem {
-    /// What it probes.
+    /// The property that the problem tests.
     pub name: &'static str,
     /// The sizes.
     pub dims: Dims,
@@ -23,8 +23,8 @@ const fn problem(name: &'static str, b: usize, t: usize, i: usize, h: usize) -> 
     }
 }
 
-/// Small problems for correctness: all sizes distinct, none a multiple of a vector width, and each
-/// of B, T, I, H once at 1.
+/// Small problems for correctness tests: all sizes are distinct, none is a multiple of a vector width, and
+/// each of B, T, I, H is 1 in one of them.
 pub const SMALL: [Problem; 6] = [
     problem("odd sizes", 3, 5, 7, 11),
     problem("one sequence", 1, 4, 3, 5),

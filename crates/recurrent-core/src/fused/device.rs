@@ -1,10 +1,10 @@
-//! Which kernels a device runs, and how its tensors lie in memory.
+//! Which kernels a device runs, and the memory order of its tensors.
 
 use burn::tensor::{DType, Device};
 
 use super::problem::Unfused;
 
-/// Why kernels cannot run on a device with a type of numbers, if they cannot.
+/// Why kernels cannot run on a device with an element type; `None` if they can.
 pub fn unfused(device: &Device, dtype: DType) -> Option<Unfused> {
     if target(device).is_none() {
         return Some(Unfused::Device {
@@ -17,20 +17,20 @@ pub fn unfused(device: &Device, dtype: DType) -> Option<Unfused> {
 /// Which kernels a device runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Those on slices: Flex, NdArray.
+    /// The kernels on slices: Flex, NdArray.
     Cpu,
-    /// Those for CubeCL: GPUs, and CubeCL's own CPU runtime.
+    /// The kernels for CubeCL: GPUs, and CubeCL's own CPU runtime.
     Cube,
 }
 
-/// Which kernels a device runs, if there are any for its backend in this build.
+/// Which kernels a device runs; `None` if this build has no kernels for its backend.
 pub fn target(device: &Device) -> Option<Target> {
     #[cfg(feature = "kernel")]
     {
         use burn::backend::DispatchDevice;
 
         let inner = device.clone().inner();
-        #[allow(unreachable_patterns)] // where these are all the backends there are
+        #[allow(unreachable_patterns)] // unreachable if the build has no other backend
         match inner.as_dispatch() {
             #[cfg(feature = "flex")]
             DispatchDevice::Flex(_) => Some(Target::Cpu),
@@ -48,21 +48,21 @@ pub fn target(device: &Device) -> Option<Target> {
     }
 }
 
-/// How the rows of a sequence `[T, B, ·]` lie in memory.
+/// The memory order of the rows of a sequence `[T, B, ·]`.
 #[cfg(feature = "kernel")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "kernel-cpu"), allow(dead_code))]
-pub enum Lies {
-    /// Step by step.
+pub enum RowOrder {
+    /// Time-major.
     TimeFirst,
-    /// Sequence by sequence: the tensor is a view of one of `[B, T, ·]`.
+    /// Batch-major: the tensor is a view of a contiguous `[B, T, ·]`.
     BatchFirst,
 }
 
-/// How the rows of a sequence `[T, B, ·]` lie in memory; none where they are not one behind the other,
-/// gradients are tracked, or the device is no CPU.
+/// The memory order of the rows of a sequence `[T, B, ·]`; `None` if they are not contiguous, gradients
+/// are tracked, or the device is not a CPU.
 #[cfg(feature = "kernel-cpu")]
-pub fn lies(sequence: &burn::tensor::Tensor<3>) -> Option<Lies> {
+pub fn row_order(sequence: &burn::tensor::Tensor<3>) -> Option<RowOrder> {
     use burn::backend::{BackendTensor, DispatchTensorKind};
 
     let [steps, batch, features] = sequence.dims();
@@ -78,21 +78,21 @@ pub fn lies(sequence: &burn::tensor::Tensor<3>) -> Option<Lies> {
         )) => storage.view().strides().try_into().ok()?,
         _ => return None,
     };
-    // The stride of an axis of length 1 says nothing.
+    // The stride of an axis of length 1 is irrelevant.
     let agrees = |expected: [usize; 3]| {
         let lengths = [steps, batch, features];
         (strides.iter().zip(expected).zip(lengths))
             .all(|((&stride, expected), length)| length == 1 || stride == expected as isize)
     };
     if agrees([batch * features, features, 1]) {
-        Some(Lies::TimeFirst)
+        Some(RowOrder::TimeFirst)
     } else {
-        agrees([features, steps * features, 1]).then_some(Lies::BatchFirst)
+        agrees([features, steps * features, 1]).then_some(RowOrder::BatchFirst)
     }
 }
 
-/// Nobody asks how tensors lie where no kernel reads them in place.
+/// Only CPU kernels read rows in place.
 #[cfg(all(feature = "kernel", not(feature = "kernel-cpu")))]
-pub fn lies(_: &burn::tensor::Tensor<3>) -> Option<Lies> {
+pub fn row_order(_: &burn::tensor::Tensor<3>) -> Option<RowOrder> {
     None
 }

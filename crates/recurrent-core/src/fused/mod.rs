@@ -1,21 +1,21 @@
 //! Level 3, fused: a whole sequence in one operation, with hand-written gradients.
 //!
 //! ```text
-//! sequence/          asks for a kernel, or runs the composed scan
+//! sequence/          lowers a cell for a kernel, or runs the composed scan
 //!     ↓
-//! op/                the operation of Burn: a spec and the tensors of a call in, one autodiff node
+//! op/                the Burn operation: from a spec and the tensors of a call to one autodiff node
 //!     ↓
-//! cpu/               slices in, slices out: vectors,     cube/    the same for devices of CubeCL:
-//!     ↓              panels, threads                       ↓      one kernel per step, generic
+//! cpu/               on slices: SIMD vectors,            cube/    on CubeCL devices:
+//!     ↓              packed panels, threads                ↓      one kernel per step, generic
 //!     ↓                                                    ↓      over the runtime
-//! problem/           what a fused sequence is: sizes, options, tensors by name, their shapes
+//! problem/           the contract: sizes, options, tensors by name and their shapes
 //! ```
-//! `device` says which kernels a device runs. The composed scan is the reference; what a kernel may differ
-//! in is rounding.
+//! `device` tells which kernels a device runs. The composed scan is the reference; kernels differ from it
+//! only in rounding.
 
 #[cfg(all(feature = "kernel-cpu", not(feature = "eval")))]
 pub(crate) mod cpu;
-/// Public with the feature `eval` only, for the tests of single kernels.
+/// Public only with the feature `eval`, for the tests of single kernels.
 #[cfg(all(feature = "kernel-cpu", feature = "eval"))]
 pub mod cpu;
 #[cfg(feature = "kernel-cube")]
@@ -24,19 +24,19 @@ pub(crate) mod device;
 #[cfg(feature = "kernel")]
 pub(crate) mod op;
 #[cfg(not(feature = "eval"))]
-// Some of it is for one kind of backend alone.
+// Some items are used by only one kind of backend.
 #[cfg_attr(
     not(all(feature = "kernel-cpu", feature = "kernel-cube")),
     allow(dead_code, unused_imports)
 )]
 pub(crate) mod problem;
-/// Public with the feature `eval` only; what a cell's own [`Step::lower`](crate::Step::lower) needs is
-/// re-exported.
+/// Public only with the feature `eval`. The items that a custom [`Step::lower`](crate::Step::lower) needs
+/// are re-exported.
 #[cfg(feature = "eval")]
 pub mod problem;
 
 pub use problem::{
-    AdaptiveLayerSpec, AdaptiveSpec, Coupling, ForgetBias, FusedSpec, LstmSpec, Peepholes,
+    AdaptiveLayerSpec, AdaptiveSpec, Coupling, ForgetBias, FusedSpec, GruSpec, LstmSpec, Peepholes,
     RoundSpec,
 };
 

@@ -1,4 +1,4 @@
-//! A run handed to a fused kernel: the only place that decides fused or composed.
+//! Runs a sequence by a fused kernel. The choice between fused and composed is made only here.
 
 #[cfg(feature = "kernel")]
 use alloc::vec;
@@ -23,10 +23,10 @@ use crate::fused::problem::{FusedSpec, Unfused};
 #[cfg(feature = "kernel")]
 use crate::state::State;
 
-/// The cell for a kernel, where a run is fused.
+/// The spec for a kernel if the run is to be fused.
 ///
 /// # Panics
-/// If it is to be and cannot be.
+/// If the strategy requires a kernel and there is none.
 #[track_caller]
 pub(super) fn lowered<C: Step>(
     cell: &C,
@@ -50,7 +50,7 @@ pub(super) fn lowered<C: Step>(
     }
 }
 
-/// The cell for a kernel, if there is one for the device and the type of the input.
+/// The spec for a kernel, if one supports the cell, the device and the element type of the input.
 pub(super) fn lower<C: Step>(
     cell: &C,
     device: &Device,
@@ -63,23 +63,23 @@ pub(super) fn lower<C: Step>(
     }
 }
 
-/// Why a cell cannot be run by a kernel on an input of type `dtype`, if it cannot.
+/// Why no kernel can run a cell on an input of type `dtype`; `None` if one can.
 pub fn reason<C: Step>(cell: &C, device: &Device, dtype: DType) -> Option<Unfused> {
     lower(cell, device, dtype).err()
 }
 
-/// What a kernel gave, the state in batch order.
+/// The result of a kernel, with the state in batch order.
 #[cfg(feature = "kernel")]
 pub(super) struct FusedRun<S> {
-    /// `[T, B, d_output]` where all steps have as many rows, `[1, N, d_output]` otherwise.
+    /// `[T, B, d_output]` if all steps have the same number of rows, `[1, N, d_output]` otherwise.
     pub output: Tensor<3>,
     /// The state after the last step of each sequence.
     pub state: S,
-    /// The states after all steps, shaped as the output; none where they were not asked for.
+    /// The states after all steps, shaped like the output; empty if they were not requested.
     pub histories: Vec<Tensor<3>>,
 }
 
-/// Runs a kernel over the rows of a plan.
+/// Runs a kernel on the rows of a plan.
 #[cfg(feature = "kernel")]
 #[track_caller]
 pub(super) fn run_fused<S: State>(
@@ -92,7 +92,7 @@ pub(super) fn run_fused<S: State>(
     histories: bool,
 ) -> FusedRun<S> {
     let counts = plan.counts();
-    // Sequences of length 0 are the last rows, and no step has them.
+    // Sequences of length 0 are the last rows; they are part of no step.
     let (running, batch_size) = (counts[0], plan.batch_size());
     let mut state = plan.sort(state);
     let mut idle = None;
@@ -123,7 +123,7 @@ pub(super) fn run_fused<S: State>(
     }
 }
 
-/// One step from the raw input, by a kernel where the strategy says so.
+/// One step from the raw input, by a kernel if the strategy selects one.
 ///
 /// # Panics
 /// As [`Step::step_once`]; also if the strategy is [`Strategy::Fused`] and there is no kernel.

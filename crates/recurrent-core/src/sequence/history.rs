@@ -1,4 +1,4 @@
-//! All states of a run, for those who ask.
+//! Runs that also return the states of all steps.
 
 use alloc::vec::Vec;
 
@@ -7,17 +7,16 @@ use burn::tensor::Tensor;
 use super::{SequenceOptions, SequenceOutput, run_padded};
 use crate::cell::Step;
 
-/// The states after every step of a run, part by part.
+/// The states after all steps of a run, by part.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// Name and values of each part of the state, in the order of
-    /// [`Step::state_parts`]: `[seq_length, batch_size, ·]` at the time of their input, zero past
-    /// each length.
+    /// Name and values of each part of the state, in the order of [`Step::state_parts`]:
+    /// `[seq_length, batch_size, ·]`, at the time index of the input, zero past each length.
     pub parts: Vec<(&'static str, Tensor<3>)>,
 }
 
 impl History {
-    /// One part by its name: for the LSTM `cell` or `hidden`.
+    /// One part by name: for the LSTM `cell` or `hidden`.
     ///
     /// # Panics
     /// If the state has no such part.
@@ -41,11 +40,11 @@ impl History {
     }
 }
 
-/// [`run`](super::run) that also gives the state after every step: `s_t`, t = 1..=T. By the same kernels:
-/// they have these states at hand.
+/// Like [`run`](super::run), and also returns the state after each step: `s_t`, t = 1..=T. It uses the
+/// same kernels, which compute these states anyway.
 ///
 /// # Gradients
-/// As [`run`](super::run), and through the states.
+/// As [`run`](super::run), and through the returned states.
 ///
 /// # Panics
 /// As [`run`](super::run).
@@ -53,11 +52,11 @@ impl History {
 /// # Example
 /// ```
 /// use burn::tensor::{Device, Tensor};
-/// use recurrent_core::cell::{Preactivation, Transition, lstm::LstmCell};
+/// use recurrent_core::cell::{Preactivation, Transition, lstm::LstmStep};
 /// use recurrent_core::{SequenceOptions, sequence};
 ///
 /// let device = Device::flex();
-/// let cell = LstmCell {
+/// let cell = LstmStep {
 ///     preact: Preactivation::plain(
 ///         Tensor::ones([3, 4 * 2], &device),
 ///         Tensor::ones([2, 4 * 2], &device),

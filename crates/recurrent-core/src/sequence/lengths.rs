@@ -5,8 +5,8 @@ use core::fmt;
 
 use thiserror::Error;
 
-/// Length of each sequence of a batch, kept on the host. A length may be 0, as in ONNX (PyTorch's
-/// `pack_padded_sequence` refuses it): such a sequence has no output, and its final state is its
+/// Length of each sequence of a batch, stored on the host. A length may be 0, as in ONNX (PyTorch's
+/// `pack_padded_sequence` rejects it): such a sequence has no output, and its final state is its
 /// initial one.
 ///
 /// # Example
@@ -40,7 +40,7 @@ pub enum LengthsError {
     },
 }
 
-/// The text of the error: what `unwrap` prints.
+/// The error's text, so that `unwrap` prints it.
 impl fmt::Debug for LengthsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -48,7 +48,7 @@ impl fmt::Debug for LengthsError {
 }
 
 impl Lengths {
-    /// Checks and keeps the lengths of a batch that is padded to `seq_length` steps.
+    /// Checks and stores the lengths of a batch that is padded to `seq_length` steps.
     ///
     /// # Errors
     /// If one is longer than `seq_length`.
@@ -71,12 +71,12 @@ impl Lengths {
         &self.lengths
     }
 
-    /// The longest; 0 without sequences.
+    /// The longest length; 0 for an empty batch.
     pub fn max(&self) -> usize {
         self.lengths.iter().copied().max().unwrap_or(0)
     }
 
-    /// Steps of all sequences together.
+    /// The sum of the lengths.
     pub fn total(&self) -> usize {
         self.lengths.iter().sum()
     }

@@ -1,15 +1,16 @@
 //! Level 3: a step over time.
 //!
-//! [`run`] is the entry point for every cell. It checks the call, lays out the steps (direction,
-//! lengths) and hands them to a fused kernel where there is one, or to the composed scan, a plain
-//! differentiable loop of tensor operations ([`Strategy`]).
-//! Time is the first axis here: `[seq_length, batch_size, ·]`.
+//! [`run`] is the entry point for every cell. It checks the call and plans the steps (direction,
+//! lengths). Then it runs them by a fused kernel if one supports the call, otherwise by the composed
+//! scan, a plain differentiable loop of tensor operations ([`Strategy`]). Time is the first axis here:
+//! `[seq_length, batch_size, ·]`.
 //!
-//! **Types of numbers.** Input, state, weights and masks of a call have one type of numbers, or the
-//! call panics before it computes anything ([`CallType`]); [`Strategy::Auto`] runs f32 by a kernel
-//! and every other type that the device has by the composed scan. Zeros that a run makes have the type of the call.
+//! **Element types.** Input, state, weights and masks of a call must have one element type; otherwise the
+//! call panics before it computes anything ([`CallType`]). [`Strategy::Auto`] runs f32 by a kernel
+//! and every other type that the device supports by the composed scan. Zeros created by a run have the
+//! type of the call.
 //!
-//! **Nothing to run.** A batch of no sequences, an input of no steps and sequences of length 0 are
+//! **Empty calls.** A batch without sequences, an input without steps and sequences of length 0 are
 //! valid: their outputs are empty or zero, and their final state is the initial one.
 
 mod fused;
@@ -43,7 +44,7 @@ use crate::fused::problem::Precision;
 use crate::state::State;
 use plan::Plan;
 
-/// In which order the steps run. Outputs stay at the time of their input either way.
+/// The order in which the steps run. In both cases an output is stored at the time index of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Direction {
     /// From the first step to the last.
@@ -56,15 +57,15 @@ pub enum Direction {
 /// Options of one run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SequenceOptions<'a> {
-    /// In which order the steps run.
+    /// The order in which the steps run.
     pub direction: Direction,
-    /// Length of each sequence of the batch; without, all have `seq_length` steps.
+    /// Length of each sequence of the batch; `None`: all have `seq_length` steps.
     pub lengths: Option<&'a Lengths>,
-    /// Dropout masks; without, no dropout.
+    /// Dropout masks; `None`: no dropout.
     pub masks: Option<&'a Masks>,
-    /// By a kernel or step by step.
+    /// By a fused kernel or step by step.
     pub strategy: Strategy,
-    /// How exactly recurrent weights are read in inference.
+    /// The precision in which recurrent weights are read in inference.
     pub precision: Precision,
 }
 
@@ -81,18 +82,18 @@ pub struct SequenceOutput<S> {
 ///
 /// # Arguments
 /// * `cell` - the step to repeat
-/// * `input` - `[seq_length, batch_size, d_input]`; what lies past a length is not read
+/// * `input` - `[seq_length, batch_size, d_input]`; values past a length are never read
 /// * `state` - the initial state; zeros where `None`
-/// * `options` - direction, lengths, masks; those on weights are applied to the cell beforehand
+/// * `options` - direction, lengths, masks; masks on weights are applied to the cell beforehand
 ///   ([`drop_weights`](crate::cell::drop_weights))
 ///
 /// # Gradients
-/// To `input`, the cell's weights and the initial state; masks and lengths get none.
+/// With respect to `input`, the cell's weights and the initial state; none for masks and lengths.
 ///
 /// # Panics
-/// If the last axis of `input` is not the cell's `d_input`, the state or a mask has another shape than
-/// the call needs, input, state, weights and masks are not of one type of numbers, the lengths do not
-/// fit the input, or the strategy is [`Strategy::Fused`] and there is no kernel.
+/// If the last axis of `input` is not the cell's `d_input`, the state or a mask has a wrong shape,
+/// input, state, weights and masks do not share one element type, the lengths do not fit the input, or
+/// the strategy is [`Strategy::Fused`] and no kernel supports the call.
 #[track_caller]
 pub fn run<C: Step>(
     cell: &C,
@@ -104,7 +105,8 @@ pub fn run<C: Step>(
     output
 }
 
-/// [`run`]; with `record` also the states after every step, `[seq_length, batch_size, ·]` for each part.
+/// [`run`]; with `record` it also returns the states after all steps, `[seq_length, batch_size, ·]` per
+/// part.
 #[track_caller]
 fn run_padded<C: Step>(
     cell: &C,
@@ -131,7 +133,7 @@ fn run_padded<C: Step>(
     let spec = fused::lowered(cell, options.strategy, &device, dtype);
     #[cfg(feature = "kernel")]
     if let Some(spec) = spec {
-        let rows = plan.pack_as_it_lies(input);
+        let rows = plan.pack_in_place(input);
         let precision = options.precision;
         let run = fused::run_fused(spec, rows, state, masks, &plan, precision, record);
         let histories = run.histories.into_iter();
@@ -192,7 +194,7 @@ fn checked_state<C: Step>(
     }
 }
 
-/// The zero state of a call of type `dtype`: a cell that does not list its weights may give another.
+/// The zero state of a call of type `dtype`, also for a cell that does not list its weights.
 pub fn initial_state<C: Step>(
     cell: &C,
     batch_size: usize,

@@ -11,9 +11,9 @@ use crate::cell::Step;
 use crate::dims::Dims;
 use crate::equations::dropout::Masks;
 
-/// Which steps of a padded batch are which rows of the packed one.
+/// The mapping between the steps of a padded batch and the rows of the packed one.
 ///
-/// The rows are ordered by time, and within a time by falling length (sequences of equal length
+/// The rows are ordered by time, and within one time step by decreasing length (sequences of equal length
 /// keep their order), as in PyTorch's `PackedSequence`. Lengths 2, 4, 1 of a, b, c:
 /// ```text
 /// b0 a0 c0 | b1 a1 | b2 | b3
@@ -38,10 +38,10 @@ impl Packing {
         }
     }
 
-    /// `[seq_length, batch_size, ·]` to `[sum of lengths, ·]`; what lies past a length is dropped.
+    /// `[seq_length, batch_size, ·]` to `[sum of lengths, ·]`; values past a length are dropped.
     ///
     /// # Panics
-    /// If `padded` has other numbers of steps or sequences.
+    /// If the number of steps or of sequences of `padded` is wrong.
     #[track_caller]
     pub fn pack(&self, padded: Tensor<3>) -> Tensor<2> {
         let [steps, sequences, features] = padded.dims();
@@ -58,7 +58,7 @@ impl Packing {
     /// Inverse of [`pack`](Self::pack), with zeros past each length.
     ///
     /// # Panics
-    /// If there are not as many rows as the lengths have steps.
+    /// If the number of rows is not the sum of the lengths.
     #[track_caller]
     pub fn unpack(&self, rows: Tensor<2>) -> Tensor<3> {
         let [got, _] = rows.dims();
@@ -70,7 +70,7 @@ impl Packing {
         self.plan.unpack(rows)
     }
 
-    /// Sequences that have a step at each time, falling.
+    /// Number of sequences that have a step at each time; non-increasing.
     pub fn batch_sizes(&self) -> Vec<usize> {
         self.plan.counts()
     }
@@ -84,21 +84,21 @@ impl Packing {
 /// Result of one run over packed rows.
 #[derive(Debug, Clone)]
 pub struct PackedOutput<S> {
-    /// `[sum of lengths, d_output]`, packed as the input.
+    /// `[sum of lengths, d_output]`, packed in the same order as the input.
     pub rows: Tensor<2>,
     /// The state after the last step of each sequence, in batch order.
     pub state: S,
 }
 
-/// [`run`](super::run) over packed rows: nothing is padded, and only what the lengths cover runs.
+/// [`run`](super::run) on packed rows: there is no padding, and only steps within the lengths run.
 ///
 /// # Arguments
-/// * `rows` - `[sum of lengths, d_input]`, packed as [`Packing`] says
+/// * `rows` - `[sum of lengths, d_input]`, in the order of [`Packing`]
 /// * `state` - the initial state, in batch order; zeros where `None`
-/// * `options` - as in [`run`](super::run); the lengths are needed here, masks are in batch order
+/// * `options` - as in [`run`](super::run); the lengths are required here, masks are in batch order
 ///
 /// # Gradients
-/// To `rows`, the cell's weights and the initial state; masks and lengths get none.
+/// With respect to `rows`, the cell's weights and the initial state; none for masks and lengths.
 ///
 /// # Panics
 /// If there are no lengths, the number of rows is not their sum, or as [`run`](super::run).

@@ -1,4 +1,4 @@
-//! Two runs at the same time.
+//! Runs the two directions of a layer concurrently.
 
 use burn::tensor::{DType, Device};
 
@@ -6,15 +6,15 @@ use super::{Strategy, fused};
 use crate::cell::Step;
 use crate::fused::device::{Target, target};
 
-/// Whether the two directions of a layer had better run at the same time, each with half of the
-/// threads, than one after the other with all of them: few sequences of a small layer, by a fused
-/// kernel on a CPU. The results are the same, bit for bit.
+/// Whether it is faster to run the two directions of a layer concurrently, each with half of the
+/// threads, than one after the other with all of them. That is the case for few sequences of a small
+/// layer that runs by a fused kernel on a CPU. The results are the same, bit for bit.
 ///
 /// # Arguments
 /// * `cell` - one of the directions
 ///
 /// # Panics
-/// If a weight has another shape than the cell's sizes ask for, and a kernel would run it.
+/// If a kernel would run the cell and a weight does not have the shape that the cell's sizes imply.
 #[track_caller]
 pub fn worth_pairing<C: Step>(
     cell: &C,
@@ -29,7 +29,7 @@ pub fn worth_pairing<C: Step>(
         return false;
     }
     let (d_hidden, d_input, d_output) = (cell.d_hidden(), cell.d_input(), cell.d_output());
-    // Gates on x and h; variants have a little less or more.
+    // The gates' weights on x and h; the exact number depends slightly on the variant.
     let weights = 4 * d_hidden * (d_input + d_output);
     if !by_size(seq_length, batch_size, weights) {
         return false;
@@ -37,7 +37,7 @@ pub fn worth_pairing<C: Step>(
     let Ok(spec) = fused::lower(cell, device, dtype) else {
         return false;
     };
-    // Here, where a panic names the caller.
+    // Checked here so that the panic reports the caller's location.
     spec.check();
     true
 }
@@ -47,14 +47,14 @@ fn by_size(seq_length: usize, batch_size: usize, weights: usize) -> bool {
     crate::fused::op::worth_pairing(seq_length, batch_size, weights)
 }
 
-/// Without CPU kernels nothing runs on threads.
+/// Without CPU kernels no run uses threads.
 #[cfg(not(feature = "kernel-cpu"))]
 fn by_size(_: usize, _: usize, _: usize) -> bool {
     false
 }
 
-/// Runs two things at the same time, each with half of the threads, or one after the other where
-/// there is but one.
+/// Runs two closures concurrently, each with half of the threads, or one after the other if only one
+/// thread is available.
 ///
 /// # Panics
 /// If one of the two does.

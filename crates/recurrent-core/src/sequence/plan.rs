@@ -1,8 +1,8 @@
-//! Which rows run at which step: the only place with length and direction logic.
+//! Which rows run at which step. All logic for lengths and direction is here.
 //!
-//! With lengths, the batch is sorted by falling length, so that the sequences still running at a
-//! step are its first rows, and the steps of all sequences are packed without padding. Three
-//! sequences of lengths 2, 4, 1 (a, b, c), forward:
+//! With lengths, the batch is sorted by decreasing length, so that the sequences still running at a
+//! step are its first rows, and the steps of all sequences are packed without padding. Example: three
+//! sequences a, b, c of lengths 2, 4, 1, forward:
 //!
 //! ```text
 //! input [T = 4, B = 3]      order  b a c      packed rows      counts
@@ -11,11 +11,11 @@
 //!   ·  b2 ·                                   b2                 1
 //!   ·  b3 ·                                   b3                 1
 //! ```
-//! Backward the packed rows are b3 a1 c0 | b2 a0 | b1 | b0: each sequence starts at its own end.
-//! Padding is never read, and costs nothing.
+//! Backward, the packed rows are b3 a1 c0 | b2 a0 | b1 | b0: each sequence starts at its own end.
+//! Padding is never read and costs no time.
 //!
-//! The forward rows are those of a packed batch ([`Packing`](super::Packing)). Step s of sequence
-//! a and step len(a) − 1 − s change places to get the backward rows, and again to get back.
+//! The forward rows are those of a packed batch ([`Packing`](super::Packing)). The backward rows are
+//! obtained by swapping step s of sequence a with step len(a) − 1 − s; the same permutation reverts it.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ use super::{Direction, Lengths};
 use crate::dims::Dims;
 use crate::equations::dropout::{Mask, Masks, StepMasks};
 #[cfg(feature = "kernel")]
-use crate::fused::device::{Lies, lies};
+use crate::fused::device::{RowOrder, row_order};
 #[cfg(feature = "kernel")]
 use crate::fused::op::{FusedMask, FusedRows};
 use crate::state::State;
@@ -36,26 +36,27 @@ pub(crate) struct Plan {
     seq_length: usize,
     batch_size: usize,
     direction: Direction,
-    /// Rows that run in all.
+    /// Total number of rows that run.
     total: usize,
-    /// None without lengths, and where nothing runs.
+    /// `None` without lengths, and if nothing runs.
     ragged: Option<Ragged>,
 }
 
-/// What lengths add.
+/// Additional data for a run with lengths.
 struct Ragged {
-    /// Rows that run at each step, falling.
+    /// Rows that run at each step; non-increasing.
     counts: Vec<usize>,
     /// Sorted row to batch row.
     order: Tensor<1, Int>,
     /// Batch row to sorted row.
     inverse: Tensor<1, Int>,
-    /// Packed row to row of the input seen as `[T·B, ·]`.
+    /// Gather indices: for each packed row, its row of the input viewed as `[T·B, ·]`.
     gather: Tensor<1, Int>,
-    /// Row of the output seen as `[T·B, ·]` to packed row; padding points one past the last.
+    /// Scatter indices: for each row of the output viewed as `[T·B, ·]`, its packed row; padding points
+    /// one past the last.
     scatter: Tensor<1, Int>,
-    /// Packed row in running order to packed row in forward order, its own inverse; `None` where
-    /// the two orders are one.
+    /// Permutation between packed rows in running order and in forward order; it is its own inverse.
+    /// `None` if the two orders are equal.
     turn: Option<Tensor<1, Int>>,
 }
 
@@ -91,7 +92,7 @@ impl Plan {
         self.total == 0
     }
 
-    /// Rows that run in all.
+    /// Total number of rows that run.
     pub fn total(&self) -> usize {
         self.total
     }
@@ -101,12 +102,12 @@ impl Plan {
         [self.seq_length, self.batch_size]
     }
 
-    /// Sequences, also those of length 0.
+    /// Number of sequences, including those of length 0.
     pub fn batch_size(&self) -> usize {
         self.batch_size
     }
 
-    /// Rows that run at each step; never rising.
+    /// Rows that run at each step; non-increasing.
     pub fn counts(&self) -> Vec<usize> {
         match &self.ragged {
             Some(ragged) => ragged.counts.clone(),
@@ -132,19 +133,21 @@ impl Plan {
         }
     }
 
-    /// [`pack`](Self::pack) without a copy, where a kernel finds its rows itself: on a CPU, without
-    /// lengths. In inference it is told the order of the rows.
+    /// [`pack`](Self::pack) without a copy, for a kernel that locates its rows itself: on a CPU, without
+    /// lengths. In inference the kernel gets the order of the rows.
     #[cfg(feature = "kernel")]
-    pub fn pack_as_it_lies(&self, input: Tensor<3>) -> FusedRows {
+    pub fn pack_in_place(&self, input: Tensor<3>) -> FusedRows {
         if self.ragged.is_some() {
             return self.pack(input).into();
         }
         let [seq_length, batch_size, _] = input.dims();
         let in_running_order = |rows: Tensor<3>| FusedRows { rows, order: None };
-        let batch_first = match (lies(&input), self.direction) {
-            (None | Some(Lies::TimeFirst), Direction::Forward) => return in_running_order(input),
+        let batch_first = match (row_order(&input), self.direction) {
+            (None | Some(RowOrder::TimeFirst), Direction::Forward) => {
+                return in_running_order(input);
+            }
             (None, Direction::Backward) => return in_running_order(input.flip([0])),
-            (Some(lies), _) => lies == Lies::BatchFirst,
+            (Some(order), _) => order == RowOrder::BatchFirst,
         };
         let rows = match batch_first {
             true => input.swap_dims(0, 1),
@@ -185,7 +188,7 @@ impl Plan {
         }
     }
 
-    /// [`unpack`](Self::unpack) of what a kernel gave: `[T, B, ·]` or `[1, N, ·]`.
+    /// [`unpack`](Self::unpack) for the output of a kernel: `[T, B, ·]` or `[1, N, ·]`.
     #[cfg(feature = "kernel")]
     pub fn unpack_fused(&self, output: Tensor<3>) -> Tensor<3> {
         match &self.ragged {
@@ -194,7 +197,7 @@ impl Plan {
         }
     }
 
-    /// Steps in running order to steps in time.
+    /// Reorders steps from running order to time order.
     fn in_time(&self, output: Tensor<3>) -> Tensor<3> {
         match self.direction {
             Direction::Forward => output,
@@ -202,7 +205,7 @@ impl Plan {
         }
     }
 
-    /// Rows of a packed batch to rows in running order, or back.
+    /// Permutes rows of a packed batch to running order, or back.
     pub fn turn(&self, rows: Tensor<2>) -> Tensor<2> {
         match self.ragged.as_ref().and_then(|ragged| ragged.turn.as_ref()) {
             Some(turn) => rows.select(0, turn.clone()),
@@ -226,7 +229,7 @@ impl Plan {
         }
     }
 
-    /// A mask in running order, in one piece.
+    /// A mask in running order, as one tensor.
     #[cfg(feature = "kernel")]
     pub fn mask_rows(&self, mask: &Mask) -> FusedMask {
         match mask {
@@ -289,7 +292,7 @@ fn check_lengths(dims: &Dims, lengths: &Lengths) {
     );
 }
 
-/// The rows of a batch by falling length; equal lengths in batch order.
+/// The rows of a batch by decreasing length; equal lengths keep their batch order.
 pub(super) fn longest_first(lengths: &Lengths) -> Vec<usize> {
     let list = lengths.as_slice();
     let mut order: Vec<usize> = (0..list.len()).collect();
@@ -298,7 +301,7 @@ pub(super) fn longest_first(lengths: &Lengths) -> Vec<usize> {
 }
 
 impl Ragged {
-    /// Of lengths that fit, with a step to run.
+    /// For lengths that fit and have at least one step.
     fn new(dims: &Dims, direction: Direction, lengths: &Lengths, device: &Device) -> Self {
         let Dims {
             batch_size,
@@ -358,7 +361,7 @@ impl Ragged {
         }
     }
 
-    /// Batch rows of the sequences with steps, longest first.
+    /// Batch rows of the sequences that have steps, longest first.
     #[cfg(feature = "kernel")]
     fn running(&self) -> Tensor<1, Int> {
         let order = self.order.clone();

@@ -1,13 +1,13 @@
 //! The composed scan: a plain loop over [`Step`], differentiable by Burn's autodiff.
 //!
-//! It is the reference for everything faster. What it takes care of:
+//! It is the reference for the fused kernels. Its structure:
 //! - the input projection of all steps is one product before the loop ([`Step::project`]);
 //! - outputs are collected in a list and concatenated once: no `slice_assign` per step;
-//! - the projected input is cut into steps by halving ([`split_rows`]): the derivative of a slice
-//!   fills a tensor as large as what was sliced, so T slices of one tensor would move O(T²)
-//!   memory backwards; halving moves O(T log T).
+//! - the projected input is split into steps by recursive halving ([`split_rows`]): the derivative of a
+//!   slice allocates a tensor as large as the source of the slice, so T slices of one tensor would move
+//!   O(T²) memory in the backward pass; halving moves O(T log T).
 //!
-//! What still grows as T² in a backward is Burn's list of kept operands (`docs/architecture.md`).
+//! One part of a backward still takes O(T²): Burn's list of saved operands (`docs/architecture.md`).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -25,7 +25,7 @@ pub(super) struct Scanned<S> {
     pub rows: Tensor<2>,
     /// The state after the last step of each sequence, in batch order.
     pub state: S,
-    /// The states after all steps, each part packed as the outputs; none where they are not recorded.
+    /// The states after all steps, each part packed like the outputs; empty if they are not recorded.
     pub histories: Vec<Tensor<2>>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Scanned<S> {
 ///
 /// # Arguments
 /// * `state` - in batch order
-/// * `record` - whether to give the states after all steps
+/// * `record` - whether to return the states after all steps
 pub(super) fn scan<C: Step>(
     cell: &C,
     rows: Tensor<2>,
@@ -86,7 +86,7 @@ pub(super) fn scan<C: Step>(
     }
 }
 
-/// Cuts `rows` into consecutive pieces of the given heights.
+/// Splits `rows` into consecutive pieces with the given numbers of rows.
 fn split_rows(rows: Tensor<2>, heights: &[usize]) -> Vec<Tensor<2>> {
     if let [_] = heights {
         return vec![rows];

@@ -6,12 +6,12 @@ use burn::serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(crate = "burn::serde")]
 pub enum Strategy {
-    /// A fused kernel where there is one for the cell, the device and the type of numbers; the
-    /// composed scan otherwise. [`reason`](super::reason) says why.
+    /// A fused kernel if one supports the cell, the device and the element type; otherwise the composed
+    /// scan. [`reason`](super::reason) tells why.
     #[default]
     Auto,
     /// Tensor operations, step by step, differentiated by Burn.
     Composed,
-    /// A fused kernel, or a panic that says why there is none.
+    /// A fused kernel; panics with the reason if there is none.
     Fused,
 }

@@ -65,7 +65,8 @@ pub fn cases(kind: Kind, first: usize) -> Vec<Case> {
 #[rstest]
 fn every_option_set(
     #[values(
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+        25
     )]
     kind: usize,
 ) {
@@ -92,14 +93,18 @@ fn all_sizes_are_used() {
     println!("{} cases", all.len());
 }
 
-/// Every size for the LSTM itself, without options and with all.
-#[test]
-fn every_size() {
+/// Every size for the LSTM itself and the GRU, without options and with all.
+#[rstest]
+fn every_size(#[values(0, 24, 25)] kind: usize) {
+    let kind = KINDS[kind];
     let mut all = vec![];
     for dims in SIZES {
         for name in FEW_AND_ALL {
-            let case = Case::new(Kind::Lstm, name, dims);
-            if !case.options.cancels(&dims) && case.options.excluded(&dims).is_none() {
+            let case = Case::new(kind, name, dims);
+            if kind.has(&case.options)
+                && !case.options.cancels(&dims)
+                && case.options.excluded(&dims).is_none()
+            {
                 all.push(case);
             }
         }
@@ -131,6 +136,8 @@ fn long() {
         Case::new(KINDS[6], "plain", dims).backward(),
         Case::new(KINDS[19], "plain", dims),
         Case::new(KINDS[22], "plain", dims),
+        Case::new(KINDS[24], "everything without norms", dims).ragged(287),
+        Case::new(KINDS[25], "plain", dims).backward(),
     ]);
 }
 
@@ -159,6 +166,22 @@ fn large(#[case] name: &str, #[case] dims: Dims) {
     check_all(&all);
 }
 
+/// The same sizes for the GRU.
+#[rstest]
+#[case("plain", dims(1, 2, 9, 640))]
+#[case("plain", dims(3, 3, 300, 300))]
+#[case("everything without norms", dims(10, 60, 5, 33))]
+#[case("plain", dims(300, 2, 5, 3))]
+#[case("zoneout", dims(1, 1, 300, 70))]
+fn large_gru(#[case] name: &str, #[case] dims: Dims, #[values(24, 25)] kind: usize) {
+    let case = Case::new(KINDS[kind], name, dims);
+    let mut all = vec![case.clone()];
+    if dims.batch_size > 1 {
+        all.push(case.ragged(dims.seq_length).backward());
+    }
+    check_all(&all);
+}
+
 /// Full peepholes have a second recurrent matrix.
 #[test]
 fn large_with_full_peepholes() {
@@ -171,7 +194,7 @@ fn large_with_full_peepholes() {
 
 /// Packed rows, against the padded batch step by step.
 #[rstest]
-fn packed_rows(#[values(0, 5, 6, 10, 15, 22)] kind: usize) {
+fn packed_rows(#[values(0, 5, 6, 10, 15, 22, 24, 25)] kind: usize) {
     for name in FEW_AND_ALL {
         for (turn, dims) in [dims(5, 9, 7, 11), dims(6, 9, 7, 33), dims(13, 2, 17, 16)]
             .into_iter()
@@ -207,7 +230,7 @@ fn packed_rows(#[values(0, 5, 6, 10, 15, 22)] kind: usize) {
 
 /// The comparison must be able to fail: two gates swapped in the weights of the fused run.
 #[rstest]
-fn swapped_gates_are_noticed(#[values(0, 1, 4, 5, 6, 10, 13, 15)] kind: usize) {
+fn swapped_gates_are_noticed(#[values(0, 1, 4, 5, 6, 10, 13, 15, 24, 25)] kind: usize) {
     let kind = KINDS[kind];
     let (_, device) = devices(DType::F32).swap_remove(0);
     for name in FEW_AND_ALL {
@@ -246,6 +269,9 @@ fn swapped_gates_are_noticed(#[values(0, 1, 4, 5, 6, 10, 13, 15)] kind: usize) {
                     "gradient of hidden",
                     "gradient of cell",
                 ] {
+                    if part.ends_with("cell") && !kind.has_cell_state() {
+                        continue;
+                    }
                     assert!(
                         differences.iter().any(|text| text.starts_with(part)),
                         "{}: gates {first} and {second} swapped, {part} unchanged",

@@ -161,12 +161,26 @@ impl Case {
             }
         };
         let (options, sizes) = (&self.options, cell.masks());
+        let on_cell_state = |drop: Drop| match sizes.has_cell_state {
+            true => drop,
+            false => Drop::None,
+        };
         Masks {
             hidden: mask(options.hidden, "mask.hidden", sizes.hidden, 1.0 / 0.6),
-            cell: mask(options.cell, "mask.cell", sizes.cell, 1.0 / 0.6),
+            cell: mask(
+                on_cell_state(options.cell),
+                "mask.cell",
+                sizes.cell,
+                1.0 / 0.6,
+            ),
             candidate: mask(options.candidate, "mask.candidate", sizes.cell, 1.0 / 0.6),
             update_hidden: mask(options.update_hidden, "mask.v", sizes.hidden, 1.0),
-            update_cell: mask(options.update_cell, "mask.u", sizes.cell, 1.0),
+            update_cell: mask(
+                on_cell_state(options.update_cell),
+                "mask.u",
+                sizes.cell,
+                1.0,
+            ),
             adapt: match sizes.adapt {
                 0 => None,
                 // Anew at each step where those on h' are not, and the other way round.

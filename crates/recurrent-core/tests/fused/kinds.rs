@@ -1,22 +1,23 @@
 //! The cells, each from the leaves and the option set.
 
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::cell::adaptive::{AdaptiveLayer, AdaptiveLayers, AdaptiveLstmCell};
-use recurrent_core::cell::cifg::CifgLstmCell;
-use recurrent_core::cell::lstm::LstmCell;
-use recurrent_core::cell::mogrifier::{MogrifierLstmCell, Round, RoundMatrix};
-use recurrent_core::cell::peephole::PeepholeLstmCell;
-use recurrent_core::cell::slow::{GateMaps, SlowLstmCell};
-use recurrent_core::cell::ur::{GateMechanism, UrLstmCell};
+use recurrent_core::cell::adaptive::{AdaptiveLayerStep, AdaptiveLayersStep, AdaptiveLstmStep};
+use recurrent_core::cell::cifg::CifgLstmStep;
+use recurrent_core::cell::gru::GruStep;
+use recurrent_core::cell::lstm::LstmStep;
+use recurrent_core::cell::mogrifier::{MogrifierLstmStep, Round, RoundMatrix};
+use recurrent_core::cell::peephole::PeepholeLstmStep;
+use recurrent_core::cell::slow::{GateMaps, SlowLstmStep};
+use recurrent_core::cell::ur::{GateMechanism, UrLstmStep};
 use recurrent_core::cell::{Affine, Preactivation, Transition};
 use recurrent_core::equations::adaptive::PolicyLayout;
 use recurrent_core::equations::cifg::Coupling;
 use recurrent_core::equations::dropout::{MaskSizes, StepMasks};
-use recurrent_core::equations::layer_norm::{Norm, Normalizer};
+use recurrent_core::equations::layer_norm::{NormWeights, Normalizer};
 use recurrent_core::equations::peephole::{OutputPeephole, Peephole};
 use recurrent_core::{
-    Dims, Gate, PackedOutput, SequenceOptions, SequenceOutput, State, Step, Strategy, Unfused,
-    sequence,
+    Dims, Gate, GateLayout, PackedOutput, SequenceOptions, SequenceOutput, State, Step, Strategy,
+    Unfused, sequence,
 };
 
 use crate::leaves::Leaves;
@@ -49,6 +50,10 @@ pub enum Kind {
         layers: usize,
         layout: PolicyLayout,
     },
+    /// Without clip, projection and masks on a cell state, whatever the options say.
+    Gru {
+        reset_after: bool,
+    },
 }
 
 const fn peephole(coupling: Coupling, looks_at: OutputPeephole, full: bool, input: bool) -> Kind {
@@ -76,12 +81,16 @@ const fn adaptive(layers: usize, layout: PolicyLayout) -> Kind {
     Kind::Adaptive { layers, layout }
 }
 
+const fn gru(reset_after: bool) -> Kind {
+    Kind::Gru { reset_after }
+}
+
 use Coupling::{CappedInput, ForgetFromInput, Independent, InputFromForget};
 use OutputPeephole::{NewCell, PreviousCell};
 use PolicyLayout::{Cumulative, Overlapping};
 
 /// Every cell with a kernel.
-pub const KINDS: [Kind; 24] = [
+pub const KINDS: [Kind; 26] = [
     Kind::Lstm,
     Kind::Slow,
     Kind::Cifg(Independent),
@@ -106,6 +115,8 @@ pub const KINDS: [Kind; 24] = [
     adaptive(1, Overlapping),
     adaptive(2, Overlapping),
     adaptive(3, Cumulative),
+    gru(true),
+    gru(false),
 ];
 
 /// Cells without one, and what is said about them.
@@ -128,6 +139,10 @@ impl Kind {
             }
             // Nor that of the aLSTM any, nor biases inside of the policy's products.
             Kind::Adaptive { .. } => options.form.is_none() && !options.inner_biases,
+            // The GRU has b_hn alone for b_h, and that with the reset gate after the product only.
+            Kind::Gru { reset_after } => {
+                options.form.is_none() && (reset_after || !options.inner_biases)
+            }
             _ => true,
         }
     }
@@ -138,7 +153,13 @@ impl Kind {
             Kind::Lstm | Kind::Slow | Kind::Mogrifier { .. } | Kind::Adaptive { .. } => 4,
             Kind::Cifg(coupling) | Kind::Peephole { coupling, .. } => coupling.layout().len(),
             Kind::Ur { mechanism, .. } => mechanism.layout().len(),
+            Kind::Gru { .. } => GateLayout::GRU.len(),
         }
+    }
+
+    /// Whether there is a cell state beside h.
+    pub fn has_cell_state(self) -> bool {
+        !matches!(self, Kind::Gru { .. })
     }
 }
 
@@ -244,12 +265,12 @@ pub fn cell(kind: Kind, options: &Options, dims: &Dims, leaves: &Leaves<'_>) -> 
         width: kind.gates() * dims.d_hidden,
     };
     match kind {
-        Kind::Lstm => Box::new(LstmCell {
+        Kind::Lstm => Box::new(LstmStep {
             preact: make.preact(),
             transition: make.transition(),
         }),
         Kind::Slow => Box::new(make.slow()),
-        Kind::Cifg(coupling) => Box::new(CifgLstmCell {
+        Kind::Cifg(coupling) => Box::new(CifgLstmStep {
             preact: make.preact(),
             coupling,
             transition: make.transition(),
@@ -263,7 +284,7 @@ pub fn cell(kind: Kind, options: &Options, dims: &Dims, leaves: &Leaves<'_>) -> 
             let gates = coupling.layout();
             let peephole = |name: &str| make.peephole(name, full);
             let of = |gate: Gate, name: &str| gates.gates().contains(&gate).then(|| peephole(name));
-            Box::new(PeepholeLstmCell {
+            Box::new(PeepholeLstmStep {
                 preact: make.preact(),
                 coupling,
                 peephole_input: of(Gate::Input, "peephole_input").filter(|_| input),
@@ -277,7 +298,7 @@ pub fn cell(kind: Kind, options: &Options, dims: &Dims, leaves: &Leaves<'_>) -> 
             rounds,
             rank,
             biases,
-        } => Box::new(MogrifierLstmCell {
+        } => Box::new(MogrifierLstmStep {
             rounds: (0..rounds)
                 .map(|round| make.round(round, rank, biases))
                 .collect(),
@@ -286,13 +307,27 @@ pub fn cell(kind: Kind, options: &Options, dims: &Dims, leaves: &Leaves<'_>) -> 
             coupling: if biases { CappedInput } else { Independent },
             transition: make.transition(),
         }),
-        Kind::Adaptive { layers, layout } => Box::new(AdaptiveLayers {
+        Kind::Adaptive { layers, layout } => Box::new(AdaptiveLayersStep {
             layers: (0..layers)
                 .map(|layer| make.adaptive(layer, layers, layout))
                 .collect(),
             residual: false,
         }),
-        Kind::Ur { mechanism, tied } => Box::new(UrLstmCell {
+        Kind::Gru { reset_after } => {
+            let units = dims.d_hidden;
+            let inner = || leaves.leaf("bias_candidate_hidden", [units], 0.0, 0.5);
+            Box::new(GruStep {
+                input: Affine {
+                    weight: make.weight("weight_input", dims.d_input, make.width),
+                    bias: make.bias(options.bias, "bias"),
+                },
+                weight_hidden: make.weight("weight_hidden", units, make.width),
+                bias_candidate_hidden: (reset_after && (options.bias || options.inner_biases))
+                    .then(inner),
+                reset_after,
+            })
+        }
+        Kind::Ur { mechanism, tied } => Box::new(UrLstmStep {
             preact: make.preact(),
             mechanism,
             forget_bias: leaves.leaf("forget_bias", [dims.d_hidden], 0.5, 0.5),
@@ -319,7 +354,7 @@ impl Make<'_> {
         wanted.then(|| self.leaves.leaf(name, [self.width], 0.0, 0.5))
     }
 
-    fn norm(&self, index: usize, name: &str, features: usize) -> Option<Norm> {
+    fn norm(&self, index: usize, name: &str, features: usize) -> Option<NormWeights> {
         let options = self.options;
         let form = options.form.filter(|_| options.norms[index])?;
         let vector = |part: &str, middle, bound| {
@@ -327,7 +362,7 @@ impl Make<'_> {
             let vector = || self.leaves.leaf(&name, [features], middle, bound);
             options.learnable.then(vector)
         };
-        Some(Norm {
+        Some(NormWeights {
             normalizer: match form {
                 Form::Standard => Normalizer::STANDARD,
                 Form::LstmsPth => Normalizer::LSTMS_PTH,
@@ -391,7 +426,7 @@ impl Make<'_> {
 
     /// One layer of several; each has 4 units more than that below. With few units in the adaptation
     /// cell p is small, and the states with it: see docs/gpu.md about tanh of small numbers.
-    fn adaptive(&self, layer: usize, layers: usize, layout: PolicyLayout) -> AdaptiveLayer {
+    fn adaptive(&self, layer: usize, layers: usize, layout: PolicyLayout) -> AdaptiveLayerStep {
         let options = self.options;
         let units = |layer: usize| self.dims.d_hidden + 4 * layer;
         let adapt_units = |layer: usize| self.dims.d_hidden.div_ceil(2) + 4 * (layer + 1);
@@ -420,13 +455,13 @@ impl Make<'_> {
             (preact, transition)
         };
         let (preact, transition) = cell("adapt", d_input + d_hidden + d_below, d_adapt, true);
-        let adapt = LstmCell { preact, transition };
+        let adapt = LstmStep { preact, transition };
         let (preact, transition) = cell("cell", d_input, d_hidden, options.bias);
         let policy = PolicyLayout::size(d_input, d_hidden, d_hidden, options.bias);
-        AdaptiveLayer {
+        AdaptiveLayerStep {
             adapt,
             policy_projection: self.weight(&name("policy"), d_adapt, policy),
-            cell: AdaptiveLstmCell {
+            cell: AdaptiveLstmStep {
                 preact,
                 transition,
                 policy_layout: layout,
@@ -435,7 +470,7 @@ impl Make<'_> {
     }
 
     /// Slices of the packed weights; the forget gate has no hidden bias.
-    fn slow(&self) -> SlowLstmCell {
+    fn slow(&self) -> SlowLstmStep {
         let units = self.dims.d_hidden;
         let preact = self.preact();
         let gate = |slot: usize| {
@@ -453,7 +488,7 @@ impl Make<'_> {
                 },
             }
         };
-        SlowLstmCell {
+        SlowLstmStep {
             input_gate: gate(0),
             forget_gate: gate(1),
             cell_gate: gate(2),

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Tensor};
-use recurrent_core::cell::lstm::LstmCell;
+use recurrent_core::cell::lstm::LstmStep;
 use recurrent_core::cell::{Preactivation, Transition};
 use recurrent_core::{SequenceOptions, Strategy, sequence};
 use rstest::rstest;
@@ -21,9 +21,9 @@ fn panic_of(run: impl FnOnce()) -> Option<String> {
     text.or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()))
 }
 
-fn cell(d_input: usize, d_hidden: usize, weight_hidden: [usize; 2], device: &Device) -> LstmCell {
+fn cell(d_input: usize, d_hidden: usize, weight_hidden: [usize; 2], device: &Device) -> LstmStep {
     let weight_input = Tensor::ones([d_input, 4 * d_hidden], device);
-    LstmCell {
+    LstmStep {
         preact: Preactivation::plain(weight_input, Tensor::ones(weight_hidden, device), None),
         transition: Transition::default(),
     }
@@ -33,7 +33,8 @@ fn cell(d_input: usize, d_hidden: usize, weight_hidden: [usize; 2], device: &Dev
 #[rstest]
 fn every_leaf(
     #[values(
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+        25
     )]
     kind: usize,
     #[values("two biases", "projection", "everything with norms")] name: &str,

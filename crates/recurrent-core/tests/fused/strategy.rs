@@ -169,7 +169,7 @@ fn own_cells_are_composed() {
 
 /// A step is a run of one step, to the bit, and the composed step up to rounding.
 #[rstest]
-fn a_step_is_a_run_of_length_one(#[values(0, 1, 4, 6, 10, 13, 15, 22)] kind: usize) {
+fn a_step_is_a_run_of_length_one(#[values(0, 1, 4, 6, 10, 13, 15, 22, 24, 25)] kind: usize) {
     let kind = KINDS[kind];
     for name in FEW_AND_ALL {
         for dims in [dims(3, 1, 7, 11), dims(1, 1, 9, 33)] {

@@ -1,17 +1,19 @@
-//! The adaptive LSTM: each instruction set against the widest, any number of workers, and what a
-//! tape is good for. Against the composed steps: `adaptive` of the modules.
+//! The adaptive LSTM: each instruction set against the widest, any number of workers, and what
+//! saved tensors are good for. Against the composed steps: `adaptive` of the modules.
 
 use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
-use recurrent_core::fused::cpu::adaptive::{Tape, backward, forward};
+use recurrent_core::fused::cpu::adaptive::{Gradient, Saved, backward, forward};
 use recurrent_core::fused::cpu::simd::Isa;
-use recurrent_core::fused::problem::adaptive::{Layer, Problem, Tensors, Weight, weight_index};
+use recurrent_core::fused::problem::adaptive::{
+    AdaptiveProblem, Layer, Tensors, Weight, weight_index,
+};
 use recurrent_core::{MaskPlace, Masks};
 
 /// A problem with its tensors.
 struct Call {
     name: String,
-    problem: Problem,
+    problem: AdaptiveProblem,
     tensors: Vec<Vec<f32>>,
 }
 
@@ -42,7 +44,7 @@ impl Call {
             d_input = d_hidden;
             layer
         });
-        let problem = Problem {
+        let problem = AdaptiveProblem {
             layers: layers.collect(),
             counts: counts.to_vec(),
             masks: Masks::from_fn(|place| masked.then_some((place as usize).is_multiple_of(2))),
@@ -87,33 +89,30 @@ impl Call {
         }
     }
 
-    fn forward(&self, isa: Isa, workers: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
+    fn forward(&self, isa: Isa, workers: usize, save: bool) -> (Vec<f32>, Option<Saved>) {
         let tensors: Vec<_> = self.tensors.iter().map(Vec::as_slice).collect();
-        forward(isa, workers, &self.problem, Tensors(&tensors), keep)
+        forward(isa, workers, &self.problem, Tensors(&tensors), save)
     }
 
-    fn backward(&self, isa: Isa, workers: usize, tape: &Tape, out: &[f32]) -> Results {
+    fn backward(&self, isa: Isa, workers: usize, saved: &Saved, out: &[f32]) -> Results {
         let tensors: Vec<_> = self.tensors.iter().map(Vec::as_slice).collect();
         let summed = weight_index(self.problem.layers.len(), Weight::AdaptInput);
         let wanted: Vec<_> = (0..tensors.len()).map(|index| index < summed).collect();
         let grad = numbers(out.len(), 99);
-        let tensors = Tensors(&tensors);
-        let grads = backward(
-            isa,
-            workers,
-            &self.problem,
-            tensors,
-            tape,
-            out,
-            &grad,
-            &wanted,
-        );
+        let call = Gradient {
+            tensors: Tensors(&tensors),
+            saved,
+            output: out,
+            grad: &grad,
+            wanted: &wanted,
+        };
+        let grads = backward(isa, workers, &self.problem, call);
         (out.to_vec(), grads)
     }
 
     fn both(&self, isa: Isa, workers: usize) -> Results {
-        let (out, tape) = self.forward(isa, workers, true);
-        self.backward(isa, workers, &tape.expect("a tape"), &out)
+        let (out, saved) = self.forward(isa, workers, true);
+        self.backward(isa, workers, &saved.expect("saved tensors"), &out)
     }
 }
 
@@ -151,17 +150,17 @@ fn instruction_sets_agree() {
     }
 }
 
-/// Who takes which columns changes no bit, and neither does a tape.
+/// Who takes which columns changes no bit, and neither does saving tensors.
 #[test]
-fn workers_and_tapes_change_nothing() {
+fn workers_and_saving_change_nothing() {
     for isa in Isa::all() {
         for call in calls() {
             let alone = call.both(isa, 1);
             for workers in [2, 3] {
                 assert!(call.both(isa, workers) == alone, "{isa:?}, {}", call.name);
             }
-            let (out, tape) = call.forward(isa, 2, false);
-            assert!(tape.is_none());
+            let (out, saved) = call.forward(isa, 2, false);
+            assert!(saved.is_none());
             assert!(out == alone.0, "{isa:?}, {}", call.name);
         }
     }
@@ -169,13 +168,13 @@ fn workers_and_tapes_change_nothing() {
 
 /// A backward changes nothing that a second one needs.
 #[test]
-fn a_tape_serves_twice() {
+fn saved_tensors_serve_twice() {
     for call in calls() {
-        let (out, tape) = call.forward(Isa::best(), 2, true);
-        let tape = tape.expect("a tape");
-        let first = call.backward(Isa::best(), 2, &tape, &out);
+        let (out, saved) = call.forward(Isa::best(), 2, true);
+        let saved = saved.expect("saved tensors");
+        let first = call.backward(Isa::best(), 2, &saved, &out);
         assert!(
-            call.backward(Isa::best(), 1, &tape, &out) == first,
+            call.backward(Isa::best(), 1, &saved, &out) == first,
             "{}",
             call.name
         );

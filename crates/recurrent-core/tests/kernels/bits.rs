@@ -4,6 +4,7 @@ use recurrent_core::fused::cpu::simd::Isa;
 
 use crate::adaptive;
 use crate::bits_of::{Bits, record};
+use crate::gru;
 use crate::problems::calls;
 
 /// Batch, steps, input, hidden.
@@ -43,6 +44,15 @@ fn lines(isa: Isa, workers: usize) -> Vec<String> {
             bits.add(wide(grad));
         }
         lines.push(bits.line(&format!("{isa:?}; adaptive {name}")));
+    }
+    for call in gru::calls() {
+        let (output, grads) = call.both(isa, workers);
+        let mut bits = Bits::new();
+        bits.add(wide(&output));
+        for (_, grad) in &grads {
+            bits.add(wide(grad));
+        }
+        lines.push(bits.line(&format!("{isa:?}; GRU {}", call.name)));
     }
     lines
 }

@@ -11,6 +11,7 @@ mod bits_of;
 mod activations;
 mod adaptive;
 mod bits;
+mod gru;
 mod problems;
 mod product;
 mod recurrence;

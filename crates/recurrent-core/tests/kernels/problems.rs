@@ -1,11 +1,12 @@
 //! Calls of the recurrence on slices: a problem, its tensors, a gradient.
 
+use recurrent_core::Masks;
 use recurrent_core::equations::layer_norm::Normalizer;
-use recurrent_core::fused::cpu::recurrence::{Tape, backward, forward};
+use recurrent_core::fused::cpu::recurrence::{Gradient, Saved, backward, forward};
 use recurrent_core::fused::cpu::simd::Isa;
 use recurrent_core::fused::problem::Coupling;
-use recurrent_core::fused::problem::lstm::Problem;
-use recurrent_core::fused::problem::{MASKS, Part, Parts};
+use recurrent_core::fused::problem::lstm::LstmProblem;
+use recurrent_core::fused::problem::{Part, Parts};
 
 use crate::common::Random;
 use crate::draw;
@@ -13,7 +14,7 @@ use crate::draw;
 #[derive(Clone)]
 pub struct Call {
     pub name: &'static str,
-    pub problem: Problem,
+    pub problem: LstmProblem,
     tensors: Vec<(Part, Vec<f32>)>,
     /// Of the output.
     grad: Vec<f32>,
@@ -40,27 +41,25 @@ impl Call {
         input.expect("an input").1[0] = f32::NAN;
     }
 
-    pub fn forward(&self, isa: Isa, workers: usize, keep: bool) -> (Vec<f32>, Option<Tape>) {
-        forward(isa, workers, &self.problem, &self.parts(), keep)
+    pub fn forward(&self, isa: Isa, workers: usize, save: bool) -> (Vec<f32>, Option<Saved>) {
+        forward(isa, workers, &self.problem, &self.parts(), save)
     }
 
-    pub fn backward(&self, isa: Isa, workers: usize, tape: &Tape, output: &[f32]) -> Gradients {
+    pub fn backward(&self, isa: Isa, workers: usize, saved: &Saved, output: &[f32]) -> Gradients {
         let mut wanted = Parts::default();
         for (part, _) in &self.tensors {
-            if !MASKS.contains(part) {
+            if !matches!(part, Part::Mask(_)) {
                 wanted.set(*part, Some(()));
             }
         }
-        let mut grads = backward(
-            isa,
-            workers,
-            &self.problem,
-            &self.parts(),
-            tape,
+        let call = Gradient {
+            parts: &self.parts(),
+            saved,
             output,
-            &self.grad,
-            &wanted,
-        );
+            grad: &self.grad,
+            wanted: &wanted,
+        };
+        let mut grads = backward(isa, workers, &self.problem, call);
         let all = self.tensors.iter().filter(|(part, _)| wanted.has(*part));
         all.map(|(part, values)| {
             let grad = grads.take(*part).expect("a gradient of every wanted part");
@@ -81,8 +80,8 @@ impl Call {
 
     /// Output and gradients of a training step.
     pub fn both(&self, isa: Isa, workers: usize) -> (Vec<f32>, Gradients) {
-        let (output, tape) = self.forward(isa, workers, true);
-        let grads = self.backward(isa, workers, &tape.expect("a tape"), &output);
+        let (output, saved) = self.forward(isa, workers, true);
+        let grads = self.backward(isa, workers, &saved.expect("saved tensors"), &output);
         (output, grads)
     }
 }
@@ -101,6 +100,8 @@ struct Has {
     norm_input: bool,
     /// c' of all rows.
     histories: bool,
+    /// Of a gate family that has one.
+    forget_bias: bool,
 }
 
 const PLAIN: Has = Has {
@@ -112,9 +113,10 @@ const PLAIN: Has = Has {
     peepholes: (false, false),
     norm_input: false,
     histories: false,
+    forget_bias: false,
 };
 
-const ALL: [Has; 12] = [
+const ALL: [Has; 13] = [
     PLAIN,
     Has {
         name: "projection",
@@ -172,6 +174,12 @@ const ALL: [Has; 12] = [
         histories: true,
         ..ALL_OF_IT
     },
+    Has {
+        name: "refine gate and forget bias",
+        coupling: Coupling::Refined,
+        forget_bias: true,
+        ..PLAIN
+    },
 ];
 
 const ALL_OF_IT: Has = Has {
@@ -204,13 +212,18 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         false => d_hidden,
     };
     let norm = has.norms.then_some(Normalizer::STANDARD);
-    let mut per_step = Parts::default();
-    if has.masks {
-        for part in [Part::MaskHidden, Part::UpdateCell, Part::MaskCandidate] {
-            per_step.set(part, Some(()));
-        }
-    }
-    let problem = Problem {
+    let masks = match has.masks {
+        true => Masks {
+            candidate: Some(true),
+            cell: Some(false),
+            hidden: Some(true),
+            update_cell: Some(true),
+            update_hidden: Some(false),
+            adapt: None,
+        },
+        false => Masks::none(),
+    };
+    let problem = LstmProblem {
         d_input,
         d_hidden,
         d_output,
@@ -223,7 +236,8 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         norm_cell: norm,
         carry_normalized: false,
         output_sees_new: has.peepholes.0,
-        per_step,
+        forget_bias_tied: true,
+        masks,
         histories: has.histories,
         bf16: false,
         rounds: Vec::new(),
@@ -265,12 +279,12 @@ fn call(has: Has, [batch, steps, d_input, d_hidden]: [usize; 4], ragged: bool) -
         add(Part::NormCellGain, d_hidden, 0.7);
         add(Part::NormCellShift, d_hidden, 0.5);
     }
-    if has.masks {
-        add(Part::MaskCandidate, rows * d_hidden, 1.0);
-        add(Part::MaskCell, batch * d_hidden, 1.0);
-        add(Part::MaskHidden, rows * d_output, 1.0);
-        add(Part::UpdateCell, rows * d_hidden, 1.0);
-        add(Part::UpdateHidden, batch * d_output, 1.0);
+    if has.forget_bias {
+        add(Part::ForgetBias, d_hidden, 0.5);
+    }
+    for (place, &per_step) in problem.masks.iter() {
+        let rows = if per_step { rows } else { batch };
+        add(Part::Mask(place), rows * problem.mask_features(place), 1.0);
     }
     let grad = draw(random, problem.output_len());
     Call {

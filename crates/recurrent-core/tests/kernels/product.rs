@@ -1,12 +1,11 @@
 //! Products in panels.
 
 use recurrent_core::fused::cpu::product::{
-    Begin, Columns, Onto, Panels, Pieces, Scratch, Sums, Term, Weights, product, product_into,
-    write_tile,
+    Begin, Columns, Onto, Panels, Pieces, Product, Scratch, Sums, Term, Weights,
 };
 use recurrent_core::fused::cpu::simd::Isa;
 use recurrent_core::fused::cpu::transpose::Transpose;
-use recurrent_core::fused::cpu::view::View;
+use recurrent_core::fused::cpu::view::{Rows, View};
 
 use crate::common::Random;
 use crate::{assert_within, draw};
@@ -57,25 +56,20 @@ impl Call<'_> {
         let target = out.as_mut_ptr();
         for share in 0..self.shares {
             let panels = self.columns.share(share, self.shares);
-            let finish = |panel, tile| {
-                // SAFETY: `out` has these rows and columns.
-                unsafe {
-                    let onto = if self.add { Onto::Sum } else { Onto::Fresh };
-                    write_tile(self.isa, tile, self.columns, panel, rows, target, n, onto);
-                };
+            let onto = if self.add { Onto::Sum } else { Onto::Fresh };
+            let out = Rows {
+                ptr: target,
+                stride: n,
             };
-            // SAFETY: the matrices of the terms have these sizes, the scratch these rows.
-            unsafe {
-                product(
-                    self.isa,
-                    &mut scratch,
-                    rows,
-                    terms,
-                    self.columns,
-                    panels,
-                    finish,
-                );
-            }
+            let product = Product {
+                isa: self.isa,
+                rows,
+                terms,
+                columns: self.columns,
+            };
+            // SAFETY: the matrices of the terms have these sizes, the scratch these rows, and `out` these
+            // rows and columns.
+            unsafe { product.write(&mut scratch, panels, out, onto) };
         }
         out
     }
@@ -282,18 +276,15 @@ fn tiles() {
                         begin,
                     };
                     let all = 0..columns.panels();
+                    let product = Product {
+                        isa,
+                        rows,
+                        terms: &terms,
+                        columns: &columns,
+                    };
                     // SAFETY: `values` has these panels with room for the rows.
                     unsafe {
-                        product_into(
-                            isa,
-                            &mut scratch,
-                            rows,
-                            &terms,
-                            &columns,
-                            all,
-                            sums,
-                            |_, _| (),
-                        );
+                        product.sum_into(&mut scratch, all, sums, |_, _| ());
                     }
                 }
                 // bias + 2·a·w

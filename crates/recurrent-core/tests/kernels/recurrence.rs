@@ -1,4 +1,4 @@
-//! The whole recurrence: each instruction set against the widest, and what a tape is good for.
+//! The whole recurrence: each instruction set against the widest, and what saved tensors are good for.
 
 use burn::tensor::DType;
 use recurrent_core::eval::compare::{Tolerance, close};
@@ -59,30 +59,30 @@ fn best_is_last() {
 
 /// A backward changes nothing that a second one needs. (Burn itself follows a graph only once.)
 #[test]
-fn a_tape_serves_twice() {
+fn saved_tensors_serve_twice() {
     for isa in Isa::all() {
         for call in calls([5, 6, 7, 33], true) {
-            let (output, tape) = call.forward(isa, 2, true);
-            let tape = tape.expect("a tape");
+            let (output, saved) = call.forward(isa, 2, true);
+            let saved = saved.expect("saved tensors");
             let kept = output.clone();
-            let first = call.backward(isa, 2, &tape, &output);
-            let second = call.backward(isa, 1, &tape, &output);
+            let first = call.backward(isa, 2, &saved, &output);
+            let second = call.backward(isa, 1, &saved, &output);
             assert!(first == second, "{isa:?}, {}", call.name);
             assert!(output == kept, "{isa:?}, {}", call.name);
         }
     }
 }
 
-/// Without a tape the same numbers come out, to the bit.
+/// Without saved tensors the same numbers come out, to the bit.
 #[test]
 fn inference_is_training() {
     for isa in Isa::all() {
         for sizes in SIZES {
             for ragged in [false, true] {
                 for call in calls(sizes, ragged) {
-                    let (training, tape) = call.forward(isa, 1, true);
+                    let (training, saved) = call.forward(isa, 1, true);
                     let (inference, none) = call.forward(isa, 1, false);
-                    assert!(tape.is_some() && none.is_none());
+                    assert!(saved.is_some() && none.is_none());
                     let what = format!("{isa:?}, {}, {sizes:?}, ragged {ragged}", call.name);
                     assert!(training == inference, "{what}");
                 }
@@ -123,16 +123,16 @@ fn short_tensors_are_refused() {
     }
 }
 
-/// A tape is one call's: neither another problem nor other vectors may read it.
+/// Saved tensors are one call's: neither another problem nor other vectors may read it.
 #[test]
-fn another_tape_is_refused() {
+fn saved_tensors_of_another_call_are_refused() {
     let isas = Isa::all();
     let (first, last) = (isas[0], isas[isas.len() - 1]);
     let [call, other] = [[3, 4, 5, 9], [3, 4, 5, 8]].map(|sizes| calls(sizes, false).remove(0));
-    let (output, tape) = call.forward(first, 1, true);
-    let tape = tape.expect("a tape");
+    let (output, saved) = call.forward(first, 1, true);
+    let saved = saved.expect("saved tensors");
     let refused = |call: &Call, isa: Isa| {
-        let run = || call.backward(isa, 1, &tape, &output);
+        let run = || call.backward(isa, 1, &saved, &output);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
     };
     assert!(!refused(&call, first));

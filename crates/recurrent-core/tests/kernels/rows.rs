@@ -1,12 +1,11 @@
 //! Operations on whole rows, against f64.
 
 use recurrent_core::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
-use recurrent_core::fused::cpu::pointwise::{GateRows, Rows};
 use recurrent_core::fused::cpu::rows::{
     By, NormBackward, NormForward, RowTimes, RowTimesTransposed, STATS, SumRows,
 };
 use recurrent_core::fused::cpu::simd::Isa;
-use recurrent_core::fused::cpu::view::View;
+use recurrent_core::fused::cpu::view::{GateRows, Rows, View};
 
 use crate::common::{Random, slopes};
 use crate::{assert_within, draw};

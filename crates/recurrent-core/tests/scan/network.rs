@@ -2,11 +2,11 @@
 
 use burn::nn::LstmState;
 use burn::tensor::{DType, Device, Gradients, Tensor};
-use recurrent_core::cell::lstm::LstmCell;
-use recurrent_core::cell::slow::{GateMaps, SlowLstmCell};
+use recurrent_core::cell::lstm::LstmStep;
+use recurrent_core::cell::slow::{GateMaps, SlowLstmStep};
 use recurrent_core::cell::{Affine, Preactivation, Transition};
 use recurrent_core::equations::dropout::StepMasks;
-use recurrent_core::equations::layer_norm::{Norm, Normalizer};
+use recurrent_core::equations::layer_norm::{NormWeights, Normalizer};
 use recurrent_core::eval::compare::values;
 use recurrent_core::eval::oracle::OracleNorm;
 use recurrent_core::{
@@ -72,8 +72,8 @@ impl Leaves {
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // one at a time, on the stack of a test
 enum Cell {
-    Packed(LstmCell),
-    PerGate(SlowLstmCell),
+    Packed(LstmStep),
+    PerGate(SlowLstmStep),
 }
 
 /// A case as tensors, ready to run.
@@ -91,14 +91,14 @@ fn norm(
     form: Option<Form>,
     name: &str,
     leaves: &Leaves,
-) -> Option<Norm> {
+) -> Option<NormWeights> {
     oracle.as_ref()?;
     let vector = |part: &str| {
         let name = format!("norm_{name}.{part}");
         let leaf = leaves.list.iter().find(|(other, _)| *other == name)?;
         Some(leaf.1.clone())
     };
-    Some(Norm {
+    Some(NormWeights {
         normalizer: match form.expect("a form") {
             Form::Standard => Normalizer::STANDARD,
             Form::LstmsPth => Normalizer::LSTMS_PTH,
@@ -127,7 +127,7 @@ fn cell(setup: &Setup, kind: Kind, leaves: &Leaves) -> Cell {
         projection: leaves.find("projection", [d_hidden, setup.d_output]),
     };
     match kind {
-        Kind::Packed | Kind::LayerNorm => Cell::Packed(LstmCell {
+        Kind::Packed | Kind::LayerNorm => Cell::Packed(LstmStep {
             preact: Preactivation {
                 input: Affine {
                     weight: weight_input,
@@ -160,7 +160,7 @@ fn cell(setup: &Setup, kind: Kind, leaves: &Leaves) -> Cell {
                     },
                 }
             };
-            Cell::PerGate(SlowLstmCell {
+            Cell::PerGate(SlowLstmStep {
                 input_gate: gate(0),
                 forget_gate: gate(1),
                 cell_gate: gate(2),
@@ -171,7 +171,12 @@ fn cell(setup: &Setup, kind: Kind, leaves: &Leaves) -> Cell {
     }
 }
 
-fn mask(of: &Option<MaskValues>, batch_size: usize, device: &Device, dtype: DType) -> Option<Mask> {
+pub fn mask(
+    of: &Option<MaskValues>,
+    batch_size: usize,
+    device: &Device,
+    dtype: DType,
+) -> Option<Mask> {
     of.as_ref().map(|mask| {
         let features = mask.features;
         if mask.per_step {

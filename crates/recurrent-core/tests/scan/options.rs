@@ -7,11 +7,11 @@ use recurrent_core::eval::problems::Problem;
 /// How a step is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// `LstmCell`
+    /// `LstmStep`
     Packed,
-    /// `SlowLstmCell`
+    /// `SlowLstmStep`
     PerGate,
-    /// `LstmCell` with normalisations
+    /// `LstmStep` with normalisations
     LayerNorm,
 }
 

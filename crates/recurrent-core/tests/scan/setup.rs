@@ -22,7 +22,7 @@ pub struct MaskValues {
 }
 
 impl MaskValues {
-    fn draw(
+    pub fn draw(
         drop: Drop,
         dims: &Dims,
         features: usize,
@@ -51,7 +51,7 @@ impl MaskValues {
         })
     }
 
-    fn at(mask: &Option<Self>, time: usize, row: usize, batch_size: usize) -> Vec<f64> {
+    pub fn at(mask: &Option<Self>, time: usize, row: usize, batch_size: usize) -> Vec<f64> {
         mask.as_ref().map_or(vec![], |mask| {
             let row = if mask.per_step {
                 time * batch_size + row
@@ -350,7 +350,7 @@ pub fn permute(list: &[f64], order: &[usize], features: usize) -> Vec<f64> {
 }
 
 /// Values with magnitudes in 0.3 to 1.
-fn away_from_zero(random: &mut Random, count: usize) -> Vec<f64> {
+pub fn away_from_zero(random: &mut Random, count: usize) -> Vec<f64> {
     let shifted = |v: f64| v + 0.3 * v.signum();
     random.values(count, 0.7).into_iter().map(shifted).collect()
 }

@@ -6,9 +6,13 @@ use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 pub use recurrent_core::equations::cifg::Coupling;
 
-use super::config::variant_config;
-use super::{Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
+use super::{
+    Cell, CellOptions, GateWeights, LayerNormConfig, SharedConfig, StateUpdate, VariantConfig,
+    cell_sizes, cell_step,
+};
 use crate::error::InvalidConfig;
+use crate::flat::flat_config;
 use crate::stack::Stack;
 
 /// The LSTM with coupled input and forget gates (CIFG): layers of [`CifgLstmCell`], created with
@@ -36,38 +40,23 @@ use crate::stack::Stack;
 /// ```
 pub type CifgLstm = Stack<CifgLstmCell>;
 
-variant_config! {
+flat_config! {
     /// Configuration of [`CifgLstm`].
-    pub struct CifgLstmConfig => CifgLstm of CifgLstmCell {
+    pub struct CifgLstmConfig: shared: SharedConfig {
         /// How the input and forget gates depend on each other.
-        #[config(default = "Coupling::InputFromForget")]
-        pub coupling: Coupling,
+        pub coupling: Coupling = Coupling::InputFromForget => with_coupling,
         /// Layer normalisation; none by default.
-        pub layer_norm: Option<LayerNormConfig>,
+        pub layer_norm: Option<LayerNormConfig> = None => with_layer_norm,
     }
 }
 
-impl CifgLstmConfig {
-    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
-        if self.coupling == Coupling::Independent {
-            return Err(InvalidConfig::value(
-                "coupling",
-                "Independent",
-                "a coupling of the gates; without one use LstmConfig",
-            ));
-        }
-        Ok(())
-    }
+config_methods!(CifgLstmConfig => CifgLstm);
+bare_cell_methods!(CifgLstmConfig => CifgLstmCell);
+dropout_methods!(CifgLstmConfig);
 
-    fn with_own_of(self, cell: &CifgLstmCell) -> Self {
-        self.with_bias(cell.gates.has_bias())
-            .with_coupling(cell.coupling)
-            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        self.layer_norm.clone()
-    }
+impl VariantConfig for CifgLstmConfig {
+    const NAME: &'static str = "CifgLstmConfig";
+    type Cell = CifgLstmCell;
 
     fn layout(&self) -> GateLayout {
         self.coupling.layout()
@@ -83,6 +72,29 @@ impl CifgLstmConfig {
             d_output: options.d_output(),
         }
     }
+
+    fn of_cell(cell: &CifgLstmCell) -> Self {
+        Self {
+            shared: SharedConfig::of_cell(cell, cell.gates.has_bias(), &cell.update),
+            coupling: cell.coupling,
+            layer_norm: LayerNormConfig::of(&cell.gates, &cell.update),
+        }
+    }
+
+    fn validate_own(&self) -> Result<(), InvalidConfig> {
+        if self.coupling == Coupling::Independent {
+            return Err(InvalidConfig::value(
+                "coupling",
+                "Independent",
+                "a coupling of the gates; without one use LstmConfig",
+            ));
+        }
+        Ok(())
+    }
+
+    fn layer_norm(&self) -> Option<LayerNormConfig> {
+        self.layer_norm.clone()
+    }
 }
 
 /// One LSTM step with coupled gates, packed in the order of [`Coupling::layout`].
@@ -90,7 +102,7 @@ impl CifgLstmConfig {
 pub struct CifgLstmCell {
     /// W, R and b of the gates.
     pub gates: GateWeights,
-    /// What follows the gates.
+    /// Clip, cell normalisation and projection.
     pub update: StateUpdate,
     /// How the input and forget gates depend on each other.
     #[module(skip)]
@@ -106,10 +118,10 @@ pub struct CifgLstmCell {
 cell_step!(CifgLstmCell);
 
 impl Cell for CifgLstmCell {
-    type Step = steps::cifg::CifgLstmCell;
+    type Step = steps::cifg::CifgLstmStep;
 
     fn bind(&self) -> Self::Step {
-        steps::cifg::CifgLstmCell {
+        steps::cifg::CifgLstmStep {
             preact: self.gates.bind(),
             coupling: self.coupling,
             transition: self.update.bind(),

@@ -5,11 +5,12 @@ use burn::tensor::Device;
 use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 
-use super::config::variant_config;
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
 use super::{
-    Cell, CellOptions, GateWeights, LayerNormConfig, NormBias, StateUpdate, cell_sizes, cell_step,
+    Cell, CellOptions, GateWeights, LayerNormConfig, NormBias, SharedConfig, StateUpdate,
+    VariantConfig, cell_sizes, cell_step,
 };
-use crate::error::InvalidConfig;
+use crate::flat::flat_config;
 use crate::norm::NormConfig;
 use crate::stack::Stack;
 
@@ -44,32 +45,31 @@ pub type LayerNormMoonLstm = LayerNormLstm;
 /// [`LayerNormLstm`] with Semeniuta et al.'s dropout, see [`LayerNormLstmConfig::semeniuta`].
 pub type LayerNormSemeniutaLstm = LayerNormLstm;
 
-variant_config! {
+flat_config! {
     /// Configuration of [`LayerNormLstm`].
     ///
     /// By default all three normalisations of Ba et al., in the form of `torch.nn.LayerNorm`.
-    pub struct LayerNormLstmConfig => LayerNormLstm of LayerNormLstmCell {
+    pub struct LayerNormLstmConfig: shared: SharedConfig {
         /// LN_x over the 4·d_hidden projected inputs.
-        #[config(default = "Some(NormConfig::new())")]
-        pub norm_input: Option<NormConfig>,
+        pub norm_input: Option<NormConfig> = Some(NormConfig::new()) => with_norm_input,
         /// LN_h over the 4·d_hidden recurrent pre-activations.
-        #[config(default = "Some(NormConfig::new())")]
-        pub norm_hidden: Option<NormConfig>,
+        pub norm_hidden: Option<NormConfig> = Some(NormConfig::new()) => with_norm_hidden,
         /// LN_c over the cell, after a Moon mask and before tanh.
-        #[config(default = "Some(NormConfig::new())")]
-        pub norm_cell: Option<NormConfig>,
+        pub norm_cell: Option<NormConfig> = Some(NormConfig::new()) => with_norm_cell,
         /// Whether LN_c(c') is carried to the next step (lstms.pth) or c' itself (Ba et al.).
-        #[config(default = false)]
-        pub carry_normalized: bool,
-        /// Where the biases stand.
-        #[config(default = "NormBias::Outside")]
-        pub norm_bias: NormBias,
+        pub carry_normalized: bool = false => with_carry_normalized,
+        /// Whether biases are added before or after the normalisations.
+        pub norm_bias: NormBias = NormBias::Outside => with_norm_bias,
     }
 }
 
+config_methods!(LayerNormLstmConfig => LayerNormLstm);
+bare_cell_methods!(LayerNormLstmConfig => LayerNormLstmCell);
+dropout_methods!(LayerNormLstmConfig);
+
 impl LayerNormLstmConfig {
-    /// The form of lstms.pth: unbiased variance with ε = 1e-6, biases inside the normalisations,
-    /// the normalised cell carried.
+    /// As in lstms.pth: unbiased variance with ε = 1e-6, biases inside the normalisations,
+    /// and the normalised cell carried to the next step.
     pub fn lstms_pth(d_input: usize, d_hidden: usize) -> Self {
         let norm = || Some(NormConfig::lstms_pth());
         Self::new(d_input, d_hidden)
@@ -79,31 +79,11 @@ impl LayerNormLstmConfig {
             .with_carry_normalized(true)
             .with_norm_bias(NormBias::Inside)
     }
+}
 
-    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
-        Ok(())
-    }
-
-    fn with_own_of(self, cell: &LayerNormLstmCell) -> Self {
-        // A cell of this type without any norm is still of this type.
-        let norms = LayerNormConfig::parts_of(&cell.gates, &cell.update);
-        self.with_bias(cell.gates.has_bias())
-            .with_norm_input(norms.norm_input)
-            .with_norm_hidden(norms.norm_hidden)
-            .with_norm_cell(norms.norm_cell)
-            .with_carry_normalized(norms.carry_normalized)
-            .with_norm_bias(norms.norm_bias)
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        Some(LayerNormConfig {
-            norm_input: self.norm_input.clone(),
-            norm_hidden: self.norm_hidden.clone(),
-            norm_cell: self.norm_cell.clone(),
-            carry_normalized: self.carry_normalized,
-            norm_bias: self.norm_bias,
-        })
-    }
+impl VariantConfig for LayerNormLstmConfig {
+    const NAME: &'static str = "LayerNormLstmConfig";
+    type Cell = LayerNormLstmCell;
 
     fn layout(&self) -> GateLayout {
         GateLayout::LSTM
@@ -118,6 +98,29 @@ impl LayerNormLstmConfig {
             d_output: options.d_output(),
         }
     }
+
+    fn of_cell(cell: &LayerNormLstmCell) -> Self {
+        // A cell of this type may have no normalisation at all.
+        let norms = LayerNormConfig::parts_of(&cell.gates, &cell.update);
+        Self {
+            shared: SharedConfig::of_cell(cell, cell.gates.has_bias(), &cell.update),
+            norm_input: norms.norm_input,
+            norm_hidden: norms.norm_hidden,
+            norm_cell: norms.norm_cell,
+            carry_normalized: norms.carry_normalized,
+            norm_bias: norms.norm_bias,
+        }
+    }
+
+    fn layer_norm(&self) -> Option<LayerNormConfig> {
+        Some(LayerNormConfig {
+            norm_input: self.norm_input.clone(),
+            norm_hidden: self.norm_hidden.clone(),
+            norm_cell: self.norm_cell.clone(),
+            carry_normalized: self.carry_normalized,
+            norm_bias: self.norm_bias,
+        })
+    }
 }
 
 /// One layer-normalised LSTM step; gates packed in the order input, forget, candidate, output.
@@ -125,7 +128,7 @@ impl LayerNormLstmConfig {
 pub struct LayerNormLstmCell {
     /// W, R, biases, LN_x and LN_h of the four gates.
     pub gates: GateWeights,
-    /// What follows the gates, LN_c with it.
+    /// Clip, cell normalisation LN_c and projection.
     pub update: StateUpdate,
     /// Features of one input step.
     pub d_input: usize,
@@ -138,10 +141,10 @@ pub struct LayerNormLstmCell {
 cell_step!(LayerNormLstmCell);
 
 impl Cell for LayerNormLstmCell {
-    type Step = steps::lstm::LstmCell;
+    type Step = steps::lstm::LstmStep;
 
     fn bind(&self) -> Self::Step {
-        steps::lstm::LstmCell {
+        steps::lstm::LstmStep {
             preact: self.gates.bind(),
             transition: self.update.bind(),
         }

@@ -5,9 +5,12 @@ use burn::tensor::Device;
 use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 
-use super::config::variant_config;
-use super::{Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
+use super::{
+    Cell, CellOptions, GateWeights, SharedConfig, StateUpdate, VariantConfig, cell_sizes, cell_step,
+};
 use crate::error::InvalidConfig;
+use crate::flat::flat_config;
 use crate::init::GateInit;
 use crate::stack::Stack;
 
@@ -47,48 +50,28 @@ pub type MoonLstm = Lstm;
 /// [`Lstm`] with Semeniuta et al.'s dropout, see [`LstmConfig::semeniuta`].
 pub type SemeniutaLstm = Lstm;
 
-variant_config! {
+flat_config! {
     /// Configuration of [`Lstm`].
-    pub struct LstmConfig => Lstm of LstmCell {
-        /// Law of the forget gate's initial bias, instead of one value (`forget_bias`):
+    pub struct LstmConfig: shared: SharedConfig {
+        /// Distribution of the forget gate's initial bias, instead of one value (`forget_bias`):
         /// [`GateInit::Uniform`] makes a U-LSTM, [`GateInit::Chrono`] a chrono LSTM.
-        pub gate_init: Option<GateInit>,
+        pub gate_init: Option<GateInit> = None => with_gate_init,
     }
 }
 
-impl LstmConfig {
-    fn validate_variant(&self, options: &CellOptions) -> Result<(), InvalidConfig> {
-        if self.gate_init.is_some() && !self.bias {
-            return Err(InvalidConfig::contradiction(
-                "bias",
-                "gate_init",
-                "without biases there is none to set",
-            ));
-        }
-        self.with_gate_init_in(options).init.validate()
-    }
+config_methods!(LstmConfig => Lstm);
+bare_cell_methods!(LstmConfig => LstmCell);
+dropout_methods!(LstmConfig);
 
-    /// The options of a cell, with this config's own law of the forget bias.
-    fn with_gate_init_in(&self, options: &CellOptions) -> CellOptions {
-        let mut options = options.clone();
-        options.init.gate_init = self.gate_init;
-        options
-    }
-
-    fn with_own_of(self, cell: &LstmCell) -> Self {
-        self.with_bias(cell.gates.bias.is_some())
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        None
-    }
+impl VariantConfig for LstmConfig {
+    const NAME: &'static str = "LstmConfig";
+    type Cell = LstmCell;
 
     fn layout(&self) -> GateLayout {
         GateLayout::LSTM
     }
 
     fn new_cell(&self, options: &CellOptions, device: &Device) -> LstmCell {
-        let options = &self.with_gate_init_in(options);
         LstmCell {
             gates: GateWeights::new(self.layout(), options, device),
             update: StateUpdate::new(options, device),
@@ -97,6 +80,30 @@ impl LstmConfig {
             d_output: options.d_output(),
         }
     }
+
+    fn of_cell(cell: &LstmCell) -> Self {
+        Self {
+            shared: SharedConfig::of_cell(cell, cell.gates.has_bias(), &cell.update),
+            gate_init: None,
+        }
+    }
+
+    fn validate_own(&self) -> Result<(), InvalidConfig> {
+        if self.gate_init.is_some() && !self.bias {
+            return Err(InvalidConfig::contradiction(
+                "bias",
+                "gate_init",
+                "without biases there is none to set",
+            ));
+        }
+        Ok(())
+    }
+
+    fn cell_options(&self, d_input: usize, d_hidden: usize) -> CellOptions {
+        let mut options = self.shared.cell_options(d_input, d_hidden);
+        options.init.gate_init = self.gate_init;
+        options
+    }
 }
 
 /// One LSTM step; gates packed in the order input, forget, candidate, output.
@@ -104,7 +111,7 @@ impl LstmConfig {
 pub struct LstmCell {
     /// W, R and b of the four gates.
     pub gates: GateWeights,
-    /// What follows the gates.
+    /// Clip, cell normalisation and projection.
     pub update: StateUpdate,
     /// Features of one input step.
     pub d_input: usize,
@@ -117,10 +124,10 @@ pub struct LstmCell {
 cell_step!(LstmCell);
 
 impl Cell for LstmCell {
-    type Step = steps::lstm::LstmCell;
+    type Step = steps::lstm::LstmStep;
 
     fn bind(&self) -> Self::Step {
-        steps::lstm::LstmCell {
+        steps::lstm::LstmStep {
             preact: self.gates.bind(),
             transition: self.update.bind(),
         }

@@ -1,11 +1,12 @@
 //! Level 2 with parameters: one step of each variant as a Burn module.
 //!
-//! A cell holds parameters and hands them to its twin in [`recurrent_core::cell`] for one call.
-//! The trait [`Cell`] is all that layers, directions and lengths know of it.
+//! A cell holds parameters. For each call it passes them to the cell of the same name in
+//! [`recurrent_core::cell`]. Layers, directions and lengths use it through the trait [`Cell`] only.
 
 mod adaptive;
 mod cifg;
-mod config;
+pub(crate) mod config;
+mod gru;
 mod layer_norm;
 mod lstm;
 mod mogrifier;
@@ -18,6 +19,8 @@ use recurrent_core::{Gate, GateLayout};
 
 pub use adaptive::*;
 pub use cifg::*;
+pub use config::{SharedConfig, VariantConfig};
+pub use gru::*;
 pub use layer_norm::*;
 pub use lstm::*;
 pub use mogrifier::*;
@@ -31,7 +34,7 @@ pub use crate::cell::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_positive, check_size};
 use crate::init::WeightInit;
 
-/// What every cell's config has.
+/// The options that every cell has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellOptions {
     /// Features of one input step.

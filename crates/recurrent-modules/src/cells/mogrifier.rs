@@ -9,11 +9,13 @@ use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 use recurrent_core::cell::mogrifier::{Round, RoundMatrix};
 
-use super::config::variant_config;
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
 use super::{
-    Cell, CellOptions, Coupling, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step,
+    Cell, CellOptions, Coupling, GateWeights, LayerNormConfig, SharedConfig, StateUpdate,
+    VariantConfig, cell_sizes, cell_step,
 };
 use crate::error::{InvalidConfig, check_size};
+use crate::flat::flat_config;
 use crate::init::{packed_bias, packed_weight, uniform_by};
 use crate::stack::Stack;
 
@@ -24,7 +26,7 @@ use crate::stack::Stack;
 /// z = x·W + h·R + b                     then as in Lstm
 /// ```
 /// Melis, Kočiský & Blunsom, arXiv:1909.01792. The state gates the input, so the input projection
-/// cannot leave the time loop as it does in the other variants.
+/// must be computed step by step, unlike in the other variants.
 ///
 /// # Example
 /// ```
@@ -38,64 +40,32 @@ use crate::stack::Stack;
 /// ```
 pub type MogrifierLstm = Stack<MogrifierLstmCell>;
 
-variant_config! {
+flat_config! {
     /// Configuration of [`MogrifierLstm`].
-    pub struct MogrifierLstmConfig => MogrifierLstm of MogrifierLstmCell {
+    pub struct MogrifierLstmConfig: shared: SharedConfig {
         /// Rounds of gating; 0 is the plain LSTM.
-        #[config(default = 5)]
-        pub rounds: usize,
+        pub rounds: usize = 5 => with_rounds,
         /// Rank of Q and R; full by default.
-        pub rank: Option<usize>,
+        pub rank: Option<usize> = None => with_rank,
         /// Whether one Q and one R serve all rounds (RMichaelSwan/MogrifierLSTM) or each round has
         /// its own (the paper).
-        #[config(default = false)]
-        pub share_rounds: bool,
+        pub share_rounds: bool = false => with_share_rounds,
         /// Whether the rounds have a bias, zero at the start (the authors' code).
-        #[config(default = false)]
-        pub round_bias: bool,
+        pub round_bias: bool = false => with_round_bias,
         /// Whether the input gate is capped at 1 − f (the authors' code).
-        #[config(default = false)]
-        pub cap_input_gate: bool,
+        pub cap_input_gate: bool = false => with_cap_input_gate,
         /// Layer normalisation; none by default.
-        pub layer_norm: Option<LayerNormConfig>,
+        pub layer_norm: Option<LayerNormConfig> = None => with_layer_norm,
     }
 }
 
-impl MogrifierLstmConfig {
-    fn validate_variant(&self, options: &CellOptions) -> Result<(), InvalidConfig> {
-        let Some(rank) = self.rank else {
-            return Ok(());
-        };
-        check_size("rank", rank)?;
-        let most = options.d_input.min(options.d_output());
-        if rank > most {
-            return Err(InvalidConfig::value(
-                "rank",
-                rank,
-                alloc::format!(
-                    "at most {most}, the smaller of a layer's input size {} and hidden size {}",
-                    options.d_input,
-                    options.d_output()
-                ),
-            ));
-        }
-        Ok(())
-    }
+config_methods!(MogrifierLstmConfig => MogrifierLstm);
+bare_cell_methods!(MogrifierLstmConfig => MogrifierLstmCell);
+dropout_methods!(MogrifierLstmConfig);
 
-    fn with_own_of(self, cell: &MogrifierLstmCell) -> Self {
-        let rank = cell.rounds.first().and_then(|round| round.right.as_ref());
-        self.with_bias(cell.gates.has_bias())
-            .with_rounds(cell.num_rounds)
-            .with_rank(rank.map(|right| right.lazy_shape()[0]))
-            .with_share_rounds(cell.rounds.len() < cell.num_rounds)
-            .with_round_bias(cell.rounds.iter().any(|round| round.bias.is_some()))
-            .with_cap_input_gate(cell.cap_input_gate)
-            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        self.layer_norm.clone()
-    }
+impl VariantConfig for MogrifierLstmConfig {
+    const NAME: &'static str = "MogrifierLstmConfig";
+    type Cell = MogrifierLstmCell;
 
     fn layout(&self) -> GateLayout {
         GateLayout::LSTM
@@ -128,6 +98,43 @@ impl MogrifierLstmConfig {
             d_hidden: options.d_hidden,
             d_output,
         }
+    }
+
+    fn of_cell(cell: &MogrifierLstmCell) -> Self {
+        let rank = cell.rounds.first().and_then(|round| round.right.as_ref());
+        Self {
+            shared: SharedConfig::of_cell(cell, cell.gates.has_bias(), &cell.update),
+            rounds: cell.num_rounds,
+            rank: rank.map(|right| right.lazy_shape()[0]),
+            share_rounds: cell.rounds.len() < cell.num_rounds,
+            round_bias: cell.rounds.iter().any(|round| round.bias.is_some()),
+            cap_input_gate: cell.cap_input_gate,
+            layer_norm: LayerNormConfig::of(&cell.gates, &cell.update),
+        }
+    }
+
+    fn validate_cell(&self, options: &CellOptions) -> Result<(), InvalidConfig> {
+        let Some(rank) = self.rank else {
+            return Ok(());
+        };
+        check_size("rank", rank)?;
+        let most = options.d_input.min(options.d_output());
+        if rank > most {
+            return Err(InvalidConfig::value(
+                "rank",
+                rank,
+                alloc::format!(
+                    "at most {most}, the smaller of a layer's input size {} and hidden size {}",
+                    options.d_input,
+                    options.d_output()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn layer_norm(&self) -> Option<LayerNormConfig> {
+        self.layer_norm.clone()
     }
 }
 
@@ -170,11 +177,11 @@ impl RoundWeights {
 /// One Mogrifier step; gates packed in the order input, forget, candidate, output.
 #[derive(Module, Debug)]
 pub struct MogrifierLstmCell {
-    /// Q and R of each round, or of the first two where all rounds share them.
+    /// Q and R of each round, or of the first two if all rounds share them.
     pub rounds: Vec<RoundWeights>,
     /// W, R and b of the four gates.
     pub gates: GateWeights,
-    /// What follows the gates.
+    /// Clip, cell normalisation and projection.
     pub update: StateUpdate,
     /// Rounds of gating.
     pub num_rounds: usize,
@@ -191,7 +198,7 @@ pub struct MogrifierLstmCell {
 cell_step!(MogrifierLstmCell);
 
 impl Cell for MogrifierLstmCell {
-    type Step = steps::mogrifier::MogrifierLstmCell;
+    type Step = steps::mogrifier::MogrifierLstmStep;
 
     fn bind(&self) -> Self::Step {
         let own: Vec<Round> = self.rounds.iter().map(RoundWeights::bind).collect();
@@ -201,7 +208,7 @@ impl Cell for MogrifierLstmCell {
                 None => own[index % 2].clone(), // shared
             })
             .collect();
-        steps::mogrifier::MogrifierLstmCell {
+        steps::mogrifier::MogrifierLstmStep {
             rounds,
             preact: self.gates.bind(),
             coupling: match self.cap_input_gate {

@@ -1,4 +1,4 @@
-//! What the cells share: packed gate weights, and what follows the gates.
+//! Parts shared by the cells: packed gate weights, and the parameters of the state update.
 
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -11,7 +11,7 @@ use crate::error::InvalidConfig;
 use crate::init::{GateInit, packed_bias, packed_weight, uniform_by};
 use crate::norm::{Norm, NormConfig};
 
-/// Where the biases of a layer-normalised cell stand.
+/// Whether the biases of a layer-normalised cell are added before or after its normalisations.
 #[derive(Config, Debug, PartialEq, Eq, Copy)]
 pub enum NormBias {
     /// One bias after the normalisations: `LN(x·W) + LN(h·R) + b` (Ba et al., haste).
@@ -39,13 +39,13 @@ pub struct LayerNormConfig {
     /// Whether LN_c(c') is carried to the next step (lstms.pth) or c' itself (Ba et al.).
     #[config(default = false)]
     pub carry_normalized: bool,
-    /// Where the biases stand.
+    /// Whether biases are added before or after the normalisations.
     #[config(default = "NormBias::Outside")]
     pub norm_bias: NormBias,
 }
 
 impl LayerNormConfig {
-    /// The normalisations of a cell; `None` if it has nothing of the kind.
+    /// The normalisations of a cell; `None` if it has none.
     pub(crate) fn of(gates: &GateWeights, update: &StateUpdate) -> Option<Self> {
         let norms = Self::parts_of(gates, update);
         let any = norms.norm_input.is_some()
@@ -55,7 +55,7 @@ impl LayerNormConfig {
         any.then_some(norms)
     }
 
-    /// The normalisations of a cell, each as it is there.
+    /// The normalisations that a cell has.
     pub(crate) fn parts_of(gates: &GateWeights, update: &StateUpdate) -> Self {
         let config = |norm: &Option<Norm>| norm.as_ref().map(NormConfig::of);
         Self {
@@ -71,8 +71,8 @@ impl LayerNormConfig {
     }
 
     /// # Errors
-    /// If a normalisation is invalid for its width, or a normalised cell is to be carried where
-    /// there is no cell normalisation.
+    /// If a normalisation is invalid for its width, or `carry_normalized` is set without a cell
+    /// normalisation.
     pub(crate) fn validate_for(&self, gates: usize, d_hidden: usize) -> Result<(), InvalidConfig> {
         let norms = [
             ("norm_input", &self.norm_input, gates * d_hidden),
@@ -143,7 +143,7 @@ impl GateWeights {
         }
     }
 
-    /// Whether there are biases, wherever they stand.
+    /// Whether there are biases.
     pub(crate) fn has_bias(&self) -> bool {
         self.bias.is_some() || self.bias_input.is_some()
     }
@@ -164,14 +164,14 @@ impl GateWeights {
     }
 }
 
-/// What follows the gates: clip, cell normalisation, projection.
+/// The state update after the gates: clip, cell normalisation, projection.
 #[derive(Module, Debug)]
 pub struct StateUpdate {
     /// P `[d_hidden, d_proj]`
     pub projection: Option<Param<Tensor<2>>>,
     /// LN_c over the cell
     pub norm_cell: Option<Norm>,
-    /// Whether LN_c(c') is what is carried.
+    /// Whether LN_c(c') is carried to the next step instead of c'.
     pub carry_normalized: bool,
     /// Bound of the cell state, before its normalisation.
     pub clip: Option<f64>,

@@ -2,18 +2,21 @@
 
 use burn::config::Config;
 use burn::module::{Module, Param};
+use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
 use recurrent_core::cell as steps;
 pub use recurrent_core::equations::peephole::OutputPeephole;
 use recurrent_core::equations::peephole::Peephole;
 use recurrent_core::{Gate, GateLayout};
 
-use super::config::variant_config;
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
 use super::{
-    Cell, CellOptions, Coupling, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step,
+    Cell, CellOptions, Coupling, GateWeights, LayerNormConfig, SharedConfig, StateUpdate,
+    VariantConfig, cell_sizes, cell_step,
 };
 use crate::error::InvalidConfig;
-use crate::init::{packed_bias, packed_weight, uniform_by};
+use crate::flat::flat_config;
+use crate::init::{check_vector_initializer, packed_bias, packed_weight, uniform_by};
 use crate::stack::Stack;
 
 /// The LSTM with peepholes: layers of [`PeepholeLstmCell`], created with [`PeepholeLstmConfig`].
@@ -23,7 +26,7 @@ use crate::stack::Stack;
 /// c' = f ⊙ c + i ⊙ g     o = σ(z_o + v_o ⊙ c')  h' = o ⊙ tanh(c')
 /// ```
 /// Gers & Schmidhuber, IJCNN 2000. With [`PeepholeKind::Full`] v ⊙ c is c·V; with
-/// [`OutputPeephole::PreviousCell`] the output gate looks at c.
+/// [`OutputPeephole::PreviousCell`] the output gate reads c.
 ///
 /// # Example
 /// ```
@@ -46,51 +49,30 @@ pub enum PeepholeKind {
     Full,
 }
 
-variant_config! {
+flat_config! {
     /// Configuration of [`PeepholeLstm`].
-    pub struct PeepholeLstmConfig => PeepholeLstm of PeepholeLstmCell {
+    pub struct PeepholeLstmConfig: shared: SharedConfig {
         /// The form of the peephole weights.
-        #[config(default = "PeepholeKind::Diagonal")]
-        pub peephole: PeepholeKind,
-        /// Which cell the output gate looks at.
-        #[config(default = "OutputPeephole::NewCell")]
-        pub output_looks_at: OutputPeephole,
+        pub peephole: PeepholeKind = PeepholeKind::Diagonal => with_peephole,
+        /// Which cell state the output gate reads.
+        pub output_looks_at: OutputPeephole = OutputPeephole::NewCell => with_output_looks_at,
         /// How the input and forget gates depend on each other.
-        #[config(default = "Coupling::Independent")]
-        pub coupling: Coupling,
+        pub coupling: Coupling = Coupling::Independent => with_coupling,
         /// Initial peephole weights; U(−1/√H, 1/√H) by default.
-        pub peephole_initializer: Option<burn::nn::Initializer>,
-        /// Layer normalisation; none by default. Peepholes look at the raw cell and are added
-        /// after the normalisations.
-        pub layer_norm: Option<LayerNormConfig>,
+        pub peephole_initializer: Option<Initializer> = None => with_peephole_initializer,
+        /// Layer normalisation; none by default. Peepholes read the cell before its normalisation and are
+        /// added after the other normalisations.
+        pub layer_norm: Option<LayerNormConfig> = None => with_layer_norm,
     }
 }
 
-impl PeepholeLstmConfig {
-    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
-        match self.peephole {
-            PeepholeKind::Diagonal => crate::init::check_vector_initializer(
-                "peephole_initializer",
-                &self.peephole_initializer,
-            ),
-            PeepholeKind::Full => Ok(()),
-        }
-    }
+config_methods!(PeepholeLstmConfig => PeepholeLstm);
+bare_cell_methods!(PeepholeLstmConfig => PeepholeLstmCell);
+dropout_methods!(PeepholeLstmConfig);
 
-    fn with_own_of(self, cell: &PeepholeLstmCell) -> Self {
-        self.with_bias(cell.gates.has_bias())
-            .with_peephole(match cell.peephole_output.full {
-                Some(_) => PeepholeKind::Full,
-                None => PeepholeKind::Diagonal,
-            })
-            .with_output_looks_at(cell.output_looks_at)
-            .with_coupling(cell.coupling)
-            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        self.layer_norm.clone()
-    }
+impl VariantConfig for PeepholeLstmConfig {
+    const NAME: &'static str = "PeepholeLstmConfig";
+    type Cell = PeepholeLstmCell;
 
     fn layout(&self) -> GateLayout {
         self.coupling.layout()
@@ -136,9 +118,36 @@ impl PeepholeLstmConfig {
             d_output: options.d_output(),
         }
     }
+
+    fn of_cell(cell: &PeepholeLstmCell) -> Self {
+        Self {
+            shared: SharedConfig::of_cell(cell, cell.gates.has_bias(), &cell.update),
+            peephole: match cell.peephole_output.full {
+                Some(_) => PeepholeKind::Full,
+                None => PeepholeKind::Diagonal,
+            },
+            output_looks_at: cell.output_looks_at,
+            coupling: cell.coupling,
+            peephole_initializer: None,
+            layer_norm: LayerNormConfig::of(&cell.gates, &cell.update),
+        }
+    }
+
+    fn validate_own(&self) -> Result<(), InvalidConfig> {
+        match self.peephole {
+            PeepholeKind::Diagonal => {
+                check_vector_initializer("peephole_initializer", &self.peephole_initializer)
+            }
+            PeepholeKind::Full => Ok(()),
+        }
+    }
+
+    fn layer_norm(&self) -> Option<LayerNormConfig> {
+        self.layer_norm.clone()
+    }
 }
 
-/// The peephole weights of one gate; one of the two is there.
+/// The peephole weights of one gate, diagonal or full: exactly one field is set.
 #[derive(Module, Debug)]
 pub struct PeepholeWeights {
     /// v `[d_hidden]`
@@ -162,18 +171,18 @@ impl PeepholeWeights {
 pub struct PeepholeLstmCell {
     /// W, R and b of the gates.
     pub gates: GateWeights,
-    /// v_i; absent where the coupling leaves the input gate out.
+    /// v_i; `None` if the coupling has no input gate.
     pub peephole_input: Option<PeepholeWeights>,
-    /// v_f; absent where the coupling leaves the forget gate out.
+    /// v_f; `None` if the coupling has no forget gate.
     pub peephole_forget: Option<PeepholeWeights>,
     /// v_o
     pub peephole_output: PeepholeWeights,
-    /// What follows the gates.
+    /// Clip, cell normalisation and projection.
     pub update: StateUpdate,
     /// How the input and forget gates depend on each other.
     #[module(skip)]
     pub coupling: Coupling,
-    /// Which cell the output gate looks at.
+    /// Which cell state the output gate reads.
     #[module(skip)]
     pub output_looks_at: OutputPeephole,
     /// Features of one input step.
@@ -187,10 +196,10 @@ pub struct PeepholeLstmCell {
 cell_step!(PeepholeLstmCell);
 
 impl Cell for PeepholeLstmCell {
-    type Step = steps::peephole::PeepholeLstmCell;
+    type Step = steps::peephole::PeepholeLstmStep;
 
     fn bind(&self) -> Self::Step {
-        steps::peephole::PeepholeLstmCell {
+        steps::peephole::PeepholeLstmStep {
             preact: self.gates.bind(),
             coupling: self.coupling,
             peephole_input: self.peephole_input.as_ref().map(PeepholeWeights::bind),

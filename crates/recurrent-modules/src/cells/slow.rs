@@ -8,36 +8,31 @@ use recurrent_core::cell::Affine;
 use recurrent_core::cell::slow::GateMaps;
 use recurrent_core::{Gate, GateLayout};
 
-use super::config::variant_config;
-use super::{Cell, CellOptions, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
-use crate::error::InvalidConfig;
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
+use super::{Cell, CellOptions, SharedConfig, StateUpdate, VariantConfig, cell_sizes, cell_step};
+use crate::flat::flat_config;
 use crate::init::{packed_bias, packed_weight};
 use crate::stack::Stack;
 
 /// The LSTM with one pair of linears per gate: layers of [`SlowLstmCell`], created with
 /// [`SlowLstmConfig`].
 ///
-/// Same equations and, with the same weights, same numbers as [`Lstm`](crate::Lstm); slower, and
-/// easier to read and to load per-gate weights into.
+/// It computes the same as [`Lstm`](crate::Lstm). It is slower, but easier to read, and its weights are
+/// stored per gate.
 pub type SlowLstm = Stack<SlowLstmCell>;
 
-variant_config! {
+flat_config! {
     /// Configuration of [`SlowLstm`].
-    pub struct SlowLstmConfig => SlowLstm of SlowLstmCell {}
+    pub struct SlowLstmConfig: shared: SharedConfig {}
 }
 
-impl SlowLstmConfig {
-    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
-        Ok(())
-    }
+config_methods!(SlowLstmConfig => SlowLstm);
+bare_cell_methods!(SlowLstmConfig => SlowLstmCell);
+dropout_methods!(SlowLstmConfig);
 
-    fn with_own_of(self, cell: &SlowLstmCell) -> Self {
-        self.with_bias(cell.input_gate.input_transform.bias.is_some())
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        None
-    }
+impl VariantConfig for SlowLstmConfig {
+    const NAME: &'static str = "SlowLstmConfig";
+    type Cell = SlowLstmCell;
 
     fn layout(&self) -> GateLayout {
         GateLayout::LSTM
@@ -46,11 +41,18 @@ impl SlowLstmConfig {
     fn new_cell(&self, options: &CellOptions, device: &Device) -> SlowLstmCell {
         SlowLstmCell::new(options, device)
     }
+
+    fn of_cell(cell: &SlowLstmCell) -> Self {
+        let bias = cell.input_gate.input_transform.bias.is_some();
+        Self {
+            shared: SharedConfig::of_cell(cell, bias, &cell.update),
+        }
+    }
 }
 
-/// One LSTM step, a pair of linears per gate: the readable twin of [`LstmCell`](super::LstmCell).
+/// One LSTM step with a pair of linears per gate: a readable version of [`LstmCell`](super::LstmCell).
 ///
-/// The gates are burn-nn's own type; the bias is that of `input_transform`, `hidden_transform` has
+/// The gates have burn-nn's type. The bias is that of `input_transform`; `hidden_transform` has
 /// none.
 #[derive(Module, Debug)]
 pub struct SlowLstmCell {
@@ -62,7 +64,7 @@ pub struct SlowLstmCell {
     pub cell_gate: GateController,
     /// o
     pub output_gate: GateController,
-    /// What follows the gates.
+    /// Clip, cell normalisation and projection.
     pub update: StateUpdate,
     /// Features of one input step.
     pub d_input: usize,
@@ -110,7 +112,7 @@ impl SlowLstmCell {
 }
 
 impl Cell for SlowLstmCell {
-    type Step = steps::slow::SlowLstmCell;
+    type Step = steps::slow::SlowLstmStep;
 
     fn bind(&self) -> Self::Step {
         let affine = |linear: &Linear| Affine {
@@ -121,7 +123,7 @@ impl Cell for SlowLstmCell {
             input: affine(&gate.input_transform),
             hidden: affine(&gate.hidden_transform),
         };
-        steps::slow::SlowLstmCell {
+        steps::slow::SlowLstmStep {
             input_gate: maps(&self.input_gate),
             forget_gate: maps(&self.forget_gate),
             cell_gate: maps(&self.cell_gate),

@@ -6,9 +6,13 @@ use recurrent_core::GateLayout;
 use recurrent_core::cell as steps;
 pub use recurrent_core::cell::ur::GateMechanism;
 
-use super::config::variant_config;
-use super::{Cell, CellOptions, GateWeights, LayerNormConfig, StateUpdate, cell_sizes, cell_step};
+use super::config::{bare_cell_methods, config_methods, dropout_methods};
+use super::{
+    Cell, CellOptions, GateWeights, LayerNormConfig, SharedConfig, StateUpdate, VariantConfig,
+    cell_sizes, cell_step,
+};
 use crate::error::InvalidConfig;
+use crate::flat::flat_config;
 use crate::init::{GateInit, gate_bias};
 use crate::stack::Stack;
 
@@ -38,26 +42,26 @@ use crate::stack::Stack;
 /// ```
 pub type UrLstm = Stack<UrLstmCell>;
 
-variant_config! {
+flat_config! {
     /// Configuration of [`UrLstm`].
-    pub struct UrLstmConfig => UrLstm of UrLstmCell {
-        /// How the share of the old cell is made.
-        #[config(default = "GateMechanism::Refine")]
-        pub mechanism: GateMechanism,
-        /// How b starts. With fewer than 3 units the uniform gate initialisation has no spread:
-        /// b = 0.
-        #[config(default = "GateInit::Uniform")]
-        pub gate_init: GateInit,
+    pub struct UrLstmConfig: shared: SharedConfig {
+        /// How the weight of the old cell state is computed.
+        pub mechanism: GateMechanism = GateMechanism::Refine => with_mechanism,
+        /// Initialisation of b. With fewer than 3 units the range of the uniform gate initialisation is
+        /// empty or a point: b = 0.
+        pub gate_init: GateInit = GateInit::Uniform => with_gate_init,
         /// Whether b is learnt (r0mainK/ur-lstm) or fixed (the authors' later code).
-        #[config(default = true)]
-        pub trainable_forget_bias: bool,
+        pub trainable_forget_bias: bool = true => with_trainable_forget_bias,
         /// Whether the refine gate gets −b.
-        #[config(default = true)]
-        pub tied: bool,
+        pub tied: bool = true => with_tied,
         /// Layer normalisation; none by default.
-        pub layer_norm: Option<LayerNormConfig>,
+        pub layer_norm: Option<LayerNormConfig> = None => with_layer_norm,
     }
 }
+
+config_methods!(UrLstmConfig => UrLstm);
+bare_cell_methods!(UrLstmConfig => UrLstmCell);
+dropout_methods!(UrLstmConfig);
 
 impl UrLstmConfig {
     /// R: the refine gate with b = 0 at the start.
@@ -76,22 +80,11 @@ impl UrLstmConfig {
             .with_mechanism(GateMechanism::Master)
             .with_gate_init(GateInit::Constant { value: 0.0 })
     }
+}
 
-    fn validate_variant(&self, _options: &CellOptions) -> Result<(), InvalidConfig> {
-        self.gate_init.validate()
-    }
-
-    fn with_own_of(self, cell: &UrLstmCell) -> Self {
-        self.with_bias(cell.gates.has_bias())
-            .with_mechanism(cell.mechanism)
-            .with_trainable_forget_bias(cell.trainable_forget_bias)
-            .with_tied(cell.tied)
-            .with_layer_norm(LayerNormConfig::of(&cell.gates, &cell.update))
-    }
-
-    fn layer_norm_config(&self) -> Option<LayerNormConfig> {
-        self.layer_norm.clone()
-    }
+impl VariantConfig for UrLstmConfig {
+    const NAME: &'static str = "UrLstmConfig";
+    type Cell = UrLstmCell;
 
     fn layout(&self) -> GateLayout {
         self.mechanism.layout()
@@ -111,6 +104,25 @@ impl UrLstmConfig {
             d_output: options.d_output(),
         }
     }
+
+    fn of_cell(cell: &UrLstmCell) -> Self {
+        Self {
+            shared: SharedConfig::of_cell(cell, cell.gates.has_bias(), &cell.update),
+            mechanism: cell.mechanism,
+            gate_init: GateInit::Uniform, // the default: a cell does not show it
+            trainable_forget_bias: cell.trainable_forget_bias,
+            tied: cell.tied,
+            layer_norm: LayerNormConfig::of(&cell.gates, &cell.update),
+        }
+    }
+
+    fn validate_own(&self) -> Result<(), InvalidConfig> {
+        self.gate_init.validate()
+    }
+
+    fn layer_norm(&self) -> Option<LayerNormConfig> {
+        self.layer_norm.clone()
+    }
 }
 
 /// One UR-LSTM step; gates packed in the order of [`GateMechanism::layout`].
@@ -120,15 +132,14 @@ pub struct UrLstmCell {
     pub gates: GateWeights,
     /// b `[d_hidden]` of the forget and refine gates.
     pub forget_bias: Param<Tensor<1>>,
-    /// What follows the gates.
+    /// Clip, cell normalisation and projection.
     pub update: StateUpdate,
-    /// How the share of the old cell is made.
+    /// How the weight of the old cell state is computed.
     #[module(skip)]
     pub mechanism: GateMechanism,
     /// Whether the refine gate gets −b.
     pub tied: bool,
-    /// Whether b was made to be learnt; kept here since off an autodiff device `forget_bias` does not
-    /// show it.
+    /// Whether b is learnt. Stored here because `forget_bias` does not show it on a plain device.
     pub trainable_forget_bias: bool,
     /// Features of one input step.
     pub d_input: usize,
@@ -141,10 +152,10 @@ pub struct UrLstmCell {
 cell_step!(UrLstmCell);
 
 impl Cell for UrLstmCell {
-    type Step = steps::ur::UrLstmCell;
+    type Step = steps::ur::UrLstmStep;
 
     fn bind(&self) -> Self::Step {
-        steps::ur::UrLstmCell {
+        steps::ur::UrLstmStep {
             preact: self.gates.bind(),
             mechanism: self.mechanism,
             forget_bias: self.forget_bias.val(),

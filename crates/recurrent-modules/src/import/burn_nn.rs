@@ -1,4 +1,4 @@
-//! `burn::nn::Lstm` and `burn::nn::BiLstm`, both ways: module to module, and their records.
+//! `burn::nn::Lstm`, `BiLstm`, `Gru` and `BiGru`, both ways: module to module, and their records.
 //!
 //! | parameter | shape | ours |
 //! |---|---|---|
@@ -7,8 +7,12 @@
 //! | `{gate}.input_transform.bias`, `{gate}.hidden_transform.bias` | `[H]` | the gate's part of `bias`: their sum |
 //!
 //! `{gate}` is `input_gate`, `forget_gate` (absent with `input_forget`), `cell_gate` or `output_gate`;
-//! a `BiLstm` puts `forward.` and `reverse.` before. What burn-nn couples with `input_forget` is
+//! in a `BiLstm` with the prefix `forward.` or `reverse.`. An LSTM with `input_forget` is a
 //! [`CifgLstm`] with [`Coupling::ForgetFromInput`].
+//!
+//! The GRU's gates are `reset_gate`, `update_gate` and `new_gate`. With `reset_after` the bias of
+//! `new_gate.hidden_transform` is `bias_candidate_hidden`, since the reset gate multiplies it; all other pairs of biases
+//! are summed.
 
 use alloc::format;
 
@@ -16,15 +20,16 @@ use burn::nn::activation::Activation;
 use burn::tensor::Device;
 use recurrent_core::{Gate, GateLayout};
 
+use super::gru::{Side, two_biases};
 use super::{
     Entry, ImportError, Layout, Mapping, Piece, Tensors, load, load_mapping, matrix, parameters,
 };
 use crate::cells::{
-    CifgLstmCell, CifgLstmConfig, Coupling, GateWeights, LstmCell, LstmConfig, StateUpdate,
+    CifgLstmCell, CifgLstmConfig, Coupling, GateWeights, GruCell, LstmCell, LstmConfig, StateUpdate,
 };
-use crate::{CifgLstm, Lstm, Stack};
+use crate::{CifgLstm, Gru, GruConfig, Lstm, Stack, StackConfig};
 
-/// The layout of burn-nn's LSTM modules.
+/// The layout of burn-nn's LSTM and GRU modules.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BurnNn;
 
@@ -103,14 +108,46 @@ impl Layout<CifgLstmCell> for BurnNn {
     }
 }
 
+impl Layout<GruCell> for BurnNn {
+    fn mapping(&self, cell: &GruCell) -> Result<Mapping, ImportError> {
+        let gate_name = |gate: Gate| match gate {
+            Gate::Reset => "reset_gate",
+            Gate::Update => "update_gate",
+            Gate::Candidate => "new_gate",
+            other => unreachable!("no GRU has a {other:?} gate"),
+        };
+        let d_hidden = cell.d_hidden;
+        let mut mapping = Mapping::default();
+        for (ours, theirs, rows) in [
+            ("weight_input", "input_transform", cell.d_input),
+            ("weight_hidden", "hidden_transform", d_hidden),
+        ] {
+            let piece = |&gate: &Gate| {
+                let name = format!("{}.{theirs}.weight", gate_name(gate));
+                Piece::new(name, [rows, d_hidden])
+            };
+            mapping.columns(ours, GateLayout::GRU.gates().iter().map(piece));
+        }
+        two_biases(&mut mapping, cell, "", |side, gate| {
+            let transform = match side {
+                Side::Input => "input_transform",
+                Side::Hidden => "hidden_transform",
+            };
+            Piece::new(format!("{}.{transform}.bias", gate_name(gate)), [d_hidden])
+        })?;
+        Ok(mapping)
+    }
+}
+
 /// One layer in one or both directions.
 fn stack_mapping<C: crate::Cell>(
+    kind: &str,
     stack: &Stack<C>,
     cell: impl Fn(&C) -> Result<Mapping, ImportError>,
 ) -> Result<Mapping, ImportError> {
     let [layer] = &stack.layers[..] else {
         return Err(ImportError::unsupported(format!(
-            "burn-nn's LSTM has one layer, got {}; convert each of `stack.layers` on its own",
+            "burn-nn's {kind} has one layer, got {}; convert each of `stack.layers` on its own",
             stack.layers.len()
         )));
     };
@@ -136,23 +173,29 @@ fn stack_mapping<C: crate::Cell>(
 
 impl Layout<Lstm> for BurnNn {
     fn mapping(&self, module: &Lstm) -> Result<Mapping, ImportError> {
-        stack_mapping(module, |cell| self.mapping(cell))
+        stack_mapping("LSTM", module, |cell| self.mapping(cell))
     }
 }
 
 impl Layout<CifgLstm> for BurnNn {
     fn mapping(&self, module: &CifgLstm) -> Result<Mapping, ImportError> {
-        stack_mapping(module, |cell| self.mapping(cell))
+        stack_mapping("LSTM", module, |cell| self.mapping(cell))
+    }
+}
+
+impl Layout<Gru> for BurnNn {
+    fn mapping(&self, module: &Gru) -> Result<Mapping, ImportError> {
+        stack_mapping("GRU", module, |cell| self.mapping(cell))
     }
 }
 
 /// Sizes, directions and biases of a record of either module.
 ///
 /// # Errors
-/// If a name is missing, a shape makes no sense, or the gates are coupled (no `forget_gate`): see
-/// [`coupled_config`].
+/// If a name is missing, a shape is invalid, the gates are coupled (no `forget_gate`; use
+/// [`coupled_config`]), or it is a GRU (use [`gru_config`]).
 pub fn config(file: &Tensors) -> Result<LstmConfig, ImportError> {
-    let ([d_input, d_hidden], bidirectional, bias) = sizes(file)?;
+    let ([d_input, d_hidden], bidirectional, bias) = lstm_sizes(file)?;
     let config = LstmConfig::new(d_input, d_hidden)
         .with_bidirectional(bidirectional)
         .with_bias(bias);
@@ -163,9 +206,9 @@ pub fn config(file: &Tensors) -> Result<LstmConfig, ImportError> {
 /// [`config`] of a record of coupled gates (`input_forget`).
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn coupled_config(file: &Tensors) -> Result<CifgLstmConfig, ImportError> {
-    let ([d_input, d_hidden], bidirectional, bias) = sizes(file)?;
+    let ([d_input, d_hidden], bidirectional, bias) = lstm_sizes(file)?;
     let config = CifgLstmConfig::new(d_input, d_hidden)
         .with_coupling(Coupling::ForgetFromInput)
         .with_bidirectional(bidirectional)
@@ -174,28 +217,66 @@ pub fn coupled_config(file: &Tensors) -> Result<CifgLstmConfig, ImportError> {
     Ok(config)
 }
 
-/// Whether a record has coupled gates.
-pub(crate) fn is_coupled(file: &Tensors) -> bool {
-    let has = |gate: &str| {
-        let names = ["", "forward."];
-        names.iter().any(|p| {
-            file.get(&format!("{p}{gate}.input_transform.weight"))
-                .is_some()
-        })
-    };
-    has("input_gate") && !has("forget_gate")
+/// Sizes, directions and biases of a record of a `Gru` or a `BiGru`.
+///
+/// # Arguments
+/// * `reset_after` - the module's setting of that name, which a record does not contain
+///
+/// # Errors
+/// If a name is missing or a shape is invalid.
+pub fn gru_config(file: &Tensors, reset_after: bool) -> Result<GruConfig, ImportError> {
+    let ([d_input, d_hidden], bidirectional, bias) = sizes(file, "reset_gate")?;
+    let config = GruConfig::new(d_input, d_hidden)
+        .with_bidirectional(bidirectional)
+        .with_bias(bias)
+        .with_reset_after(reset_after);
+    config.validate()?;
+    Ok(config)
 }
 
-fn sizes(file: &Tensors) -> Result<([usize; 2], bool, bool), ImportError> {
+/// Whether a record has a gate of that name, in one or two directions.
+fn has_gate(file: &Tensors, gate: &str) -> bool {
+    ["", "forward."].iter().any(|prefix| {
+        let name = format!("{prefix}{gate}.input_transform.weight");
+        file.get(&name).is_some()
+    })
+}
+
+/// Whether a record has coupled gates.
+pub(crate) fn is_coupled(file: &Tensors) -> bool {
+    has_gate(file, "input_gate") && !has_gate(file, "forget_gate")
+}
+
+/// Whether a record is that of a GRU.
+pub(crate) fn is_gru(file: &Tensors) -> bool {
+    has_gate(file, "reset_gate")
+}
+
+/// Whether a record is that of any of the modules.
+pub(crate) fn is_record(file: &Tensors) -> bool {
+    has_gate(file, "input_gate") || is_gru(file)
+}
+
+fn lstm_sizes(file: &Tensors) -> Result<([usize; 2], bool, bool), ImportError> {
+    match is_gru(file) {
+        true => Err(ImportError::unsupported(
+            "the file has a `reset_gate`, which is a GRU's; expected an LSTM's gates `input_gate`, \
+             `cell_gate`, `output_gate` and, not coupled, `forget_gate`",
+        )),
+        false => sizes(file, "input_gate"),
+    }
+}
+
+fn sizes(file: &Tensors, gate: &str) -> Result<([usize; 2], bool, bool), ImportError> {
     let bidirectional = file.names().any(|name| name.starts_with("reverse."));
     let prefix = if bidirectional { "forward." } else { "" };
-    let name = |part: &str| format!("{prefix}input_gate.{part}");
+    let name = |part: &str| format!("{prefix}{gate}.{part}");
     let sizes = matrix(file, &name("input_transform.weight"))?;
     let bias = file.get(&name("input_transform.bias")).is_some();
     Ok((sizes, bidirectional, bias))
 }
 
-/// burn-nn's settings that decide what is computed.
+/// Settings of burn-nn's LSTM that change its results.
 fn settings(lstm: &burn::nn::Lstm) -> Result<(), ImportError> {
     let usual = matches!(lstm.gate_activation, Activation::Sigmoid(_))
         && matches!(lstm.cell_activation, Activation::Tanh(_))
@@ -208,7 +289,7 @@ fn settings(lstm: &burn::nn::Lstm) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// The coupling of a module of burn-nn must be that of the type it becomes.
+/// Checks that the coupling of a burn-nn module is that of the target type.
 fn check_coupled(lstm: &burn::nn::Lstm, coupled: bool) -> Result<(), ImportError> {
     settings(lstm)?;
     match (lstm.input_forget, coupled) {
@@ -222,7 +303,7 @@ fn check_coupled(lstm: &burn::nn::Lstm, coupled: bool) -> Result<(), ImportError
     }
 }
 
-/// A `burn::nn::Lstm` as ours: same weights, same numbers.
+/// Converts a `burn::nn::Lstm`: same weights, same results.
 ///
 /// # Errors
 /// If its gates are coupled (see [`from_coupled`]) or its activations are not sigmoid and tanh.
@@ -250,7 +331,7 @@ pub fn from_lstm(lstm: &burn::nn::Lstm, device: &Device) -> Result<Lstm, ImportE
     load(&BurnNn, config.try_init(device)?, &file)
 }
 
-/// A `burn::nn::Lstm` with `input_forget` as ours.
+/// Converts a `burn::nn::Lstm` with `input_forget`.
 ///
 /// # Errors
 /// If its gates are not coupled or its activations are not sigmoid and tanh.
@@ -264,7 +345,7 @@ pub fn from_coupled(lstm: &burn::nn::Lstm, device: &Device) -> Result<CifgLstm, 
     load(&BurnNn, config.try_init(device)?, &file)
 }
 
-/// A `burn::nn::BiLstm` as ours.
+/// Converts a `burn::nn::BiLstm`.
 ///
 /// # Errors
 /// If its gates are coupled or its activations are not sigmoid and tanh.
@@ -316,10 +397,15 @@ pub fn to_bilstm(lstm: &Lstm, device: &Device) -> Result<burn::nn::BiLstm, Impor
     fill(lstm, module)
 }
 
-/// Our weights in a module of burn-nn, whose paths are the names of the layout.
-fn fill<M: burn::module::Module>(lstm: &Lstm, module: M) -> Result<M, ImportError> {
-    let mapping = BurnNn.mapping(lstm)?;
-    let file = mapping.write(parameters(lstm))?;
+/// Puts our weights into a burn-nn module, whose paths are the names of the layout.
+fn fill<O, M>(ours: &O, module: M) -> Result<M, ImportError>
+where
+    O: burn::module::Module,
+    M: burn::module::Module,
+    BurnNn: Layout<O>,
+{
+    let mapping = BurnNn.mapping(ours)?;
+    let file = mapping.write(parameters(ours))?;
     let mut identity = Mapping::default();
     for (name, tensor) in file.iter() {
         identity.entries.push(Entry {
@@ -328,4 +414,129 @@ fn fill<M: burn::module::Module>(lstm: &Lstm, module: M) -> Result<M, ImportErro
         });
     }
     load_mapping(&identity, module, &file)
+}
+
+/// Settings of burn-nn's GRU that change its results.
+fn gru_settings(gru: &burn::nn::gru::Gru) -> Result<(), ImportError> {
+    let usual = matches!(gru.gate_activation, Activation::Sigmoid(_))
+        && matches!(gru.hidden_activation, Activation::Tanh(_));
+    if !usual {
+        return Err(ImportError::unsupported(
+            "burn-nn's GRU has other activations than sigmoid and tanh, which ours are",
+        ));
+    }
+    match gru.clip {
+        Some(clip) => Err(ImportError::unsupported(format!(
+            "burn-nn's GRU clips its hidden state (`clip` = {clip}); ours has no clip"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A module's weights in a stack of one layer.
+fn gru(
+    file: &Tensors,
+    stack: StackConfig,
+    reset_after: bool,
+    device: &Device,
+) -> Result<Gru, ImportError> {
+    let first = if stack.bidirectional { "forward." } else { "" };
+    let bias = file.get(&format!("{first}reset_gate.input_transform.bias"));
+    let mut config = GruConfig::new(stack.d_input, stack.d_hidden)
+        .with_bias(bias.is_some())
+        .with_reset_after(reset_after);
+    config.stack = stack;
+    load(&BurnNn, config.try_init(device)?, file)
+}
+
+/// Converts a `burn::nn::gru::Gru`: same weights, same results.
+///
+/// # Errors
+/// If its activations are not sigmoid and tanh, or it has a clip.
+///
+/// # Example
+/// ```
+/// use burn::nn::gru::GruConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use recurrent_modules::import::burn_nn;
+///
+/// let device = Device::flex();
+/// let theirs = GruConfig::new(3, 4, true).init(&device);
+/// let ours = burn_nn::from_gru(&theirs, &device)?;
+/// let x = Tensor::<3>::ones([2, 5, 3], &device);
+/// let (a, b) = (theirs.forward(x.clone(), None), ours.forward(x, None).0);
+/// assert!((a - b).abs().max().into_scalar::<f32>() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn from_gru(module: &burn::nn::gru::Gru, device: &Device) -> Result<Gru, ImportError> {
+    gru_settings(module)?;
+    let file = Tensors::of(module);
+    let [d_input, d_hidden] = matrix(&file, "reset_gate.input_transform.weight")?;
+    let stack = StackConfig::new(d_input, d_hidden);
+    gru(&file, stack, module.reset_after, device)
+}
+
+/// Converts a `burn::nn::gru::BiGru`.
+///
+/// # Errors
+/// If its activations are not sigmoid and tanh, it has a clip, or `reset_after` differs between the
+/// directions.
+pub fn from_bigru(module: &burn::nn::gru::BiGru, device: &Device) -> Result<Gru, ImportError> {
+    gru_settings(&module.forward)?;
+    gru_settings(&module.reverse)?;
+    let reset_after = module.forward.reset_after;
+    if module.reverse.reset_after != reset_after {
+        return Err(ImportError::unsupported(format!(
+            "burn-nn's GRU has `reset_after` = {reset_after} forward and {} in reverse, expected the same",
+            module.reverse.reset_after
+        )));
+    }
+    let file = Tensors::of(module);
+    let [d_input, d_hidden] = matrix(&file, "forward.reset_gate.input_transform.weight")?;
+    let stack = StackConfig::new(d_input, d_hidden)
+        .with_bidirectional(true)
+        .with_batch_first(module.batch_first);
+    gru(&file, stack, reset_after, device)
+}
+
+/// One layer in one direction as a `burn::nn::gru::Gru`.
+///
+/// # Errors
+/// If there are more layers or directions, the direction is backward, or `batch_first` is false: burn-nn has
+/// no setting for the last two.
+pub fn to_gru(gru: &Gru, device: &Device) -> Result<burn::nn::gru::Gru, ImportError> {
+    if gru.directions() > 1 {
+        return Err(ImportError::unsupported(
+            "a bidirectional GRU is a BiGru of burn-nn: use `to_bigru`",
+        ));
+    }
+    if gru.reverse || !gru.batch_first {
+        return Err(ImportError::unsupported(format!(
+            "burn-nn's GRU runs forward over batches that come first, got `reverse` = {}, `batch_first` = {}",
+            gru.reverse, gru.batch_first
+        )));
+    }
+    let cell = &gru.layers[0].forward;
+    let module = burn::nn::gru::GruConfig::new(cell.d_input, cell.d_hidden, cell.bias.is_some())
+        .with_reset_after(cell.reset_after)
+        .init(device);
+    fill(gru, module)
+}
+
+/// One layer in both directions as a `burn::nn::gru::BiGru`.
+///
+/// # Errors
+/// If there are more layers or one direction.
+pub fn to_bigru(gru: &Gru, device: &Device) -> Result<burn::nn::gru::BiGru, ImportError> {
+    if gru.directions() < 2 {
+        return Err(ImportError::unsupported(
+            "a GRU of one direction is a Gru of burn-nn: use `to_gru`",
+        ));
+    }
+    let cell = &gru.layers[0].forward;
+    let module = burn::nn::gru::BiGruConfig::new(cell.d_input, cell.d_hidden, cell.bias.is_some())
+        .with_reset_after(cell.reset_after)
+        .with_batch_first(gru.batch_first)
+        .init(device);
+    fill(gru, module)
 }

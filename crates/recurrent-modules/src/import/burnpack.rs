@@ -11,13 +11,13 @@ use burn_pack::{HEADER_SIZE, Reader, Tensor as Packed, Writer};
 use super::tensors::{Dtype, Stored};
 use super::{ExportError, ImportError, Tensors};
 
-/// What messages call it.
+/// Name of the format in messages.
 const FORMAT: &str = "burnpack";
 
-/// The bytes that every burnpack file begins with.
+/// The magic bytes of a burnpack file.
 pub(crate) const MAGIC: [u8; 4] = *b"NRUB";
 
-/// Whether a file has the header of the format, and the metadata that this declares.
+/// Whether a file has a valid header, and the metadata that the header declares.
 pub(crate) fn is_whole(bytes: &[u8]) -> bool {
     let size = bytes
         .get(HEADER_SIZE - 4..)
@@ -29,15 +29,15 @@ pub(crate) fn is_whole(bytes: &[u8]) -> bool {
 
 /// The tensors and the metadata of a burnpack file in memory.
 ///
-/// In memory, and not through `Reader::from_file`: that allocates what the header declares for the
-/// metadata, up to 100 MiB, before it looks at the file's length.
+/// Reads from memory instead of with `Reader::from_file`, which allocates the metadata size declared in the
+/// header, up to 100 MiB, before it checks the file's length.
 pub(crate) fn read(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
     let length = bytes.len();
     let error = |reason: burn_pack::Error| ImportError::format(FORMAT, reason.to_string());
     let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(error)?;
     let mut file = Tensors::with_metadata(reader.metadata().clone());
     let tensors = reader.into_tensors().map_err(error)?;
-    // Before any copy: tensors of one file may overlap in it.
+    // Checked before any copy, since tensors of one file may overlap.
     let total = tensors
         .iter()
         .try_fold(0usize, |sum, tensor| sum.checked_add(tensor.byte_len()));

@@ -1,4 +1,4 @@
-//! What can be wrong with a file of weights.
+//! Errors of reading and writing weights.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::error::InvalidConfig;
 
-/// Weights that cannot be read, or do not fit.
+/// Weights that cannot be read, or do not match the module.
 #[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -20,7 +20,7 @@ pub enum ImportError {
         /// What the system said.
         reason: String,
     },
-    /// The bytes are not a file of the format that they begin like, or are damaged.
+    /// The file is damaged, or only begins like a file of this format.
     #[error("not a {format} file that can be read: {reason}")]
     Format {
         /// The format.
@@ -31,7 +31,7 @@ pub enum ImportError {
     /// No tensor begins with the prefix.
     #[error("no tensor lies under `{prefix}`; the file has {found}")]
     Prefix {
-        /// The prefix asked for.
+        /// The requested prefix.
         prefix: String,
         /// Some names of the file.
         found: Names,
@@ -41,7 +41,7 @@ pub enum ImportError {
     Missing {
         /// Its name in the file.
         name: String,
-        /// Its shape; empty where the sizes are yet to be found.
+        /// Its shape; empty if the sizes are not known yet.
         expected: Vec<usize>,
         /// What the file has instead.
         hint: String,
@@ -72,7 +72,7 @@ pub enum ImportError {
         name: String,
         /// Its shape.
         got: Vec<usize>,
-        /// In words.
+        /// The expected shape, in words.
         expected: String,
     },
     /// A tensor does not hold floating-point numbers.
@@ -80,7 +80,7 @@ pub enum ImportError {
     Dtype {
         /// Its name in the file.
         name: String,
-        /// Its type of numbers.
+        /// Its data type.
         got: String,
     },
     /// A weight is NaN or infinite.
@@ -90,16 +90,16 @@ pub enum ImportError {
         name: String,
         /// The value, as text.
         got: String,
-        /// Where it is, counted in the tensor's own order.
+        /// Its index in row-major order.
         index: usize,
     },
-    /// The sizes of the file make no valid configuration.
+    /// The sizes in the file are not a valid configuration.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// The source or the module has something that the other side cannot hold.
+    /// The source or the module has a feature that the other side cannot express.
     #[error("{what}")]
     Unsupported {
-        /// What it is, and what could be done.
+        /// The feature, and a suggestion.
         what: String,
     },
 }
@@ -111,7 +111,7 @@ impl Debug for ImportError {
     }
 }
 
-/// The shape of a missing tensor, where it is known.
+/// The shape of a missing tensor, if it is known.
 fn of_shape(expected: &[usize]) -> String {
     match expected.is_empty() {
         true => String::new(),
@@ -120,7 +120,7 @@ fn of_shape(expected: &[usize]) -> String {
 }
 
 impl ImportError {
-    /// Bytes that are not what they begin like.
+    /// Bytes that only begin like a file of the format.
     pub(crate) fn format(format: &'static str, reason: impl Into<String>) -> Self {
         Self::Format {
             format,
@@ -128,7 +128,7 @@ impl ImportError {
         }
     }
 
-    /// Something that the other side cannot hold.
+    /// A feature that the other side cannot express.
     pub(crate) fn unsupported(what: impl Into<String>) -> Self {
         Self::Unsupported { what: what.into() }
     }
@@ -146,13 +146,13 @@ pub enum ExportError {
         /// What the system said.
         reason: String,
     },
-    /// The layout has no place for what the module has.
+    /// The layout cannot express a feature of the module.
     #[error("{what}")]
     Unsupported {
         /// What it is.
         what: String,
     },
-    /// A weight is outside the range of the type of numbers asked for.
+    /// A weight is outside the range of the requested data type.
     #[error(
         "parameter `{name}` is {got} at element {index}, which is outside the range of {dtype}"
     )]
@@ -163,7 +163,7 @@ pub enum ExportError {
         got: String,
         /// Where it is.
         index: usize,
-        /// The type of numbers asked for.
+        /// The requested data type.
         dtype: &'static str,
     },
 }
@@ -176,7 +176,7 @@ impl Debug for ExportError {
 }
 
 impl From<ImportError> for ExportError {
-    /// The tables of a layout report what they cannot hold in one form for both directions.
+    /// Layouts report what they cannot express with one error type, for import and export.
     fn from(error: ImportError) -> Self {
         Self::Unsupported {
             what: error.to_string(),
@@ -196,7 +196,7 @@ impl Display for Names {
         }
         for (index, name) in self.0.iter().take(SHOWN).enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            // A name comes from the file: bounded, and without control characters.
+            // Names come from the file: limit their length and escape control characters.
             let text: String = name.chars().take(120).collect();
             write!(f, "{comma}`{}`", text.escape_debug())?;
         }

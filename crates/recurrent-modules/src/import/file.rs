@@ -1,4 +1,4 @@
-//! Files: reading those of every format, and writing without leaving half a file.
+//! Files: reading all formats, and atomic writing.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
@@ -19,15 +19,15 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
     })
 }
 
-/// Writes to a temporary file in the same folder and renames it: the file is there as a whole, or as
-/// it was before.
+/// Writes to a temporary file in the same folder and renames it: the file is replaced as a whole or left
+/// unchanged.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     temporary(path, bytes)?
         .commit()
         .map_err(|error| failed(path, &error))
 }
 
-/// Writes files of a folder, all of them or none, and makes the folder where there is none.
+/// Writes files of a folder, all of them or none, and creates the folder if it does not exist.
 ///
 /// They are renamed into place, in the order given, once all of them are written.
 pub(crate) fn write_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), ExportError> {
@@ -82,7 +82,7 @@ impl Replaced {
                 ));
             }
             Ok(_) => {
-                // A second link costs no copy; not every file system has them.
+                // A hard link needs no copy, but not every file system supports it.
                 let (old, _) = AtomicFile::create(path).map_err(|error| failed(path, &error))?;
                 let linked = std::fs::remove_file(old.path())
                     .and_then(|()| std::fs::hard_link(path, old.path()));
@@ -110,7 +110,7 @@ impl Drop for Replaced {
     }
 }
 
-/// Folders that were made, removed again when dropped: the parents first in the list.
+/// Folders that were created, removed again when dropped; parents come first in the list.
 struct MadeFolders(Vec<PathBuf>);
 
 impl MadeFolders {
@@ -123,7 +123,7 @@ impl MadeFolders {
         for path in missing.into_iter().rev() {
             match std::fs::create_dir(path) {
                 Ok(()) => made.0.push(path.to_path_buf()),
-                // Someone else made it meanwhile.
+                // Created by another process in the meantime.
                 Err(_) if path.is_dir() => {}
                 Err(error) => return Err(failed(path, &error)),
             }
@@ -135,19 +135,19 @@ impl MadeFolders {
 impl Drop for MadeFolders {
     fn drop(&mut self) {
         for path in self.0.iter().rev() {
-            // Fails where someone else has put something into it.
+            // Fails if another process has put a file into it.
             let _ = std::fs::remove_dir(path);
         }
     }
 }
 
 impl Tensors {
-    /// The tensors of a `.pt`, `.pth`, `.safetensors` or burnpack file; the bytes say which it is,
-    /// not the name.
+    /// The tensors of a `.pt`, `.pth`, `.safetensors` or burnpack file. The format is detected from the content,
+    /// not from the name.
     ///
     /// # Errors
-    /// If the file cannot be read, is none of these or is damaged; also if it is of a format whose
-    /// feature (`pytorch`, `safetensors`) is off.
+    /// If the file cannot be read, has another format or is damaged; also if the feature for its format
+    /// (`pytorch`, `safetensors`) is off.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImportError> {
         Self::from_bytes(read_file(path.as_ref())?)
     }
@@ -196,7 +196,7 @@ impl Tensors {
         burnpack::write(self)
     }
 
-    /// Writes a burnpack file; its tensors have the names that they have here.
+    /// Writes a burnpack file with these tensor names.
     ///
     /// # Errors
     /// If the file cannot be written. What was at `path` before is then still there.
@@ -204,7 +204,7 @@ impl Tensors {
         write_file(path.as_ref(), &self.to_burnpack()?)
     }
 
-    /// Writes a `.safetensors` file, which PyTorch and others read.
+    /// Writes a `.safetensors` file, which PyTorch and others can read.
     ///
     /// # Errors
     /// If the file cannot be written. What was at `path` before is then still there.

@@ -1,11 +1,9 @@
-//! Telling file formats apart: by the structure of the bytes, not by their first one and not by the
-//! file's name.
+//! Detection of file formats, from the structure of the whole file.
 //!
-//! First bytes do not decide. A SafeTensors file begins with the length of its header, which may be
-//! any number: 640 is `80 02`, as a pickle begins, and 67 324 752 is `PK\x03\x04`, as a ZIP archive
-//! does. So [`Format::of`] first looks for a format whose structure the whole file has. Only a file
-//! that has none is then named after its beginning, so that the reader of that format can say what
-//! is damaged.
+//! The first bytes are not sufficient. A SafeTensors file begins with the length of its header, which may be
+//! any number: 640 is `80 02`, the start of a pickle, and 67 324 752 is `PK\x03\x04`, the start of a ZIP
+//! archive. So [`Format::of`] first looks for a format whose structure the whole file has. Only if there is
+//! none does it decide by the first bytes, so that the reader of that format can report what is damaged.
 
 use core::fmt::{Display, Formatter, Result as FmtResult};
 
@@ -38,7 +36,7 @@ impl Format {
         whole.or_else(|| Self::begun(bytes))
     }
 
-    /// Whether the parts that the format must have are where they must be.
+    /// Whether the parts that the format requires are in their places.
     fn has_structure(self, bytes: &[u8]) -> bool {
         match self {
             Self::SafeTensors => header(bytes).is_some_and(|header| {
@@ -51,14 +49,14 @@ impl Format {
         }
     }
 
-    /// The format that a damaged file begins like.
+    /// The format suggested by the first bytes, for a damaged file.
     fn begun(bytes: &[u8]) -> Option<Self> {
         if bytes.starts_with(&burnpack::MAGIC) {
             Some(Self::Burnpack)
         } else if bytes.starts_with(ZIP_ENTRY) {
             Some(Self::TorchArchive)
         } else if matches!(bytes, [_, _, _, _, 0, 0, 0, 0, b'{', ..]) {
-            // A header of less than 4 GiB, which is cut off. A pickle has no four zeros there.
+            // A truncated header of less than 4 GiB. A pickle does not have four zeros there.
             Some(Self::SafeTensors)
         } else if is_pickle(bytes) {
             Some(Self::TorchPickle)
@@ -118,10 +116,10 @@ fn header(bytes: &[u8]) -> Option<&[u8]> {
     rest.get(..length)
 }
 
-/// What a file of no readable format looks like, for the message.
+/// What a file of an unknown format looks like, for the message.
 pub(super) fn looks_like(bytes: &[u8]) -> Option<&'static str> {
     let begins = |start: &[u8]| bytes.starts_with(start);
-    // The first characters, whatever stands before them.
+    // The first characters, ignoring what precedes them.
     let text = &bytes[..bytes.len().min(64)];
     let word = |word: &[u8]| {
         let text = text.trim_ascii_start();

@@ -13,10 +13,10 @@ use recurrent_core::GateLayout;
 use super::error::{ImportError, Names};
 use super::tensors::Tensors;
 
-/// A block of a tensor in a file, and how to turn it into a block of a parameter.
+/// A block of a tensor in a file, and its conversion to a block of a parameter.
 ///
-/// In this order: the tensor as a matrix (a vector is one row), the rows, the transposition, the
-/// gates.
+/// Applied in this order: view the tensor as a matrix (a vector is one row), select rows and columns, transpose,
+/// permute the gates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The tensor's name.
@@ -25,6 +25,8 @@ pub struct Piece {
     pub shape: Vec<usize>,
     /// The rows of it that this parameter takes.
     pub rows: Range<usize>,
+    /// The columns of it that this parameter takes.
+    pub columns: Range<usize>,
     /// Whether it is stored as `[out, in]`; ours are `[in, out]`.
     pub transposed: bool,
     /// Order of the gates in the file and in the parameter, where they are packed.
@@ -38,10 +40,12 @@ impl Piece {
             name: name.into(),
             shape: shape.into(),
             rows: 0..0,
+            columns: 0..0,
             transposed: false,
             gates: None,
         };
-        piece.rows = 0..piece.matrix()[0];
+        let [rows, columns] = piece.matrix();
+        (piece.rows, piece.columns) = (0..rows, 0..columns);
         piece
     }
 
@@ -61,9 +65,14 @@ impl Piece {
         }
     }
 
-    /// Of these rows only.
+    /// Selects rows.
     pub fn with_rows(self, rows: Range<usize>) -> Self {
         Self { rows, ..self }
+    }
+
+    /// Selects columns.
+    pub fn with_columns(self, columns: Range<usize>) -> Self {
+        Self { columns, ..self }
     }
 
     /// The shape as a matrix: a vector is one row, leading axes of 1 are left out.
@@ -77,10 +86,10 @@ impl Piece {
 
     /// The block of the parameter, from the tensor of the file.
     fn read(&self, file: Tensor<2>) -> Tensor<2> {
-        let columns = self.matrix()[1];
+        let [rows, columns] = self.matrix();
         let mut block = file;
-        if self.rows != (0..self.matrix()[0]) {
-            block = block.slice([self.rows.clone(), 0..columns]);
+        if (&self.rows, &self.columns) != (&(0..rows), &(0..columns)) {
+            block = block.slice([self.rows.clone(), self.columns.clone()]);
         }
         if self.transposed {
             block = block.transpose();
@@ -91,7 +100,7 @@ impl Piece {
         }
     }
 
-    /// Inverse of [`read`](Self::read): these rows of the tensor of the file.
+    /// Inverse of [`read`](Self::read): these rows and columns of the tensor of the file.
     fn write(&self, block: Tensor<2>) -> Tensor<2> {
         let block = match self.gates {
             Some((file, ours)) => file.permute_from(ours, block),
@@ -107,7 +116,7 @@ impl Piece {
     fn width(&self) -> usize {
         match self.transposed {
             true => self.rows.len(),
-            false => self.matrix()[1],
+            false => self.columns.len(),
         }
     }
 }
@@ -117,9 +126,9 @@ impl Piece {
 pub struct Entry {
     /// The parameter's path in the module.
     pub param: String,
-    /// Blocks side by side (one per gate in our order, where the gates are stored apart), each the
-    /// sum of its pieces (two biases where we have one). Written, the first piece of a block gets
-    /// all of it and the others zeros.
+    /// Blocks to concatenate (one per gate in our order, if the gates are stored separately), each the
+    /// sum of its pieces (two biases where we have one). On export the first piece of a block gets
+    /// its value and the others are zero.
     pub blocks: Vec<Vec<Piece>>,
 }
 
@@ -228,7 +237,7 @@ impl Mapping {
         self.entries.iter().filter(takes)
     }
 
-    /// Checks names, shapes and types of numbers, before any value is read.
+    /// Checks names, shapes and data types, before any value is read.
     ///
     /// # Errors
     /// For the first tensor that is missing, has another shape or holds no floating-point numbers;
@@ -293,7 +302,7 @@ impl Mapping {
         &self,
         mut params: BTreeMap<String, Tensor<2>>,
     ) -> Result<Tensors, ImportError> {
-        // Rows of one tensor may come from several parameters.
+        // Rows and columns of one tensor may come from several parameters.
         let mut parts: BTreeMap<&str, Vec<(&Piece, Tensor<2>)>> = BTreeMap::new();
         for entry in &self.entries {
             let param = params.remove(&entry.param).ok_or_else(|| {
@@ -311,10 +320,14 @@ impl Mapping {
         }
         let mut file = Tensors::default();
         for (name, mut parts) in parts {
-            parts.sort_by_key(|(piece, _)| piece.rows.start);
+            parts.sort_by_key(|(piece, _)| (piece.rows.start, piece.columns.start));
             let shape = parts[0].0.shape.clone();
-            let blocks: Vec<_> = parts.into_iter().map(|(_, block)| block).collect();
-            let tensor = Tensor::cat(blocks, 0);
+            let bands = parts.chunk_by(|(a, _), (b, _)| a.rows == b.rows);
+            let bands = bands.map(|band| {
+                let blocks = band.iter().map(|(_, block)| block.clone());
+                Tensor::cat(blocks.collect(), 1)
+            });
+            let tensor = Tensor::cat(bands.collect(), 0);
             let elements: usize = shape.iter().product();
             let data = tensor.reshape([elements]).into_data();
             file.insert(name, reshaped(data, shape));

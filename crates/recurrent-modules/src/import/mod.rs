@@ -1,27 +1,26 @@
 //! Weights from files and modules of other projects, and back.
 //!
-//! Three steps, each on its own:
+//! There are three parts, which can be used separately:
 //!
-//! 1. [`Tensors`] are the named tensors of a file. [`Tensors::open`] reads `.pt`, `.pth`,
-//!    `.safetensors` and burnpack files, [`Tensors::under`] takes the part below a prefix.
-//! 2. A [`Layout`] says how a project stores the parameters of one of our modules: names, shapes,
-//!    orientation, order of the gates, number of biases. `docs/conversions.md` has them as tables.
-//! 3. [`load`] puts the tensors of a layout into a module, [`export`] takes them out again. Both
-//!    read the same table.
+//! 1. [`Tensors`] holds the named tensors of a file. [`Tensors::open`] reads `.pt`, `.pth`,
+//!    `.safetensors` and burnpack files, [`Tensors::under`] selects the part below a prefix.
+//! 2. A [`Layout`] describes how a project stores the parameters of one of our modules: names, shapes,
+//!    orientation, gate order, number of biases. `docs/conversions.md` has the layouts as tables.
+//! 3. [`load`] copies the tensors of a layout into a module, [`export`] is the inverse. Both
+//!    use the same table.
 //!
-//! Each source has a module with functions that also find the sizes: [`pytorch::lstm`],
-//! [`originals::ur_lstm`](originals::ur_lstm::lstm), … [`Source`] chooses it at run time.
+//! Each source has a module with functions that also infer the sizes: [`pytorch::lstm`],
+//! [`originals::ur_lstm`](originals::ur_lstm::lstm), … [`Source`] chooses the source at run time.
 //!
 //! # Untrusted files
-//! Reading never runs code, never panics, and takes memory in proportion to the file: a declared
-//! size is compared with the bytes that are there before anything is allocated for it. The readers
-//! for PyTorch and SafeTensors files are written for that: burn-store 0.22.1 bounds what its
-//! PyTorch reader allocates by fixed limits (64 MiB of copies, 100 MiB of pickle, 10 GiB a tensor)
-//! and maps files into memory, and `safetensors` 0.8.0 adds up declared ends without looking for
-//! overflow.
+//! Reading never runs code, never panics, and uses memory proportional to the file size: each declared
+//! size is checked against the bytes in the file before memory is allocated for it. This crate has its own
+//! readers for PyTorch and SafeTensors files for that reason. The PyTorch reader of burn-store 0.22.1 has only fixed
+//! limits (64 MiB of copies, 100 MiB of pickle, 10 GiB per tensor) and maps files into memory; `safetensors`
+//! 0.8.0 adds up declared ends without checking for overflow.
 //!
 //! # Example
-//! Weights of one module in the layout of `torch.nn.LSTM`, into another:
+//! Export the weights of a module in the layout of `torch.nn.LSTM` and load them into another:
 //! ```
 //! use burn::tensor::{Device, Tensor};
 //! use recurrent_modules::LstmConfig;
@@ -52,6 +51,7 @@ mod error;
 mod file;
 #[cfg(feature = "std")]
 mod format;
+mod gru;
 mod mapping;
 pub mod originals;
 mod place;
@@ -79,8 +79,7 @@ pub use tensors::{Dtype, Stored, Tensors};
 
 /// How a project stores the parameters of a module of ours.
 ///
-/// Implement it for a layout of your own: [`load`], [`export`] and the error messages then work for
-/// it as for ours.
+/// Implement it for your own layout; [`load`], [`export`] and the error messages then work for it.
 pub trait Layout<M> {
     /// The tensors of a file that make the parameters of a module of these sizes.
     ///
@@ -91,15 +90,15 @@ pub trait Layout<M> {
 
 /// Puts the weights of a file into a module of the same sizes.
 ///
-/// The module keeps its settings (dropout, directions, strategy). Numbers of another type become
-/// the module's device's.
+/// The module keeps its settings (dropout, directions, strategy). Values are converted to the float type of
+/// the module's device.
 ///
 /// # Errors
-/// If a tensor is missing, too many, of another shape, no floating-point numbers, or not finite.
+/// If a tensor is missing or unexpected, has another shape, no floating-point type, or a value that is not finite.
 /// Names, shapes and types are checked for the whole file before any value is read.
 ///
 /// # Example
-/// A model of one's own with an LSTM as a field, from a file of the whole model:
+/// Your own model with an LSTM as a field, from a file of the whole model:
 /// ```
 /// use burn::module::Module;
 /// use burn::nn::{Linear, LinearConfig};
@@ -148,7 +147,7 @@ pub(crate) fn load_mapping<M: Module>(
         let Some(entry) = entries.get(path) else {
             return Ok(None);
         };
-        // Burn's identity of a parameter, from Burn's own files.
+        // Burn's parameter id, which only Burn's own files contain.
         let stored = entry
             .pieces()
             .next()
@@ -160,7 +159,7 @@ pub(crate) fn load_mapping<M: Module>(
 
 /// The weights of a module in a layout, to be saved with [`Tensors::save_safetensors`].
 ///
-/// Where the layout has two biases and we have one, the first gets it and the second is zero.
+/// If the layout has two biases where we have one, the first gets its value and the second is zero.
 ///
 /// # Errors
 /// If the layout cannot express the module.

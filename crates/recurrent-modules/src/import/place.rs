@@ -1,4 +1,4 @@
-//! Parameters by path: putting them into a module, and taking them out.
+//! Reading and replacing parameters of a module by path.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,7 +14,7 @@ use super::error::ImportError;
 /// source has one.
 pub(crate) type Placed = (Tensor<2>, Option<u64>);
 
-/// Puts a value into each parameter; what the module is and how it was set up stays.
+/// Replaces the value of each parameter; the module keeps its structure and settings.
 ///
 /// # Arguments
 /// * `value` - the value of a path, on the given device; `None` where the source has none
@@ -52,7 +52,7 @@ where
         param: &Param<Tensor<D>>,
     ) -> Result<(Tensor<D>, ParamId), ImportError> {
         let path = self.path.join(".");
-        // The lazy forms: asking for the value would draw initial weights only to drop them.
+        // Does not read the value, which would draw initial weights only to drop them.
         let (device, shape) = (param.lazy_device(), param.lazy_shape());
         let value = (self.value)(&path, &device)?;
         let Some((tensor, id)) = value else {

@@ -3,9 +3,9 @@
 //! ```text
 //! {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [..], "data_offsets": [from, to]}}
 //! ```
-//! Read here and not by the `safetensors` crate, whose version 0.8.0 adds the declared end of the
-//! data to the header's length without looking for overflow: a panic with overflow checks, and a
-//! slice out of range without them.
+//! Version 0.8.0 of the `safetensors` crate is not used, because it adds the declared end of the
+//! data to the header's length without checking for overflow: that panics with overflow checks, and slices
+//! out of range without them.
 
 use std::collections::BTreeMap;
 use std::fmt::{Formatter, Result as FmtResult};
@@ -31,7 +31,7 @@ struct Info {
     data_offsets: [usize; 2],
 }
 
-/// The header. Not a derived map: a name that stands there twice would silently count once.
+/// The header. Not a derived map, which would silently accept a duplicate name.
 #[derive(Default)]
 struct Header {
     metadata: BTreeMap<String, String>,
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// All types that the format knows; those that are no floating-point numbers are listed only.
+/// All types of the format. Tensors of types other than floating-point are listed but not read.
 fn dtype(name: &str) -> Option<Dtype> {
     Some(match name {
         "F64" => Dtype::F64,
@@ -138,7 +138,7 @@ pub(super) fn read(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
         file.insert_stored(name.clone(), stored.map_err(of)?);
         ranges.push([from, to]);
     }
-    // The format leaves no gaps and no overlaps: what is not a tensor's could hide anything.
+    // The format allows neither gaps nor overlaps; bytes outside of tensors could contain anything.
     ranges.sort_unstable();
     let mut at = 0;
     for [from, to] in ranges {
@@ -161,7 +161,7 @@ pub(super) fn read(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
 pub(super) fn write(tensors: &Tensors) -> Result<Vec<u8>, ExportError> {
     let mut header = serde_json::Map::new();
     let mut metadata = tensors.metadata().clone();
-    // Some readers ask for it before they take a file for PyTorch.
+    // Some readers require it to recognise a PyTorch file.
     metadata.entry("format".into()).or_insert("pt".into());
     header.insert(METADATA.into(), json!(metadata));
     let mut at = 0;

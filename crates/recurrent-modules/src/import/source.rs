@@ -10,14 +10,14 @@ use core::str::FromStr;
 use burn::config::Config;
 use burn::tensor::Device;
 
-use super::burn_nn::BurnNn;
+use super::burn_nn::{self, BurnNn};
 use super::originals::{alstm, haste, keras, lamb, lstms_pth, mogrifier, ur_lstm};
-use super::pytorch::{self, TorchLstm};
+use super::pytorch::{self, TorchGru, TorchLstm};
 use super::{ExportError, ImportError, Layout, Mapping, Piece, Tensors};
 use crate::cells::PolicyLayout;
 use crate::{Recurrent, RecurrentConfig};
 
-/// Whose layout a file has.
+/// The layouts that can be chosen at run time.
 ///
 /// # Example
 /// ```
@@ -35,11 +35,11 @@ use crate::{Recurrent, RecurrentConfig};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Our own paths, with the config beside them.
+    /// Our own paths, with the config in the metadata.
     Recurrent,
     /// [`pytorch`].
     PyTorch,
-    /// [`burn_nn`](super::burn_nn).
+    /// [`burn_nn`].
     BurnNn,
     /// [`ur_lstm`].
     UrLstm,
@@ -57,25 +57,30 @@ pub enum Source {
     Keras,
 }
 
-/// What the tensors of a file do not show.
+/// Settings that cannot be inferred from the tensors of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// The variant's name as in [`RecurrentConfig::name`], where a source has several and the names
-    /// do not tell them apart; checked against what is found otherwise.
+    /// The variant's name as in [`RecurrentConfig::name`]. Needed if a source has several variants with the same
+    /// tensor names; otherwise checked against the variant that was detected.
     pub variant: Option<String>,
     /// Rounds of the Mogrifier notebook.
     pub rounds: usize,
-    /// Where the parts of alstm's policy lie.
+    /// Offsets of the parts of alstm's policy.
     pub policy: PolicyLayout,
+    /// Whether a GRU's reset gate acts after the product with R_n. Used for burn-nn, and for Keras without biases, where
+    /// the tensors do not show it.
+    pub reset_after: bool,
 }
 
 impl Default for SourceOptions {
-    /// 5 rounds, as in the notebook; a policy without overlap, as in the paper.
+    /// 5 rounds, as in the notebook; a policy without overlap, as in the paper; a reset gate that acts after
+    /// the product, as is the default of burn-nn and Keras.
     fn default() -> Self {
         Self {
             variant: None,
             rounds: 5,
             policy: PolicyLayout::Cumulative,
+            reset_after: true,
         }
     }
 }
@@ -98,7 +103,7 @@ impl Source {
         Self::Keras,
     ];
 
-    /// As it is written on a command line.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Recurrent => "recurrent",
@@ -114,8 +119,8 @@ impl Source {
         }
     }
 
-    /// The source whose names a file has. Keras and haste name the same tensors in another order of
-    /// the gates: for such a file there is no answer.
+    /// Detects the source from the tensor names. `None` for an LSTM of Keras or haste: both use the same names with
+    /// different gate orders. A GRU of haste has a `recurrent_bias`, one of Keras does not.
     pub fn guess(file: &Tensors) -> Option<Self> {
         let has = |name: &str| file.get(name).is_some();
         let starts = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
@@ -124,26 +129,26 @@ impl Source {
         }
         let found = [
             (Self::PyTorch, has("weight_ih_l0")),
-            (
-                Self::BurnNn,
-                has("input_gate.input_transform.weight")
-                    || has("forward.input_gate.input_transform.weight"),
-            ),
+            (Self::BurnNn, burn_nn::is_record(file)),
             (Self::UrLstm, has("layers.0.igates.weight")),
             (Self::LstmsPth, lstms_pth::layout(file).is_ok()),
             (Self::Alstm, starts("alstm_layers.")),
             (Self::Mogrifier, has("Wih") && has("Whh")),
             (Self::Lamb, has("tiled_linear/W")),
+            (
+                Self::Keras,
+                has("kernel") && keras::is_gru(file) && !has("recurrent_bias"),
+            ),
         ];
         found
             .into_iter()
             .find_map(|(source, found)| found.then_some(source))
     }
 
-    /// The config that the tensors show.
+    /// The config inferred from the tensors.
     ///
     /// # Errors
-    /// If a name is missing or a shape makes no sense; also if `options.variant` is another one.
+    /// If a name is missing or a shape is invalid; also if `options.variant` is another one.
     pub fn config(
         self,
         file: &Tensors,
@@ -152,11 +157,17 @@ impl Source {
         let wanted = options.variant.as_deref();
         let config = match self {
             Self::Recurrent => own_config(file)?,
-            Self::PyTorch => RecurrentConfig::Lstm(pytorch::config(file)?),
-            Self::BurnNn if super::burn_nn::is_coupled(file) => {
-                RecurrentConfig::CifgLstm(super::burn_nn::coupled_config(file)?)
+            Self::PyTorch if pytorch::is_gru(file) => {
+                RecurrentConfig::Gru(pytorch::gru_config(file)?)
             }
-            Self::BurnNn => RecurrentConfig::Lstm(super::burn_nn::config(file)?),
+            Self::PyTorch => RecurrentConfig::Lstm(pytorch::config(file)?),
+            Self::BurnNn if burn_nn::is_gru(file) => {
+                RecurrentConfig::Gru(burn_nn::gru_config(file, options.reset_after)?)
+            }
+            Self::BurnNn if burn_nn::is_coupled(file) => {
+                RecurrentConfig::CifgLstm(burn_nn::coupled_config(file)?)
+            }
+            Self::BurnNn => RecurrentConfig::Lstm(burn_nn::config(file)?),
             Self::UrLstm => RecurrentConfig::UrLstm(ur_lstm::config(file)?),
             Self::LstmsPth => lstms_pth_config(file, wanted)?,
             Self::Alstm => RecurrentConfig::AdaptiveLstm(alstm::config(file, options.policy)?),
@@ -165,6 +176,9 @@ impl Source {
             }
             Self::Lamb => RecurrentConfig::MogrifierLstm(lamb::config(file)?),
             Self::Haste => RecurrentConfig::Lstm(haste::config(file)?),
+            Self::Keras if keras::is_gru(file) => {
+                RecurrentConfig::Gru(keras::gru_config(file, options.reset_after)?)
+            }
             Self::Keras => RecurrentConfig::Lstm(keras::config(file)?),
         };
         match wanted {
@@ -184,8 +198,10 @@ impl Source {
         match (self, model) {
             (Self::Recurrent, _) => Ok(own_mapping(model.shapes())),
             (Self::PyTorch, Recurrent::Lstm(stack)) => TorchLstm.mapping(stack),
+            (Self::PyTorch, Recurrent::Gru(stack)) => TorchGru.mapping(stack),
             (Self::BurnNn, Recurrent::Lstm(stack)) => BurnNn.mapping(stack),
             (Self::BurnNn, Recurrent::CifgLstm(stack)) => BurnNn.mapping(stack),
+            (Self::BurnNn, Recurrent::Gru(stack)) => BurnNn.mapping(stack),
             (Self::UrLstm, Recurrent::UrLstm(stack)) => ur_lstm::UrLstmOriginal.mapping(stack),
             (Self::LstmsPth, Recurrent::Lstm(stack)) => lstms(stack.layers.len()).mapping(stack),
             (Self::LstmsPth, Recurrent::SlowLstm(stack)) => {
@@ -201,6 +217,7 @@ impl Source {
             (Self::Lamb, Recurrent::MogrifierLstm(stack)) => lamb::Lamb.mapping(stack),
             (Self::Haste, Recurrent::Lstm(stack)) => haste::Haste.mapping(stack),
             (Self::Keras, Recurrent::Lstm(stack)) => keras::Keras.mapping(stack),
+            (Self::Keras, Recurrent::Gru(stack)) => keras::Keras.mapping(stack),
             _ => Err(ImportError::unsupported(format!(
                 "{self} has no layout for {}",
                 RecurrentConfig::of(model).name()
@@ -208,11 +225,10 @@ impl Source {
         }
     }
 
-    /// [`mapping`](Self::mapping) of a file that is being read: lstms.pth names one layer in two
-    /// ways.
+    /// [`mapping`](Self::mapping) for reading a file: lstms.pth has two ways to name a single layer.
     ///
     /// # Errors
-    /// If it cannot express the model, or the file is not its own.
+    /// If it cannot express the model, or the file has another layout.
     pub fn mapping_of(&self, model: &Recurrent, file: &Tensors) -> Result<Mapping, ImportError> {
         if *self != Self::LstmsPth {
             return self.mapping(model);
@@ -295,7 +311,7 @@ fn own_config(file: &Tensors) -> Result<RecurrentConfig, ImportError> {
     Ok(config)
 }
 
-/// A config from JSON that anyone may have written.
+/// A config from untrusted JSON.
 pub(crate) fn parse_config(json: &str) -> Result<RecurrentConfig, ImportError> {
     RecurrentConfig::load_binary(json.as_bytes())
         .map_err(|error| ImportError::format("config", error.to_string()))
@@ -304,10 +320,10 @@ pub(crate) fn parse_config(json: &str) -> Result<RecurrentConfig, ImportError> {
 /// Rounds that share their matrices cost no weights, only time; the paper uses 5.
 const MOST_ROUNDS: usize = 10_000;
 
-/// That a config from a file asks for no more than the file has: a module is built from it before
-/// its parameters are compared with the tensors.
+/// Checks that the sizes in a file's config do not exceed what the file contains, since the module is built
+/// before its parameters are compared with the tensors.
 pub(crate) fn check_size(config: &RecurrentConfig, file: &Tensors) -> Result<(), ImportError> {
-    // Every size is an axis of some tensor, every layer and round has tensors of its own.
+    // Each size is an axis of some tensor, and each layer and round has its own tensors.
     let largest = file
         .iter()
         .flat_map(|(_, tensor)| tensor.shape().iter().copied())
@@ -349,7 +365,7 @@ pub(crate) fn own_mapping(shapes: BTreeMap<String, Vec<usize>>) -> Mapping {
     mapping
 }
 
-/// The config beside the tensors, in files of ours.
+/// The config in the metadata, in our own files.
 #[cfg(feature = "std")]
 impl Tensors {
     pub(crate) fn set_config(&mut self, json: &str) {

@@ -1,4 +1,4 @@
-//! Named tensors in host memory: what is read from a file, and what is written to one.
+//! Named tensors in host memory, as read from a file or to be written to one.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -24,7 +24,7 @@ pub enum Dtype {
     F16,
     /// 2 bytes: 8 bits of exponent, 7 of fraction.
     Bf16,
-    /// Not floating-point numbers, of so many bytes each; such tensors are listed, not read.
+    /// Another type, with its size in bytes; such tensors are listed, but not read.
     Other(&'static str, usize),
 }
 
@@ -78,7 +78,7 @@ pub struct Stored {
     bytes: Arc<Vec<u8>>,
     /// Byte of the first element.
     start: usize,
-    /// Elements from one index to the next, for each axis.
+    /// Stride of each axis, in elements.
     strides: Vec<usize>,
     /// Burn's identity of a parameter, where the file has one.
     pub(crate) param_id: Option<u64>,
@@ -90,7 +90,7 @@ impl Debug for Stored {
     }
 }
 
-/// Strides of a tensor without gaps, whose number of elements fits and is not 0.
+/// Strides of a contiguous tensor whose number of elements does not overflow and is not 0.
 fn contiguous(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
@@ -100,12 +100,12 @@ fn contiguous(shape: &[usize]) -> Vec<usize> {
 }
 
 impl Stored {
-    /// A view of `bytes`, checked: every element lies inside.
+    /// A view of `bytes`; checks that every element is inside.
     ///
     /// # Arguments
     /// * `bytes`, `start` - the buffer, and the byte of the first element in it
     /// * `end` - where the bytes that belong to the tensor end
-    /// * `strides` - those of a tensor without gaps where `None`
+    /// * `strides` - `None` for a contiguous tensor
     pub(crate) fn view(
         bytes: &Arc<Vec<u8>>,
         start: usize,
@@ -134,8 +134,8 @@ impl Stored {
             ));
         }
         let held = (end - start) / dtype.size().max(1);
-        // Views that repeat their elements (torch's `expand`) would let a few bytes declare any
-        // size at all.
+        // With views that repeat their elements (torch's `expand`), a few bytes could declare any
+        // size.
         if elements > held {
             return Err(format!(
                 "shape {shape:?} declares {elements} elements, its data has {held}"
@@ -163,7 +163,7 @@ impl Stored {
         })
     }
 
-    /// The values of a tensor of this process.
+    /// The values of a tensor in memory.
     pub(crate) fn of(data: TensorData) -> Self {
         let (bytes, shape, dtype) = data.into_parts();
         let (dtype, shape) = (Dtype::from(dtype), shape.to_vec());
@@ -177,7 +177,7 @@ impl Stored {
         &self.shape
     }
 
-    /// The type of numbers in the file.
+    /// The data type in the file.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -222,10 +222,10 @@ impl Stored {
         }
     }
 
-    /// In another type of numbers.
+    /// In another data type.
     ///
     /// # Errors
-    /// If a value is outside its range (beyond ±65 504 for F16), or the elements are no finite
+    /// If a value is outside its range (beyond ±65 504 for F16), or the elements are not finite
     /// floating-point numbers.
     pub(crate) fn cast(&self, dtype: Dtype, name: &str) -> Result<Self, ExportError> {
         if self.dtype == dtype {
@@ -277,7 +277,7 @@ impl Stored {
     /// The values, F64 as they are and all others as F32.
     ///
     /// # Errors
-    /// If the elements are no floating-point numbers, or one is NaN or infinite; `name` is for the
+    /// If the type is not floating-point, or a value is NaN or infinite; `name` is for the
     /// message.
     pub fn values(&self, name: &str) -> Result<TensorData, ImportError> {
         let shape = self.shape.clone();
@@ -323,8 +323,8 @@ fn check_finite(name: &str, values: impl Iterator<Item = f64>) -> Result<(), Imp
 
 /// Named tensors: a file's, or those of a part of it ([`under`](Self::under)).
 ///
-/// Nothing is converted until a module takes it. All tensors of a file share its bytes, so that a
-/// part costs no copy.
+/// Tensors are converted when a module loads them. All tensors of a file share its bytes, so selecting a
+/// part does not copy.
 ///
 /// # Example
 /// ```
@@ -343,13 +343,13 @@ pub struct Tensors {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// How many times a file's bytes its tensors may be. Tied weights make them more than the file;
-/// a file that declares many views of one storage could otherwise ask for any amount of memory.
+/// The largest allowed ratio of the tensors' total size to the file size. It exceeds 1 with tied weights. Without a
+/// limit, a file with many views of one storage could request any amount of memory.
 #[cfg(feature = "pytorch")]
 const MOST_VIEWS: usize = 4;
 
 impl Tensors {
-    /// None yet, and key-value text.
+    /// No tensors, and key-value text.
     #[cfg(feature = "std")]
     pub(crate) fn with_metadata(metadata: BTreeMap<String, String>) -> Self {
         Self {
@@ -358,7 +358,7 @@ impl Tensors {
         }
     }
 
-    /// Checks what no single tensor shows: that views do not multiply the file.
+    /// Checks the total size of all tensors against the file size.
     #[cfg(feature = "pytorch")]
     pub(crate) fn checked(self, format: &'static str, file: usize) -> Result<Self, ImportError> {
         let total = self
@@ -470,7 +470,7 @@ impl Tensors {
         self.tensors.values().map(Stored::byte_len).sum()
     }
 
-    /// Puts a tensor under a name; the one that had it before, if any.
+    /// Inserts a tensor under a name; returns the previous one, if any.
     pub fn insert(&mut self, name: impl Into<String>, data: TensorData) -> Option<Stored> {
         self.insert_stored(name.into(), Stored::of(data))
     }
@@ -479,7 +479,7 @@ impl Tensors {
         self.tensors.insert(name, tensor)
     }
 
-    /// The same tensors in another type of numbers: [`Dtype::F16`] and [`Dtype::Bf16`] take half
+    /// The same tensors in another data type: [`Dtype::F16`] and [`Dtype::Bf16`] take half
     /// the size of F32.
     ///
     /// # Errors
@@ -506,12 +506,12 @@ impl Tensors {
         })
     }
 
-    /// Key-value text that stands beside the tensors.
+    /// Key-value text stored with the tensors.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The tensor of a name, or what the file has instead.
+    /// The tensor of a name; the error says what the file has instead.
     pub(crate) fn require(&self, name: &str, expected: &[usize]) -> Result<&Stored, ImportError> {
         self.get(name).ok_or_else(|| ImportError::Missing {
             name: name.to_string(),
@@ -520,7 +520,7 @@ impl Tensors {
         })
     }
 
-    /// Where the tensor of a name may be instead.
+    /// A hint where the tensor of a name may be instead.
     pub(crate) fn hint(&self, name: &str) -> String {
         let elsewhere = |other: &str| {
             let prefix = other.strip_suffix(name)?;

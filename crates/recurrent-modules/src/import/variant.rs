@@ -1,5 +1,5 @@
-//! What reading and writing the weights of a variant chosen at run time needs. The paths are those of the
-//! variant's own module, so that its files can be loaded without the enum too.
+//! Reading and writing the weights of a variant chosen at run time. The paths are those of the
+//! variant's own module, so its files can also be loaded without the enum.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -11,7 +11,7 @@ use super::{ImportError, Mapping, Tensors, load_mapping, parameters, shapes};
 use crate::recurrent::{Recurrent, by_variant, map_variant};
 
 impl Recurrent {
-    /// With the weights of a file, by a table of the variant's paths.
+    /// The model with the weights of a file, by a table of the variant's paths.
     pub(crate) fn with_weights(
         self,
         mapping: &Mapping,
@@ -22,16 +22,16 @@ impl Recurrent {
 
     /// Parameters by path.
     pub(crate) fn parameters(&self) -> BTreeMap<String, Tensor<2>> {
-        by_variant!(self, stack => parameters(stack))
+        by_variant!(Recurrent: self, |stack| parameters(stack))
     }
 
     /// Path and shape of each parameter.
     pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        by_variant!(self, stack => shapes(stack))
+        by_variant!(Recurrent: self, |stack| shapes(stack))
     }
 
     /// The parameters with Burn's identities of them.
     pub(crate) fn tensors(&self) -> Tensors {
-        by_variant!(self, stack => Tensors::of(stack))
+        by_variant!(Recurrent: self, |stack| Tensors::of(stack))
     }
 }

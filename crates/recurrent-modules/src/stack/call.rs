@@ -1,4 +1,4 @@
-//! What a call of a stack checks and draws before its first layer runs.
+//! Checks and masks of a call of a stack, before its first layer runs.
 
 use alloc::borrow::Cow;
 use alloc::vec;
@@ -21,11 +21,11 @@ pub(crate) struct Call<'a, S: Step> {
     pub layers: Vec<BoundLayer<S>>,
     /// The given states, per layer and direction.
     pub states: Option<Vec<Vec<S::State>>>,
-    /// Given, drawn or expected; those on weights have been applied.
+    /// Given by the caller, sampled, or expectations; masks on weights have been applied.
     pub masks: Cow<'a, StackMasks>,
 }
 
-/// The type of numbers of a call of these layers.
+/// The data type of a call of these layers.
 pub(crate) fn call_type<S: Step>(
     layers: &[BoundLayer<S>],
     input: DType,
@@ -49,8 +49,8 @@ impl<C: Cell> Stack<C> {
         self.layers.iter().map(Layer::bind).collect()
     }
 
-    /// Checks all of a call but its lengths, and draws its masks where none are given. What is found
-    /// here is found before anything is computed.
+    /// Checks a call except for its lengths, and samples its masks if none are given. Errors are reported
+    /// before anything is computed.
     ///
     /// # Arguments
     /// * `input` - has the right number of features
@@ -63,7 +63,7 @@ impl<C: Cell> Stack<C> {
         state: Option<StackState<StateOf<C>>>,
         masks: Option<&'a StackMasks>,
     ) -> Call<'a, C::Step> {
-        // Not `map`: a closure would hide the caller's line.
+        // Not `map`, because a closure does not propagate `#[track_caller]`.
         let mut states = None;
         if let Some(state) = state {
             states = Some(self.per_layer(state));
@@ -98,7 +98,7 @@ impl<C: Cell> Stack<C> {
         }
     }
 
-    /// Draws the masks of one training call, of the type of the weights.
+    /// Samples the masks of one training call, in the data type of the weights.
     pub fn sample_masks(
         &self,
         seq_length: usize,
@@ -177,7 +177,7 @@ impl<C: Cell> Stack<C> {
             || (self.layers.iter().flat_map(Layer::cells)).any(|cell| cell.dropout_adapt() > 0.0)
     }
 
-    /// The masks of a call: drawn in training, the expectation otherwise.
+    /// The masks of a call: sampled in training, the expectation otherwise.
     fn masks_of_call(
         &self,
         layers: &mut [BoundLayer<C::Step>],
@@ -189,8 +189,8 @@ impl<C: Cell> Stack<C> {
         if !self.has_dropout() || seq_length == 0 || batch_size == 0 {
             return StackMasks::default();
         }
-        // Both, as in Burn's Dropout: the device says that a backward is possible at all, the flag
-        // that this module takes part in one.
+        // Both conditions, as in Burn's Dropout: the device must support a backward, and the flag says whether this
+        // module is trained.
         if self.training.is_enabled()
             && let Some(device) = autodiff_device(layers, device)
         {
@@ -260,7 +260,7 @@ impl<C: Cell> Stack<C> {
     }
 }
 
-/// Where and of which type the masks of a cell are made.
+/// The device and the data type of a cell's masks.
 fn options_of<S: Step>(cell: &S, device: &Device) -> TensorCreationOptions {
     match weight_type(cell) {
         Some(dtype) => (device, dtype).into(),

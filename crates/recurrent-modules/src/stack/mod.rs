@@ -1,6 +1,7 @@
 //! Level 4: layers over layers, dropout between them.
 
 mod call;
+mod named;
 
 use alloc::format;
 use alloc::vec;
@@ -14,43 +15,46 @@ use recurrent_core::{
 };
 
 use call::Call;
+pub(crate) use named::StateNames;
 
 use crate::cell::{Cell, StateOf};
 use crate::error::{InvalidConfig, check_prob, check_size};
+use crate::flat::flat_fields;
 use crate::layer::{How, Layer, Packed, Padded, Recorded, RunCell};
 use crate::masks::{RecurrentDropout, StackMasks};
 use crate::packed::PackedSequence;
 use crate::state::StackState;
 
-/// How cells are put together. The configs of the variants contain these fields; on its own it
-/// serves cells of a user's making.
+/// How cells are combined into a stack. The configs of the variants contain it; use it directly for your own
+/// cells.
 #[derive(Config, Debug, PartialEq)]
 pub struct StackConfig {
     /// Features of one input step.
     pub d_input: usize,
-    /// Units of each layer; with `layer_sizes`, of the last.
+    /// Units of each layer; with `layer_sizes`, of the last layer.
     pub d_hidden: usize,
     /// Number of layers.
     #[config(default = 1)]
     pub num_layers: usize,
-    /// Units of each layer, where they differ.
+    /// Units of each layer, if they differ; see `stacked` of the variants' configs.
     pub layer_sizes: Option<Vec<usize>>,
-    /// Whether each layer has a second cell that runs backward.
+    /// Whether each layer has a second cell that runs backward; outputs are concatenated.
     #[config(default = false)]
     pub bidirectional: bool,
-    /// Whether the only direction runs from the last step to the first.
+    /// Whether the only direction runs from the last step to the first. Outputs keep the time step of their
+    /// input.
     #[config(default = false)]
     pub reverse: bool,
     /// Whether input and output are `[batch_size, seq_length, ·]`; else `[seq_length, batch_size, ·]`.
     #[config(default = true)]
     pub batch_first: bool,
-    /// Probability of zeroing the outputs of each layer but the last, anew at each step.
+    /// Probability of zeroing the outputs of each layer but the last, with a new mask at each step.
     #[config(default = 0.0)]
     pub dropout: f64,
     /// Dropout inside the cells.
     #[config(default = "RecurrentDropout::None")]
     pub recurrent_dropout: RecurrentDropout,
-    /// Probability of zeroing each recurrent weight, anew in each call: R' = M ⊙ R with one M for
+    /// Probability of zeroing each recurrent weight, with a new mask in each call: R' = M ⊙ R with one M for
     /// all steps (weight drop; Merity et al., arXiv:1708.02182).
     #[config(default = 0.0)]
     pub weight_drop: f64,
@@ -60,7 +64,41 @@ pub struct StackConfig {
     pub residual: bool,
 }
 
+flat_fields!(StackConfig {
+    d_input,
+    d_hidden,
+    num_layers,
+    layer_sizes,
+    bidirectional,
+    reverse,
+    batch_first,
+    dropout,
+    recurrent_dropout,
+    weight_drop,
+    residual,
+});
+
 impl StackConfig {
+    /// The config of a stack: sizes, layers, directions and dropout.
+    pub fn of<C: Cell>(stack: &Stack<C>) -> Self {
+        let cells = stack.layers.iter().map(|layer| &layer.forward);
+        let sizes: Vec<usize> = cells.map(Cell::d_hidden).collect();
+        let unequal = sizes.windows(2).any(|pair| pair[0] != pair[1]);
+        Self {
+            d_input: stack.d_input(),
+            d_hidden: sizes[sizes.len() - 1],
+            num_layers: sizes.len(),
+            layer_sizes: unequal.then_some(sizes),
+            bidirectional: stack.directions() > 1,
+            reverse: stack.reverse,
+            batch_first: stack.batch_first,
+            dropout: stack.dropout,
+            recurrent_dropout: stack.recurrent_dropout,
+            weight_drop: stack.weight_drop,
+            residual: stack.residual,
+        }
+    }
+
     /// Units of each layer.
     pub fn sizes(&self) -> Vec<usize> {
         match &self.layer_sizes {
@@ -135,10 +173,10 @@ impl StackConfig {
         Ok(())
     }
 
-    /// Whether residual connections fit.
+    /// Checks the sizes of residual connections.
     ///
     /// # Arguments
-    /// * `outputs` - output features of one direction of each layer
+    /// * `outputs` - the features that each layer passes to the next
     pub(crate) fn check_residual(
         &self,
         outputs: impl IntoIterator<Item = usize>,
@@ -146,8 +184,7 @@ impl StackConfig {
         if !self.residual {
             return Ok(());
         }
-        let directions = if self.bidirectional { 2 } else { 1 };
-        let outputs: Vec<usize> = outputs.into_iter().map(|size| size * directions).collect();
+        let outputs: Vec<usize> = outputs.into_iter().collect();
         for (index, pair) in outputs.windows(2).enumerate() {
             if pair[0] != pair[1] {
                 return Err(InvalidConfig::contradiction(
@@ -173,7 +210,7 @@ impl StackConfig {
     ///
     /// # Errors
     /// As [`validate`](Self::validate), and those of `cell`; also if residual connections do not
-    /// fit the sizes of the cells, or weight drop is asked of cells without recurrent weights.
+    /// match the sizes of the cells, or `weight_drop` is set for cells without recurrent weights.
     pub fn try_init_with<C: Cell>(
         &self,
         mut cell: impl FnMut(usize, usize) -> Result<C, InvalidConfig>,
@@ -191,7 +228,7 @@ impl StackConfig {
             d_input = layer.d_output();
             layers.push(layer);
         }
-        self.check_residual(layers.iter().map(|layer| layer.forward.d_output()))?;
+        self.check_residual(layers.iter().map(Layer::d_output))?;
         if self.weight_drop > 0.0 {
             let mut cells = layers.iter().flat_map(Layer::cells);
             if cells.any(|cell| cell.bind().recurrent_weights().is_empty()) {
@@ -226,26 +263,27 @@ pub struct ForwardOptions<'a> {
     pub masks: Option<&'a StackMasks>,
 }
 
-/// Layers of one kind of cell: what [`Lstm`](crate::Lstm) and every other variant is.
+/// Layers of one kind of cell. [`Lstm`](crate::Lstm) and every other variant is a `Stack`.
 ///
 /// # Dropout
-/// A call trains if `training` is set, which [`freeze`](Module::freeze) and
-/// [`valid`](Module::valid) clear, and the input or a parameter is on an autodiff device: a plain
-/// input does not turn dropout off where gradients flow to the parameters, as in a stack of Burn's
-/// `Linear` and `Dropout`. This holds for every kind: between layers, inside the cells
+/// Dropout acts in a call if both of the following hold:
+/// - `training` is set; [`freeze`](Module::freeze) and [`valid`](Module::valid) clear it;
+/// - the input or a parameter is on an autodiff device. An input on the plain device does not turn dropout off
+///   if the parameters are trained.
+///
+/// This applies to every kind: between layers, inside the cells
 /// ([`RecurrentDropout`]), on the weights (`weight_drop`) and in adaptation cells. In evaluation
-/// nothing is dropped, and zoneout takes its expectation.
+/// nothing is dropped, and zoneout uses its expectation.
 ///
-/// # Types of numbers
-/// Input, state, parameters and given masks of a call have one type of numbers; if not, the call
-/// panics before it computes anything, and names the tensor, its type and what was expected. f32 runs
-/// by fused kernels where there are some, other types step by step. Masks and zeros made here have
-/// the type of the parameters. Cast the input to the type of the module, or the module to that of the
-/// input.
+/// # Data types
+/// Input, state, parameters and given masks of a call must have the same data type. Otherwise the call
+/// panics before it computes anything, with the tensor, its type and the expected type; cast the input or the module.
+/// f32 runs by fused kernels where they exist, other types step by step. Masks and zero states created by a call have
+/// the type of the parameters.
 ///
-/// # Nothing to run
-/// A batch of no sequences, an input of no steps and sequences of length 0 are valid. Their outputs
-/// are empty or zero, and their final state is the initial one, through which gradients pass
+/// # Empty inputs
+/// Empty batches, inputs without steps and sequences of length 0 are valid. Their outputs
+/// are empty or zero. Their final state is the initial one, and gradients pass through it
 /// unchanged.
 #[derive(Module, Debug)]
 pub struct Stack<C: Cell> {
@@ -266,19 +304,19 @@ pub struct Stack<C: Cell> {
     pub weight_drop: f64,
     /// Whether each layer but the first adds its input to its output.
     pub residual: bool,
-    /// By fused kernels or step by step; [`with_strategy`](Self::with_strategy) sets it.
+    /// Fused kernels or step by step; set by [`with_strategy`](Self::with_strategy).
     #[module(skip)]
     pub strategy: Strategy,
-    /// How exactly recurrent weights are read in inference;
-    /// [`with_precision`](Self::with_precision) sets it.
+    /// Precision of the recurrent weights in inference; set by
+    /// [`with_precision`](Self::with_precision).
     #[module(skip)]
     pub precision: Precision,
 }
 
 impl<C: Cell> Stack<C> {
-    /// Runs by fused kernels or step by step: [`Strategy::Auto`] without this.
+    /// Chooses fused kernels or step-by-step execution; the default is [`Strategy::Auto`].
     ///
-    /// The results are the same but for rounding.
+    /// The results differ only in rounding.
     ///
     /// # Example
     /// ```
@@ -295,16 +333,16 @@ impl<C: Cell> Stack<C> {
         self
     }
 
-    /// Reads recurrent weights in bf16 where that is what takes the time in inference; see
-    /// [`Precision::Bf16`]. The weights themselves stay f32.
+    /// Rounds recurrent weights to bf16 in inference of a single sequence, which is bound by their memory traffic; see
+    /// [`Precision::Bf16`]. The parameters stay f32.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// Why [`Strategy::Auto`] runs step by step on a device with an input of a type of numbers, if it
-    /// does; the first reason of any layer. [`Unfused::Types`] says that such a call is an error:
-    /// some weights have another type.
+    /// The reason why [`Strategy::Auto`] runs step by step for this device and data type, or `None` if a fused kernel
+    /// runs: the first reason of any layer. [`Unfused::Types`] means that such a call is an error, because some
+    /// weights have another type.
     pub fn unfused(&self, device: &Device, dtype: DType) -> Option<Unfused> {
         let layers = self.bind();
         if let Err(mixed) = call::call_type(&layers, dtype) {
@@ -351,7 +389,7 @@ impl<C: Cell> Stack<C> {
     ///
     /// # Panics
     /// If the last axis of `input` is not `d_input`, the state has other sizes than the stack, or
-    /// input, state and weights are not of one [type of numbers](Stack#types-of-numbers).
+    /// input, state and weights are not of one [data type](Stack#data-types).
     #[track_caller]
     pub fn forward(
         &self,
@@ -364,10 +402,10 @@ impl<C: Cell> Stack<C> {
     /// [`forward`](Self::forward) with lengths or given masks.
     ///
     /// With lengths, outputs past a sequence's end are zero, its final state is that of its own
-    /// last step, backward directions start there, and what the padding holds is never read.
+    /// last step, the backward direction starts there, and padding is never read.
     ///
     /// # Panics
-    /// As [`forward`](Self::forward); also if lengths or masks do not fit the batch.
+    /// As [`forward`](Self::forward); also if lengths or masks do not match the batch.
     #[track_caller]
     pub fn forward_with(
         &self,
@@ -378,15 +416,15 @@ impl<C: Cell> Stack<C> {
         self.forward_by(input, state, options, &mut Padded)
     }
 
-    /// [`forward_with`](Self::forward_with) that also gives the states after every step. Runs as that
-    /// does, by a fused kernel where there is one: the kernels have these states at hand.
+    /// [`forward_with`](Self::forward_with) that also returns the states after every step. It uses a fused kernel
+    /// under the same conditions.
     ///
     /// # Returns
     /// Output and final state as [`forward_with`](Self::forward_with), and for each layer and
     /// direction, ordered as the states, the history of each part of the state (for the LSTM
-    /// `cell` and `hidden`): batch- or time-major as the input, at the time of its input, zero past
-    /// each length. It is that of the cells: dropout between layers and residual connections are
-    /// not in it.
+    /// `cell` and `hidden`): batch- or time-major as the input, at the time step of its input, zero past
+    /// each length. Histories are those of the cells, before dropout between layers and residual
+    /// connections.
     ///
     /// # Gradients
     /// As [`forward_with`](Self::forward_with), and through the histories.
@@ -420,8 +458,7 @@ impl<C: Cell> Stack<C> {
         (output, state, histories.collect())
     }
 
-    /// Runs the layers over a packed batch: nothing is padded, and only what the lengths cover is
-    /// computed.
+    /// Runs the layers over a packed batch, without padding.
     ///
     /// # Arguments
     /// * `input` - packed rows of `d_input` features
@@ -436,7 +473,7 @@ impl<C: Cell> Stack<C> {
     ///
     /// # Panics
     /// If the rows have another size than `d_input`, the state has other sizes than the stack, or
-    /// rows, state and weights are not of one [type of numbers](Stack#types-of-numbers).
+    /// rows, state and weights are not of one [data type](Stack#data-types).
     #[track_caller]
     pub fn forward_packed(
         &self,
@@ -479,10 +516,10 @@ impl<C: Cell> Stack<C> {
         (self.swap_if_batch_first(output), state)
     }
 
-    /// The layers one after the other, over padded (`D` = 3) or packed (`D` = 2) sequences.
+    /// Runs the layers one after the other, over padded (`D` = 3) or packed (`D` = 2) sequences.
     ///
     /// # Arguments
-    /// * `between` - brings a mask between layers to the form of the sequences
+    /// * `between` - converts a mask between layers to the layout of the sequences
     /// * `run` - runs one cell
     #[track_caller]
     fn layers_over<const D: usize>(
@@ -535,13 +572,12 @@ impl<C: Cell> Stack<C> {
 
     /// One step of all layers: `(y_t, s_t) = step(x_t, s_{t−1})`, for streaming.
     ///
-    /// In training with dropout each call samples masks of its own; to keep one per-sequence mask
-    /// over the calls, use [`step_with`](Self::step_with).
+    /// In training with dropout each call samples new masks; to use one per-sequence mask for several
+    /// calls, use [`step_with`](Self::step_with).
     ///
-    /// To stream without training, run on the plain device: `stack.valid()`, with inputs and states
-    /// of that device. On an autodiff device each call adds to the graph, which Burn 0.22.1 frees only
-    /// at a `backward` through the same parameters: without one, memory grows with every call
-    /// (`docs/known-issues.md`).
+    /// For inference use the plain device: `stack.valid()`, with inputs and states on that device. On an autodiff
+    /// device each call adds to the graph, which Burn 0.22.1 frees only at a `backward` through the same
+    /// parameters, so without one memory grows with every call (`docs/known-issues.md`).
     ///
     /// # Shapes
     /// - input `[batch_size, d_input]`, output `[batch_size, d_output]`
@@ -549,7 +585,7 @@ impl<C: Cell> Stack<C> {
     /// # Panics
     /// If the stack is bidirectional (a step cannot see the future), the last axis of `input` is
     /// not `d_input`, the state has other sizes than the stack, or input, state and weights are not
-    /// of one [type of numbers](Stack#types-of-numbers).
+    /// of one [data type](Stack#data-types).
     #[track_caller]
     pub fn step(
         &self,
@@ -562,7 +598,7 @@ impl<C: Cell> Stack<C> {
     /// [`step`](Self::step) with given masks, of which per-step masks are read at time `t`.
     ///
     /// # Panics
-    /// As [`step`](Self::step); also if a mask does not fit.
+    /// As [`step`](Self::step); also if a mask has the wrong shape.
     #[track_caller]
     pub fn step_with(
         &self,

@@ -17,14 +17,14 @@ use crate::support::*;
 fn configs() -> Vec<(String, RecurrentConfig)> {
     let mut list = vec![];
     for (variant, config) in all_variants() {
-        for kind in dropouts(0.5) {
-            let config = with!(config.clone(), |c| c.with_recurrent_dropout(kind));
+        for kind in dropouts(&config, 0.5) {
+            let config = config.clone().with_recurrent_dropout(kind);
             list.push((format!("{variant}, {kind:?}"), config));
         }
-        let dropped = with!(config.clone(), |c| c.with_weight_drop(0.5));
+        let dropped = config.clone().with_weight_drop(0.5);
         list.push((format!("{variant}, weight drop"), dropped));
         if !matches!(config, RecurrentConfig::AdaptiveLstm(_)) {
-            let between = with!(config, |c| c.with_num_layers(2).with_dropout(0.5));
+            let between = config.with_num_layers(2).with_dropout(0.5);
             list.push((format!("{variant}, between layers"), between));
         }
     }

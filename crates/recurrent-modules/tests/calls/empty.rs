@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::compare::values;
 use recurrent_modules::{
     ForwardOptions, Lengths, LstmConfig, LstmState, Mask, Masks, PackedSequence, Recurrent,
-    RecurrentConfig, RecurrentDropout, StackMasks, StackState, Strategy,
+    RecurrentConfig, RecurrentDropout, RecurrentState, StackMasks, Strategy,
 };
 
 use crate::all_variants;
@@ -21,36 +21,30 @@ fn for_all(mut f: impl FnMut(&str, &Recurrent, bool, &Device)) {
                 RecurrentConfig::AdaptiveLstm(c) => {
                     RecurrentConfig::AdaptiveLstm(c.with_bidirectional(true))
                 }
-                config => with!(config, |c| c
+                config => config
                     .with_num_layers(2)
                     .with_bidirectional(true)
                     .with_residual(true)
-                    .with_dropout(0.5)),
+                    .with_dropout(0.5),
             };
             for (container, config) in [
                 ("plain", config()),
                 (
                     "projection, time-major, reverse",
-                    with!(config(), |c| c
-                        .with_d_proj(Some(P))
+                    projected(config())
                         .with_batch_first(false)
-                        .with_reverse(true)),
+                        .with_reverse(true),
                 ),
                 (
                     "zoneout",
-                    with!(config(), |c| c.with_recurrent_dropout(
-                        RecurrentDropout::Zoneout {
-                            hidden: 0.2,
-                            cell: 0.3
-                        }
-                    )),
+                    config().with_recurrent_dropout(zoneout(&config(), 0.2, 0.3)),
                 ),
                 ("bidirectional, two layers", two),
             ] {
                 for strategy in [Strategy::Auto, Strategy::Composed] {
                     let module = build(&config, 11, &device).with_strategy(strategy);
                     let name = format!("{variant}, {container}, {strategy:?}, {device:?}");
-                    f(&name, &module, batch_first(&config), &device);
+                    f(&name, &module, config.batch_first, &device);
                 }
             }
         }
@@ -76,18 +70,12 @@ fn check_idle(
     name: &str,
     module: &Recurrent,
     problem: &Problem,
-    call: impl Fn(Tensor<3>, StackState) -> Output,
+    call: impl Fn(Tensor<3>, RecurrentState) -> Output,
 ) {
     let results = record(module, problem, &call);
-    for (index, state) in problem.state.cells.iter().enumerate() {
-        for (part, tensor) in [("cell", &state.cell), ("hidden", &state.hidden)] {
-            let key = format!("state.{index}.{part}");
-            assert_same(
-                &format!("{name}: {key}"),
-                results.get(&key),
-                &values(tensor),
-            );
-        }
+    for (key, tensor) in named_state(&problem.state) {
+        let name = format!("{name}: {key}");
+        assert_same(&name, results.get(&key), &values(&tensor));
     }
     // The gradient of the initial state is that of the final one, the cotangent.
     for (index, (key, tensor)) in named_state(&problem.state).into_iter().enumerate() {
@@ -116,10 +104,15 @@ fn no_sequences_and_no_steps() {
             let expected = shape(batch_first, batch_size, seq_length, module.d_output());
             let (output, state) = module.forward(problem.input.clone(), None);
             assert_eq!(output.dims(), expected, "{name}");
-            for (got, expected) in state.cells.iter().zip(&problem.state.cells) {
-                assert_eq!(got.cell.dims(), expected.cell.dims(), "{name}");
-                assert_eq!(got.hidden.dims(), expected.hidden.dims(), "{name}");
-                assert!(values(&got.cell).iter().all(|&v| v == 0.0), "{name}");
+            let (got, given) = (named_state(&state), named_state(&problem.state));
+            assert_eq!(got.len(), given.len(), "{name}");
+            for ((part, got), (expected_part, expected)) in got.iter().zip(&given) {
+                assert_eq!(
+                    (part, got.dims()),
+                    (expected_part, expected.dims()),
+                    "{name}"
+                );
+                assert!(values(got).iter().all(|&v| v == 0.0), "{name}: {part}");
             }
             let list = Lengths::new(vec![0; batch_size], seq_length).unwrap();
             check_idle(&name, module, &problem, |x, s| {
@@ -176,7 +169,8 @@ fn packed_batches_of_no_sequences() {
         let packed = PackedSequence::pack(input, [], batch_first, true).unwrap();
         let (packed, state) = module.forward_packed(&packed, None);
         assert_eq!(packed.data().dims(), [0, module.d_output()], "{name}");
-        assert_eq!(state.last().hidden.dims()[0], 0, "{name}");
+        let mut parts = state.cells.iter().flat_map(|state| state.iter());
+        assert!(parts.all(|(_, part)| part.dims()[0] == 0), "{name}");
         let (output, _) = packed.unpack(batch_first);
         let expected = shape(batch_first, 0, 0, module.d_output());
         assert_eq!(output.dims(), expected, "{name}");
@@ -214,13 +208,11 @@ fn one_length_of_zero() {
         let keep = |(output, state): Output| {
             let middle = output.clone().narrow(axis, 1, 1);
             assert!(values(&middle).iter().all(|&v| v == 0.0), "{name}: output");
-            for (got, expected) in state.cells.iter().zip(&problem.state.cells) {
-                for (got, expected) in
-                    [(&got.cell, &expected.cell), (&got.hidden, &expected.hidden)]
-                {
-                    let row = |tensor: &Tensor<2>| values(&tensor.clone().narrow(0, 1, 1));
-                    assert_same(&format!("{name}: state"), &row(got), &row(expected));
-                }
+            for ((part, got), (_, expected)) in
+                named_state(&state).iter().zip(&named_state(&problem.state))
+            {
+                let row = |tensor: &Tensor<2>| values(&tensor.clone().narrow(0, 1, 1));
+                assert_same(&format!("{name}: {part}"), &row(got), &row(expected));
             }
             let state = state.map(|part| without_row_1(part, 0));
             (without_row_1(output, axis), state)
@@ -263,7 +255,7 @@ fn one_length_of_zero() {
 fn one_length_of_zero_packed() {
     for device in devices() {
         for (name, config) in all_variants() {
-            let config = with!(config, |c| c.with_bidirectional(true));
+            let config = config.with_bidirectional(true);
             for strategy in [Strategy::Auto, Strategy::Composed] {
                 let module = build(&config, 11, &device).with_strategy(strategy);
                 let problem = Problem::new(&module, true, 12, &device);
@@ -335,12 +327,9 @@ fn steps_of_no_sequences() {
                 for kind in [
                     RecurrentDropout::None,
                     RecurrentDropout::Gal { prob: 0.5 },
-                    RecurrentDropout::Zoneout {
-                        hidden: 0.5,
-                        cell: 0.5,
-                    },
+                    zoneout(&config, 0.5, 0.5),
                 ] {
-                    let config = with!(config.clone(), |c| c.with_recurrent_dropout(kind));
+                    let config = config.clone().with_recurrent_dropout(kind);
                     for strategy in [Strategy::Auto, Strategy::Composed] {
                         let module = build(&config, 11, &device).with_strategy(strategy);
                         let x = || Tensor::<2>::zeros([0, I], &device);
@@ -348,9 +337,9 @@ fn steps_of_no_sequences() {
                         assert_eq!(y.dims(), [0, module.d_output()], "{name}");
                         let (y, state) = module.step(x(), Some(state));
                         assert_eq!(y.dims(), [0, module.d_output()], "{name}");
-                        for state in state.cells {
-                            assert_eq!(state.cell.dims()[0], 0, "{name}");
-                            assert!(state.cell.dims()[1] > 0, "{name}");
+                        for (part, tensor) in named_state(&state) {
+                            assert_eq!(tensor.dims()[0], 0, "{name}: {part}");
+                            assert!(tensor.dims()[1] > 0, "{name}: {part}");
                         }
                     }
                 }
@@ -361,6 +350,9 @@ fn steps_of_no_sequences() {
     let cell = LstmConfig::new(I, H).init_cell(&device);
     let (y, state) = cell.step(Tensor::zeros([0, I], &device), None);
     assert_eq!((y.dims(), state.cell.dims()), ([0, H], [0, H]));
+    let cell = recurrent_modules::GruConfig::new(I, H).init_cell(&device);
+    let (y, state) = cell.step(Tensor::zeros([0, I], &device), None);
+    assert_eq!((y.dims(), state.hidden.dims()), ([0, H], [0, H]));
     let cell = recurrent_modules::AdaptiveLstmConfig::new(I, H).init_cell(&device);
     let policy = Tensor::zeros([0, cell.policy_size()], &device);
     let (y, state) = cell.step(Tensor::zeros([0, I], &device), policy, None);

@@ -1,15 +1,17 @@
 //! Folders of models: every variant comes back, and those of older versions still load.
 
+mod json;
+
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use recurrent_modules::{
-    AdaptiveLstmConfig, CONFIG_FILE, CheckpointError, CifgLstmConfig, Coupling, LayerNormConfig,
-    LayerNormLstmConfig, LstmConfig, MODEL_FILE, MogrifierLstmConfig, PeepholeKind,
-    PeepholeLstmConfig, PolicyLayout, Recurrent, RecurrentConfig, RecurrentDropout, SlowLstmConfig,
-    UrLstmConfig,
+    AdaptiveLstmConfig, CONFIG_FILE, CheckpointError, CifgLstmConfig, Coupling, GruConfig,
+    LayerNormConfig, LayerNormLstmConfig, LstmConfig, MODEL_FILE, MogrifierLstmConfig,
+    PeepholeKind, PeepholeLstmConfig, PolicyLayout, Recurrent, RecurrentConfig, RecurrentDropout,
+    SlowLstmConfig, UrLstmConfig,
 };
 
 fn device() -> Device {
@@ -18,6 +20,42 @@ fn device() -> Device {
 
 /// Every variant, and every option that a module must keep.
 fn configs() -> Vec<(&'static str, RecurrentConfig)> {
+    let mut list = configs_of_version_0_1_0();
+    list.extend(later_configs());
+    list
+}
+
+/// The variants that came after version 0.1.0, of which there are no files.
+fn later_configs() -> Vec<(&'static str, RecurrentConfig)> {
+    use RecurrentConfig as R;
+    vec![
+        ("gru", R::Gru(GruConfig::new(3, 4))),
+        (
+            "gru_options",
+            R::Gru(
+                GruConfig::new(3, 4)
+                    .with_reset_after(false)
+                    .with_num_layers(2)
+                    .with_bidirectional(true)
+                    .with_batch_first(false)
+                    .with_dropout(0.25)
+                    .with_recurrent_dropout(RecurrentDropout::Zoneout {
+                        hidden: 0.5,
+                        cell: 0.0,
+                    })
+                    .with_weight_drop(0.125)
+                    .with_bias(false),
+            ),
+        ),
+        (
+            "gru_sizes",
+            R::Gru(GruConfig::stacked(3, [5, 4]).with_reverse(true)),
+        ),
+    ]
+}
+
+/// Those of which there are files of version 0.1.0.
+fn configs_of_version_0_1_0() -> Vec<(&'static str, RecurrentConfig)> {
     use RecurrentConfig as R;
     let lstm = LstmConfig::new(3, 4);
     vec![
@@ -198,8 +236,9 @@ fn folders_that_do_not_fit() {
         load()
     );
 
-    std::fs::write(&config, "{\"Gru\": {}}").expect("written");
+    std::fs::write(&config, "{\"Mlp\": {}}").expect("written");
     assert!(load().contains("config.json in "), "{}", load());
+    assert!(load().contains("Mlp"), "{}", load());
     std::fs::remove_file(folder.path().join(MODEL_FILE)).expect("removed");
     save(LstmConfig::new(3, 4));
     std::fs::remove_file(folder.path().join(MODEL_FILE)).expect("removed");
@@ -235,7 +274,7 @@ fn old_folder() -> PathBuf {
 #[test]
 fn checkpoints_of_version_0_1_0_load() {
     let mut count = 0;
-    for (name, _) in configs() {
+    for (name, _) in configs_of_version_0_1_0() {
         let folder = old_folder().join(name);
         let model = Recurrent::load(&folder, &device());
         let model = model.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -258,7 +297,7 @@ fn checkpoints_of_version_0_1_0_load() {
 #[test]
 #[ignore = "writes the committed files, once per layout"]
 fn write_checkpoints() {
-    for (name, config) in configs() {
+    for (name, config) in configs_of_version_0_1_0() {
         let folder = old_folder().join(name);
         assert!(
             !folder.exists(),

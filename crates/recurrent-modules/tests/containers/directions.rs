@@ -1,9 +1,9 @@
 //! Both directions of a layer that is small enough to run them at the same time.
 
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::compare::values;
+use recurrent_core::{Strategy, sequence};
 use recurrent_modules::cells::Cell;
-use recurrent_modules::recurrent_core::eval::compare::values;
-use recurrent_modules::recurrent_core::{Strategy, sequence};
 use recurrent_modules::{ForwardOptions, Lengths, Lstm, LstmConfig, StackState};
 
 use crate::support::tensor;

@@ -1,9 +1,9 @@
 //! All states over time, on request.
 
 use burn::tensor::Tensor;
+use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
-use recurrent_modules::recurrent_core::eval::compare::values;
-use recurrent_modules::{ForwardOptions, Lengths, LstmConfig, Strategy};
+use recurrent_modules::{ForwardOptions, GruConfig, Lengths, LstmConfig, Recurrent, Strategy};
 use rstest::rstest;
 
 use crate::support::*;
@@ -47,6 +47,39 @@ fn histories_are_the_states_of_step(
         }
     }
     assert_close(&state.cells[0].cell, &last.cells[0].cell);
+}
+
+/// A GRU has one part, which is its output.
+#[rstest]
+fn a_gru_has_a_history_of_h(
+    #[values(true, false)] reset_after: bool,
+    #[values(Strategy::Auto, Strategy::Composed)] strategy: Strategy,
+) {
+    let device = device();
+    let gru = GruConfig::new(I, H)
+        .with_num_layers(2)
+        .with_reset_after(reset_after)
+        .init(&device)
+        .with_strategy(strategy);
+    let model = Recurrent::Gru(gru);
+    let input = tensor([B, T, I], 0.0, &device);
+    let mut state = model.initial_state(B, &device);
+    let options = ForwardOptions::default();
+    let (output, last, histories) =
+        model.forward_histories(input.clone(), Some(state.clone()), options);
+    assert_eq!(histories.len(), 2);
+    for t in 0..T {
+        let x = input.clone().narrow(1, t, 1).squeeze_dim::<2>(1);
+        state = model.step(x, Some(state)).1;
+        for (history, state) in histories.iter().zip(&state.cells) {
+            let names: Vec<_> = history.parts.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, ["hidden"]);
+            let at = history.part("hidden").narrow(1, t, 1).squeeze_dim::<2>(1);
+            assert_close(&at, &state.part("hidden"));
+        }
+    }
+    assert_eq!(values(&histories[1].part("hidden")), values(&output));
+    assert_close(&state.last().part("hidden"), &last.last().part("hidden"));
 }
 
 /// Histories stay at the time of their input, and are zero past each length.

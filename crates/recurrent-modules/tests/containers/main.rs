@@ -3,6 +3,7 @@
 
 mod directions;
 mod histories;
+mod named_states;
 mod packed;
 mod residual;
 mod support;

@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
-use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{
-    ForwardOptions, LayerNormLstmConfig, Lengths, LengthsError, LstmConfig, PackError,
+    ForwardOptions, GruConfig, LayerNormLstmConfig, Lengths, LengthsError, LstmConfig, PackError,
     PackedSequence, Recurrent, RecurrentConfig, SlowLstmConfig,
 };
 
@@ -114,6 +114,7 @@ fn errors() {
 fn modules(device: &Device) -> Vec<(RecurrentConfig, bool)> {
     let lstm = LstmConfig::new(I, H);
     let stacked = lstm.clone().with_num_layers(3);
+    let gru = GruConfig::new(I, H);
     vec![
         (RecurrentConfig::Lstm(lstm.clone()), true),
         (
@@ -136,6 +137,14 @@ fn modules(device: &Device) -> Vec<(RecurrentConfig, bool)> {
             RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H).with_num_layers(2)),
             true,
         ),
+        (
+            RecurrentConfig::Gru(gru.clone().with_num_layers(2).with_bidirectional(true)),
+            true,
+        ),
+        (
+            RecurrentConfig::Gru(gru.with_reset_after(false).with_batch_first(false)),
+            false,
+        ),
     ]
     .into_iter()
     .inspect(|(config, _)| assert!(config.try_init(device).is_ok()))
@@ -155,7 +164,7 @@ fn packed_is_padded_with_lengths() {
             let mut state = module.initial_state(B, &device);
             let mut leaves = vec![];
             for (index, cell) in state.cells.iter_mut().enumerate() {
-                for part in [&mut cell.cell, &mut cell.hidden] {
+                for (_, part) in &mut cell.parts {
                     *part = tensor(part.dims(), 0.3 + index as f32, &device).require_grad();
                     leaves.push(part.clone());
                 }
@@ -174,7 +183,7 @@ fn packed_is_padded_with_lengths() {
             let mut loss = (output.clone() * tensor(output.dims(), 0.8, &device)).sum();
             let mut results = vec![values(&output)];
             for state in &last.cells {
-                for part in [&state.cell, &state.hidden] {
+                for (_, part) in state.iter() {
                     results.push(values(part));
                     loss = loss + (part.clone() * tensor(part.dims(), 1.1, &device)).sum();
                 }

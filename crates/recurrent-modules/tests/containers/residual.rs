@@ -2,8 +2,8 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
+use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
-use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{ForwardOptions, Lstm, LstmConfig, StackMasks};
 
 use crate::support::*;

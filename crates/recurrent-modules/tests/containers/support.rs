@@ -1,8 +1,8 @@
 //! Sizes and numbers that the tests share.
 
 use burn::tensor::{Device, Tensor};
+use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
-use recurrent_modules::recurrent_core::eval::compare::values;
 use recurrent_modules::{LstmState, StackState};
 
 pub const T: usize = 5;

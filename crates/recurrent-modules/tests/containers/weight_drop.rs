@@ -2,13 +2,14 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use recurrent_core::equations::dropout::StepMasks;
+use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
+use recurrent_core::{LstmState, Step};
 use recurrent_modules::cells::Cell;
-use recurrent_modules::recurrent_core::equations::dropout::StepMasks;
-use recurrent_modules::recurrent_core::eval::compare::values;
-use recurrent_modules::recurrent_core::{LstmState, Step};
 use recurrent_modules::{
-    ForwardOptions, InvalidConfig, Layer, LstmConfig, SlowLstmConfig, StackConfig, StackMasks,
+    ForwardOptions, GruConfig, InvalidConfig, Layer, LstmConfig, SlowLstmConfig, StackConfig,
+    StackMasks,
 };
 
 use crate::support::*;
@@ -82,6 +83,38 @@ fn gradients_are_masked() {
             (share - PROB).abs() < 0.12,
             "{share} of the weights dropped"
         );
+    }
+}
+
+/// A GRU whose R is masked by hand computes the same, in both forms.
+#[test]
+fn a_gru_drops_its_recurrent_weights() {
+    let device = autodiff();
+    for reset_after in [true, false] {
+        let gru = GruConfig::new(I, H)
+            .with_reset_after(reset_after)
+            .with_weight_drop(PROB)
+            .init(&device);
+        let input = tensor([B, T, I], 0.0, &device);
+        let masks = gru.sample_masks(T, B, &device);
+        let mask = &masks.weights[0][0];
+        assert_eq!((masks.weights[0].len(), mask.dims()), (1, [H, 3 * H]));
+        let mut dropped = gru.clone();
+        let weight = &mut dropped.layers[0].forward.weight_hidden;
+        *weight = Param::from_tensor((weight.val() * mask.clone()).detach());
+        let (output, _) = gru.forward_with(input.clone(), None, given(&masks));
+        let none = StackMasks::default();
+        let (expected, _) = dropped.forward_with(input.clone(), None, given(&none));
+        assert_close(&output, &expected);
+        let (plain, _) = gru.forward_with(input, None, given(&none));
+        assert_ne!(values(&plain), values(&output));
+
+        let gradients = output.sum().backward();
+        let weight = &gru.layers[0].forward.weight_hidden;
+        let gradient = values(&weight.val().grad(&gradients).expect("a gradient of R"));
+        for (gradient, mask) in gradient.iter().zip(values(mask)) {
+            assert_eq!(*gradient == 0.0, mask == 0.0);
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use recurrent_core::eval::device::device;
 use recurrent_modules::{
-    ForwardOptions, Lengths, LengthsError, LstmConfig, LstmState, Mask, Masks, Recurrent,
-    RecurrentDropout, StackMasks, StackState,
+    ForwardOptions, GruConfig, Lengths, LengthsError, LstmConfig, LstmState, Mask, Masks,
+    Recurrent, RecurrentDropout, RecurrentState, StackMasks, StackState,
 };
 
 use crate::*;
@@ -27,10 +27,11 @@ fn modules() -> Vec<(Recurrent, Device)> {
                     cell: 0.2,
                 },
             ] {
-                let config = each!(config.clone(), |c| c
+                let config = config
+                    .clone()
                     .with_num_layers(2)
                     .with_recurrent_dropout(kind)
-                    .with_dropout(0.5));
+                    .with_dropout(0.5);
                 list.push((config.init(&device), device.clone()));
             }
         }
@@ -65,7 +66,7 @@ fn states_of_wrong_size() {
     for (module, device) in modules() {
         let input = || ones([B, T, I], &device);
         let x = || Tensor::<2>::ones([B, I], &device);
-        let check = |state: StackState, parts: &[&str]| {
+        let check = |state: RecurrentState, parts: &[&str]| {
             let text = panic_text(|| module.forward(input(), Some(state.clone())));
             assert_says(&text, parts);
             let text = panic_text(|| module.step(x(), Some(state)));
@@ -80,7 +81,7 @@ fn states_of_wrong_size() {
         );
         let good = || module.initial_state(B, &device);
         let mut wrong = good();
-        wrong.cells[1].hidden = Tensor::zeros([B, H - 1], &device);
+        wrong.cells[1].parts[1].1 = Tensor::zeros([B, H - 1], &device);
         check(
             wrong,
             &[
@@ -91,7 +92,7 @@ fn states_of_wrong_size() {
         let count = |cells: usize| {
             let state = good().cells.remove(0);
             check(
-                StackState {
+                RecurrentState {
                     cells: vec![state; cells],
                 },
                 &[&format!(
@@ -102,6 +103,26 @@ fn states_of_wrong_size() {
         count(0);
         count(1);
         count(3);
+        // Parts of other names, in another order, and missing.
+        let parts = |parts: &[&'static str], says: &str| {
+            let mut state = good();
+            let tensor = Tensor::zeros([B, H], &device);
+            state.cells[1].parts = parts.iter().map(|name| (*name, tensor.clone())).collect();
+            check(
+                state,
+                &[&format!(
+                    "state of cell 1 has the parts {says}, expected [\"cell\", \"hidden\"]"
+                )],
+            );
+        };
+        parts(&["cell", "memory"], "[\"cell\", \"memory\"]");
+        parts(&["hidden", "cell"], "[\"hidden\", \"cell\"]");
+        parts(&["cell"], "[\"cell\"]");
+        parts(
+            &["cell", "hidden", "hidden"],
+            "[\"cell\", \"hidden\", \"hidden\"]",
+        );
+        parts(&[], "[]");
         assert!(module.forward(input(), Some(good())).0.dims() == [B, T, H]);
     }
     let device = device();
@@ -274,29 +295,12 @@ fn masks_between_layers_of_wrong_shape() {
     }
 }
 
-/// The stack of a module, for methods that the enum does not have.
-macro_rules! on_stack {
-    ($module:expr, |$stack:ident| $body:expr) => {
-        match $module {
-            Recurrent::Lstm($stack) => $body,
-            Recurrent::SlowLstm($stack) => $body,
-            Recurrent::LayerNormLstm($stack) => $body,
-            Recurrent::CifgLstm($stack) => $body,
-            Recurrent::PeepholeLstm($stack) => $body,
-            Recurrent::UrLstm($stack) => $body,
-            Recurrent::MogrifierLstm($stack) => $body,
-            // Its state differs from the others': tests/adaptive.rs.
-            Recurrent::AdaptiveLstm(_) => panic!("no case of this table"),
-        }
-    };
-}
-
 #[test]
 fn steps_beyond_a_mask() {
     for (module, device) in modules() {
         let step = |masks: &StackMasks, t: usize| {
             let x = Tensor::<2>::ones([B, I], &device);
-            on_stack!(&module, |stack| stack.step_with(x, None, masks, t)).0
+            module.step_with(x, None, masks, t).0
         };
         let mut masks = cell_masks(Masks::none(), 2);
         masks.cells[1].candidate = Some(Mask::PerStep(ones([T, B, H], &device)));
@@ -329,19 +333,80 @@ fn steps_beyond_a_mask() {
 fn steps_of_two_directions() {
     for device in [device(), device().autodiff()] {
         for config in variants() {
-            let module = each!(config, |c| c.with_bidirectional(true)).init(&device);
+            let module = config.with_bidirectional(true).init(&device);
             let x = || Tensor::<2>::ones([B, I], &device);
             let parts = [
                 "step needs one direction, got a bidirectional stack",
                 "use forward",
             ];
             assert_says(&panic_text(|| module.step(x(), None)), &parts);
-            let text = panic_text(|| {
-                on_stack!(&module, |stack| {
-                    stack.step_with(x(), None, &StackMasks::default(), 0)
-                })
-            });
+            let text = panic_text(|| module.step_with(x(), None, &StackMasks::default(), 0));
             assert_says(&text, &parts);
+        }
+    }
+}
+
+/// A GRU names its one part of the state, and refuses masks on another.
+#[test]
+fn a_gru_has_a_hidden_state_alone() {
+    for device in [device(), device().autodiff()] {
+        let module = RecurrentConfig::Gru(GruConfig::new(I, H).with_num_layers(2)).init(&device);
+        let x = || ones([B, T, I], &device);
+        let row = || Tensor::<2>::ones([B, I], &device);
+        let good = || module.initial_state(B, &device);
+        let with_parts = |parts: &[&'static str]| {
+            let mut state = good();
+            let tensor = Tensor::zeros([B, H], &device);
+            state.cells[1].parts = parts.iter().map(|name| (*name, tensor.clone())).collect();
+            state
+        };
+        let mut narrow = good();
+        narrow.cells[0].parts[0].1 = Tensor::zeros([B, H - 1], &device);
+        for (state, says) in [
+            (
+                with_parts(&["cell", "hidden"]),
+                "state of cell 1 has the parts [\"cell\", \"hidden\"], expected [\"hidden\"]",
+            ),
+            (
+                with_parts(&[]),
+                "state of cell 1 has the parts [], expected [\"hidden\"]",
+            ),
+            (narrow, "state `hidden` has shape [3, 10]"),
+        ] {
+            let text = panic_text(|| module.forward(x(), Some(state.clone())));
+            assert_says(&text, &[says]);
+            let text = panic_text(|| module.step(row(), Some(state)));
+            assert_says(&text, &[says]);
+        }
+        // One that an LSTM's user would ask for.
+        assert_says(
+            &panic_text(|| good().last().part("cell")),
+            &["the state has no part `cell`, its parts are [\"hidden\"]"],
+        );
+        assert_says(
+            &panic_text(|| good().into_lstm()),
+            &["state of cell 0 has the parts [\"hidden\"], expected [\"cell\", \"hidden\"]"],
+        );
+
+        type Place = fn(&mut Masks) -> &mut Option<Mask>;
+        let places: [(&str, Place); 2] = [
+            ("cell", |masks| &mut masks.cell),
+            ("update_cell", |masks| &mut masks.update_cell),
+        ];
+        for (name, place) in places {
+            let mut masks = cell_masks(Masks::none(), 2);
+            *place(&mut masks.cells[1]) = Some(Mask::PerSequence(Tensor::ones([B, H], &device)));
+            let options = ForwardOptions {
+                masks: Some(&masks),
+                ..ForwardOptions::default()
+            };
+            let says = format!(
+                "got a mask `{name}`, expected none: the cell has no cell state, only a hidden state"
+            );
+            let text = panic_text(|| module.forward_with(x(), None, options));
+            assert_says(&text, &[&says]);
+            let text = panic_text(|| module.step_with(row(), None, &masks, 0));
+            assert_says(&text, &[&says]);
         }
     }
 }
@@ -349,6 +414,9 @@ fn steps_of_two_directions() {
 #[test]
 fn bare_cells_check_their_input() {
     let device = device();
+    let gru = GruConfig::new(I, H).init_cell(&device);
+    let text = panic_text(|| gru.step(Tensor::ones([B, I + 1], &device), None));
+    assert_eq!(text, "input has inconsistent d_input: got 8, expected 7");
     let cell = LstmConfig::new(I, H).init_cell(&device);
     let text = panic_text(|| cell.step(Tensor::ones([B, I + 1], &device), None));
     assert_eq!(text, "input has inconsistent d_input: got 8, expected 7");

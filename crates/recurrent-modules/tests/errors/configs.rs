@@ -1,10 +1,14 @@
 //! Configs that cannot be built.
 
+use std::ops::{Deref, DerefMut};
+
 use burn::nn::Initializer;
 use burn::tensor::Device;
+use recurrent_core::GateLayout;
+use recurrent_modules::cells::{CellOptions, LstmCell, SharedConfig, VariantConfig};
 use recurrent_modules::{
-    InvalidConfig, LayerNormLstmConfig, LstmConfig, NormConfig, RecurrentConfig, RecurrentDropout,
-    SlowLstmConfig, StackConfig, WeightInit,
+    GruConfig, InvalidConfig, LayerNormLstmConfig, LstmConfig, NormConfig, RecurrentConfig,
+    RecurrentDropout, SlowLstmConfig, StackConfig, WeightInit, by_variant,
 };
 
 use crate::*;
@@ -19,29 +23,16 @@ fn assert_invalid(config: &RecurrentConfig, parts: &[&str]) {
     let text = panic_text(|| config.init(&device));
     assert_eq!(text, format!("{}: {error}", config.name()));
     // The variant's own config, and its bare cell.
-    macro_rules! own {
-        ($config:expr, $name:literal) => {{
-            assert_eq!($config.validate(), Err(error.clone()));
-            assert_eq!($config.try_init(&device).map(|_| ()), Err(error.clone()));
-            let text = panic_text(|| $config.init(&device));
-            assert_eq!(text, format!("{}: {error}", $name));
-            assert_eq!(
-                $config.try_init_cell(&device).map(|_| ()),
-                Err(error.clone())
-            );
-            assert_eq!(panic_text(|| $config.init_cell(&device)), text);
-        }};
-    }
-    match config {
-        RecurrentConfig::Lstm(config) => own!(config, "LstmConfig"),
-        RecurrentConfig::SlowLstm(config) => own!(config, "SlowLstmConfig"),
-        RecurrentConfig::LayerNormLstm(config) => own!(config, "LayerNormLstmConfig"),
-        RecurrentConfig::CifgLstm(config) => own!(config, "CifgLstmConfig"),
-        RecurrentConfig::PeepholeLstm(config) => own!(config, "PeepholeLstmConfig"),
-        RecurrentConfig::UrLstm(config) => own!(config, "UrLstmConfig"),
-        RecurrentConfig::MogrifierLstm(config) => own!(config, "MogrifierLstmConfig"),
-        RecurrentConfig::AdaptiveLstm(config) => own!(config, "AdaptiveLstmConfig"),
-    }
+    let name = format!("{}Config", config.name());
+    by_variant!(RecurrentConfig: config, |config| {
+        assert_eq!(config.validate(), Err(error.clone()));
+        assert_eq!(config.try_init(&device).map(|_| ()), Err(error.clone()));
+        let text = panic_text(|| config.init(&device));
+        assert_eq!(text, format!("{name}: {error}"));
+        let cell = config.try_init_cell(&device);
+        assert_eq!(cell.map(|_| ()), Err(error.clone()));
+        assert_eq!(panic_text(|| config.init_cell(&device)), text);
+    });
 }
 
 /// A change that each variant refuses.
@@ -49,7 +40,7 @@ macro_rules! refused {
     (|$c:ident| $change:expr, $($part:expr),+ $(,)?) => {
         for config in variants() {
             assert!(config.validate().is_ok());
-            assert_invalid(&each!(config, |$c| $change), &[$($part),+]);
+            assert_invalid(&{ let $c = config; $change }, &[$($part),+]);
         }
     };
 }
@@ -137,10 +128,10 @@ fn probabilities_outside_their_range() {
     }
     // The ends that are allowed.
     for config in variants() {
-        let config = each!(config, |c| c
+        let config = config
             .with_num_layers(2)
             .with_dropout(0.0)
-            .with_recurrent_dropout(RecurrentDropout::Gal { prob: 0.999 }));
+            .with_recurrent_dropout(RecurrentDropout::Gal { prob: 0.999 });
         assert_eq!(config.validate(), Ok(()));
     }
 }
@@ -249,11 +240,7 @@ fn initial_values() {
     // For the matrices it is fine.
     for config in variants() {
         let orthogonal = Some(Initializer::Orthogonal { gain: 1.0 });
-        assert!(
-            each!(config, |c| c.with_initializer(orthogonal))
-                .validate()
-                .is_ok()
-        );
+        assert!(config.with_initializer(orthogonal).validate().is_ok());
     }
 }
 
@@ -366,6 +353,165 @@ fn bare_cells_have_no_layers() {
         .with_d_proj(Some(4))
         .with_batch_first(false);
     assert!(single.try_init_cell(&device).is_ok());
+}
+
+/// What a GRU has not is refused with the reason, whatever its value; the rest is checked as elsewhere.
+#[test]
+fn a_gru_refuses_what_needs_a_cell_state() {
+    let plain = || RecurrentConfig::Gru(GruConfig::new(I, H));
+    let zoneout = |hidden, cell| RecurrentDropout::Zoneout { hidden, cell };
+    let needs_cell = "`recurrent_dropout` and `GruConfig` contradict each other: a GRU has no cell state: \
+                      use a kind that acts on the hidden state or the candidate";
+    for (config, says) in [
+        (
+            plain().with_d_proj(Some(4)),
+            "`d_proj` and `GruConfig` contradict each other: a GRU has no projection",
+        ),
+        (plain().with_d_proj(Some(0)), "a GRU has no projection"),
+        (
+            plain().with_clip(Some(1.0)),
+            "`clip` and `GruConfig` contradict each other: a GRU has no cell state to clip",
+        ),
+        (
+            plain().with_forget_bias(Some(1.0)),
+            "`forget_bias` and `GruConfig` contradict each other: a GRU has no forget gate",
+        ),
+        (
+            plain().with_recurrent_dropout(RecurrentDropout::Moon { prob: 0.5 }),
+            needs_cell,
+        ),
+        (
+            plain().with_recurrent_dropout(zoneout(0.1, 0.2)),
+            needs_cell,
+        ),
+        (
+            plain().with_recurrent_dropout(zoneout(0.0, f64::NAN)),
+            needs_cell,
+        ),
+        (
+            plain().with_recurrent_dropout(zoneout(1.0, 0.0)),
+            "`recurrent_dropout.hidden` is 1, expected a probability in [0, 1)",
+        ),
+        (
+            plain().with_recurrent_dropout(RecurrentDropout::Gal { prob: 1.5 }),
+            "`recurrent_dropout.prob` is 1.5, expected a probability in [0, 1)",
+        ),
+        (
+            RecurrentConfig::Gru(GruConfig::new(0, H)),
+            "`d_input` is 0, expected at least 1",
+        ),
+        (
+            RecurrentConfig::Gru(GruConfig::stacked(I, [4, 0])),
+            "`layer_sizes` is [4, 0], expected sizes of at least 1",
+        ),
+        (
+            plain().with_bidirectional(true).with_reverse(true),
+            "`bidirectional` and `reverse` contradict each other",
+        ),
+        (
+            plain().with_dropout(0.1),
+            "`dropout` and `num_layers` contradict each other",
+        ),
+        (
+            plain().with_bias_initializer(Some(Initializer::Orthogonal { gain: 1.0 })),
+            "`bias_initializer` is Orthogonal, expected an initializer for vectors",
+        ),
+    ] {
+        assert_invalid(&config, &[says]);
+    }
+    for kind in [
+        RecurrentDropout::Standard { prob: 0.5 },
+        RecurrentDropout::Gal { prob: 0.5 },
+        RecurrentDropout::Semeniuta { prob: 0.5 },
+        zoneout(0.5, 0.0),
+    ] {
+        assert_eq!(plain().with_recurrent_dropout(kind).validate(), Ok(()));
+    }
+    let around = plain().with_weight_drop(0.5).with_num_layers(2);
+    assert_eq!(around.with_residual(true).validate(), Ok(()));
+}
+
+/// A variant that has only some of the shared options.
+struct HiddenOnlyConfig(SharedConfig);
+
+impl Deref for HiddenOnlyConfig {
+    type Target = SharedConfig;
+
+    fn deref(&self) -> &SharedConfig {
+        &self.0
+    }
+}
+
+impl DerefMut for HiddenOnlyConfig {
+    fn deref_mut(&mut self) -> &mut SharedConfig {
+        &mut self.0
+    }
+}
+
+impl VariantConfig for HiddenOnlyConfig {
+    const NAME: &'static str = "HiddenOnlyConfig";
+    type Cell = LstmCell;
+
+    fn layout(&self) -> GateLayout {
+        GateLayout::PLAIN
+    }
+
+    fn new_cell(&self, options: &CellOptions, device: &Device) -> LstmCell {
+        LstmConfig::new(options.d_input, options.d_hidden)
+            .with_bias(options.bias)
+            .init_cell(device)
+    }
+
+    fn of_cell(cell: &LstmCell) -> Self {
+        let shared = SharedConfig::new(cell.d_input, cell.d_hidden);
+        Self(shared.with_bias(cell.gates.bias.is_some()))
+    }
+
+    fn validate_own(&self) -> Result<(), InvalidConfig> {
+        let moon = matches!(self.recurrent_dropout, RecurrentDropout::Moon { .. });
+        for (set, field) in [
+            (self.clip.is_some(), "clip"),
+            (self.d_proj.is_some(), "d_proj"),
+            (self.forget_bias.is_some(), "forget_bias"),
+            (moon, "recurrent_dropout"),
+        ] {
+            InvalidConfig::refuse(set, field, "HiddenOnly", "its state is h alone")?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_variant_refuses_options_that_it_has_not() {
+    let device = Device::flex();
+    let mut config = HiddenOnlyConfig(SharedConfig::new(I, H).with_bias(false));
+    config.num_layers = 2;
+    config.bidirectional = true;
+    let stack = config.init(&device);
+    assert_eq!((stack.d_output(), stack.layers.len()), (2 * H, 2));
+    assert_eq!(stack.layers[1].forward.d_input, 2 * H);
+    assert_eq!(HiddenOnlyConfig::of(&stack).0, config.0);
+
+    type Set = fn(&mut SharedConfig);
+    let sets: [(&str, Set); 4] = [
+        ("clip", |c| c.clip = Some(1.0)),
+        // Not "at least 1": no value of it would do.
+        ("d_proj", |c| c.d_proj = Some(0)),
+        ("forget_bias", |c| c.forget_bias = Some(1.0)),
+        ("recurrent_dropout", |c| {
+            c.recurrent_dropout = RecurrentDropout::Moon { prob: 0.5 }
+        }),
+    ];
+    for (field, set) in sets {
+        let mut config = HiddenOnlyConfig(SharedConfig::new(I, H));
+        config.recurrent_dropout = RecurrentDropout::Gal { prob: 0.5 };
+        assert_eq!(config.validate(), Ok(()));
+        set(&mut config);
+        let expected = InvalidConfig::contradiction(field, "HiddenOnly", "its state is h alone");
+        assert_eq!(config.validate(), Err(expected.clone()));
+        let text = panic_text(|| config.init(&device));
+        assert_eq!(text, format!("HiddenOnlyConfig: {expected}"));
+    }
 }
 
 #[test]

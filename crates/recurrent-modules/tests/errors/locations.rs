@@ -11,8 +11,9 @@ use recurrent_core::eval::device::device;
 use recurrent_core::{Packing, SequenceOptions, sequence};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
-    AdaptiveLstmConfig, ForwardOptions, Lengths, LstmConfig, LstmState, Mask, Masks, NormConfig,
-    PackedSequence, Recurrent, RecurrentConfig, Stack, StackMasks, StackState, State, Strategy,
+    AdaptiveLstmConfig, ForwardOptions, GruConfig, Lengths, LstmConfig, LstmState, Mask, Masks,
+    NormConfig, PackedSequence, Recurrent, RecurrentConfig, RecurrentState, Stack, StackMasks,
+    StackState, State, Strategy, by_variant,
 };
 
 use crate::*;
@@ -214,27 +215,22 @@ where
 fn calls() {
     let device: Device = device();
     let mut configs = variants();
+    configs.push(RecurrentConfig::Gru(GruConfig::new(I, H)));
     configs.push(RecurrentConfig::AdaptiveLstm(
         AdaptiveLstmConfig::new(I, H).with_d_adapt(4),
     ));
     for config in configs {
         for both in [false, true] {
             for strategy in [Strategy::Auto, Strategy::Composed] {
-                let config = each!(config.clone(), |c| c.with_bidirectional(both));
+                let config = config.clone().with_bidirectional(both);
                 let module = config.init(&device).with_strategy(strategy);
                 let name = format!("{}, both: {both}, {strategy:?}", config.name());
                 check_calls!(&name, &module, both);
-                match &module {
-                    Recurrent::Lstm(stack) => check_stack(&name, stack, both),
-                    Recurrent::SlowLstm(stack) => check_stack(&name, stack, both),
-                    Recurrent::LayerNormLstm(stack) => check_stack(&name, stack, both),
-                    Recurrent::AdaptiveLstm(stack) => check_stack(&name, stack, both),
-                    _ => {}
-                }
+                by_variant!(Recurrent: &module, |stack| check_stack(&name, stack, both));
             }
         }
     }
-    let lstm = each!(variants().remove(0), |c| c.with_num_layers(2)).init(&device);
+    let lstm = variants().remove(0).with_num_layers(2).init(&device);
     check_calls!("two layers", &lstm, false);
 }
 
@@ -359,6 +355,32 @@ fn states_and_histories() {
     let device = device();
     let none: StackState = StackState { cells: vec![] };
     points_here("last", "state has 0 cells", || none.last().clone());
+    points_here("last", "state has 0 cells", || {
+        RecurrentState { cells: vec![] }.last().clone()
+    });
+    let adaptive = RecurrentConfig::AdaptiveLstm(AdaptiveLstmConfig::new(I, H)).init(&device);
+    let state = || adaptive.initial_state(B, &device);
+    points_here(
+        "part",
+        "the state has no part `memory`, its parts are",
+        || state().last().part("memory"),
+    );
+    points_here(
+        "into_lstm",
+        "state of cell 0 has the parts [\"main cell\"",
+        || state().into_lstm(),
+    );
+    let stack = LstmConfig::new(I, H).init(&device);
+    points_here("typed_state", "expected [\"cell\", \"hidden\"]", || {
+        stack.typed_state(state())
+    });
+    let lstm = RecurrentConfig::Lstm(LstmConfig::new(I, H)).init(&device);
+    points_here("forward", "expected [\"cell\", \"hidden\"]", || {
+        lstm.forward(ones([B, T, I]), Some(state()))
+    });
+    points_here("step", "expected [\"cell\", \"hidden\"]", || {
+        lstm.step(row(I), Some(state()))
+    });
     let uneven = LstmConfig::stacked(I, [4, 5])
         .init(&device)
         .initial_state(B, &device);

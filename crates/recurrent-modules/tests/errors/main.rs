@@ -34,39 +34,6 @@ fn assert_says(text: &str, parts: &[&str]) {
     }
 }
 
-/// `each!(config, |c| expression)` for whichever variant.
-macro_rules! each {
-    ($config:expr, |$c:ident| $change:expr) => {
-        match $config {
-            recurrent_modules::RecurrentConfig::Lstm($c) => {
-                recurrent_modules::RecurrentConfig::Lstm($change)
-            }
-            recurrent_modules::RecurrentConfig::SlowLstm($c) => {
-                recurrent_modules::RecurrentConfig::SlowLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::LayerNormLstm($c) => {
-                recurrent_modules::RecurrentConfig::LayerNormLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::CifgLstm($c) => {
-                recurrent_modules::RecurrentConfig::CifgLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::PeepholeLstm($c) => {
-                recurrent_modules::RecurrentConfig::PeepholeLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::UrLstm($c) => {
-                recurrent_modules::RecurrentConfig::UrLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::MogrifierLstm($c) => {
-                recurrent_modules::RecurrentConfig::MogrifierLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::AdaptiveLstm($c) => {
-                recurrent_modules::RecurrentConfig::AdaptiveLstm($change)
-            }
-        }
-    };
-}
-pub(crate) use each;
-
 fn variants() -> Vec<RecurrentConfig> {
     vec![
         RecurrentConfig::Lstm(LstmConfig::new(I, H)),

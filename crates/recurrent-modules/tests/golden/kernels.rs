@@ -92,9 +92,20 @@ fn claims(golden: &Golden) -> Result<(&'static str, Vec<Claim>), String> {
             }));
             "`PeepholeLstm`"
         }
+        "gru" => {
+            claims.push(Says("both places of the reset gate"));
+            if !golden.option("lengths").is_null() {
+                claims.push(Says("lengths"));
+            }
+            if golden.flag("bidirectional") {
+                claims.push(Says("both directions"));
+            }
+            "`Gru`"
+        }
         "alstm_cell"
         | "alstm_cell_asshipped"
         | "exercise_lstmcell"
+        | "gru_cell"
         | "torch_lstmcell"
         | "urlstm_cell" => {
             claims.push(Says("always"));

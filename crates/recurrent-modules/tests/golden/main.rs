@@ -12,6 +12,7 @@
 mod adaptive;
 mod exercise;
 mod file;
+mod gru;
 mod kernels;
 mod lstms;
 mod mogrifier;
@@ -37,6 +38,8 @@ fn run(golden: &Golden) -> Result<Outputs, String> {
         "exercise_lstmcell" => torch::exercise_cell(golden),
         "naive_lstm" => torch::naive(golden),
         "cifg" | "cifg_peephole" | "peephole_diag" | "peephole_full" => exercise::lstm(golden),
+        "gru" => gru::gru(golden),
+        "gru_cell" => gru::cell(golden),
         "urlstm" | "rlstm" => ur::lstm(golden),
         "urlstm_cell" => ur::cell(golden),
         "alstm" => adaptive::model(golden),
@@ -222,8 +225,8 @@ fn check_all(name: &str, device: Device) {
     );
     if std::env::var_os("RECURRENT_GOLDEN_DIR").is_none() {
         let counts = [total(|counts| counts.0), total(|counts| counts.1)];
-        let fused = target(&device).map_or(0, |_| 143);
-        let all = if name == KERNELS_ALONE { fused } else { 165 };
+        let fused = target(&device).map_or(0, |_| 157);
+        let all = if name == KERNELS_ALONE { fused } else { 181 };
         assert_eq!(counts, [all, fused], "files, and those by a kernel");
     }
 }
@@ -247,19 +250,28 @@ fn golden_files_on_the_chosen_device() {
     }
 }
 
-/// The comparison itself must be able to fail: two gates swapped in one file.
+/// The comparison itself must be able to fail: two gates swapped in a file.
 #[test]
 fn swapped_gates_are_noticed() {
     let device = Device::flex().autodiff();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/data/torch_lstm__l1_state.safetensors");
-    let mut golden = Golden::open(&path, &device, Strategy::Auto).expect("a golden file");
-    golden.swap_rows("param.weight_ih_l0", 0, 6, 6);
-    let outputs = run(&golden).expect("the case runs");
-    let (name, y) = &outputs[0];
-    let expected = golden.values(name).expect("y");
-    let tolerance = Tolerance::values(DType::F32, 7);
-    assert!(close(name, &values(y), &expected, tolerance).is_err());
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data");
+    for file in [
+        "torch_lstm__l1_state",
+        "gru__l1_state",
+        "gru__original_l1_state",
+    ] {
+        let path = data.join(file).with_extension("safetensors");
+        let mut golden = Golden::open(&path, &device, Strategy::Auto).expect("a golden file");
+        golden.swap_rows("param.weight_ih_l0", 0, 6, 6);
+        let outputs = run(&golden).expect("the case runs");
+        let (name, y) = &outputs[0];
+        let expected = golden.values(name).expect("y");
+        let tolerance = Tolerance::values(DType::F32, 7);
+        assert!(
+            close(name, &values(y), &expected, tolerance).is_err(),
+            "{file}"
+        );
+    }
 }
 
 /// What a file says and nothing reads must not pass in silence.

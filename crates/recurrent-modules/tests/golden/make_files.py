@@ -184,17 +184,11 @@ def peephole_case():
     return "cifg_peephole", "full_ct_state", options, draw(shapes, 43)
 
 
-def write(variant, case, options, given):
-    tensors = dict(given, **compute(variant, given, options))
+def save(variant, case, options, tensors, metadata):
+    """Writes one file, the numbers rounded to float32."""
     header = {
         "__metadata__": {
-            "variant": variant,
-            "case": case,
-            "options": json.dumps(options),
-            "computed": "float64 from the stored float32 values, gradients by complex steps, "
-            "results rounded to float32",
-            "generator": f"tests/golden/make_files.py, NumPy {np.__version__}",
-            "source": "own implementation from the equations",
+            "variant": variant, "case": case, "options": json.dumps(options), **metadata
         }
     }
     data = b""
@@ -208,6 +202,17 @@ def write(variant, case, options, given):
     path = FOLDER / f"{variant}__{case}.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     print(f"{path}: {path.stat().st_size} bytes")
+
+
+def write(variant, case, options, given):
+    tensors = dict(given, **compute(variant, given, options))
+    metadata = {
+        "computed": "float64 from the stored float32 values, gradients by complex steps, "
+        "results rounded to float32",
+        "generator": f"tests/golden/make_files.py, NumPy {np.__version__}",
+        "source": "own implementation from the equations",
+    }
+    save(variant, case, options, tensors, metadata)
 
 
 def read(path):

@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use recurrent_modules::import::{Source, SourceOptions, Tensors};
-use recurrent_modules::{LstmConfig, MogrifierLstmConfig, Recurrent, RecurrentConfig};
+use recurrent_modules::{GruConfig, LstmConfig, MogrifierLstmConfig, Recurrent, RecurrentConfig};
 
 /// Damaged files of each format; `RECURRENT_HOSTILE_FILES` asks for more.
 fn files() -> usize {
@@ -100,6 +100,7 @@ fn models() -> Vec<Recurrent> {
     let configs = [
         RecurrentConfig::Lstm(LstmConfig::new(5, 7).with_num_layers(2)),
         RecurrentConfig::MogrifierLstm(mogrifier),
+        RecurrentConfig::Gru(GruConfig::new(5, 7).with_bidirectional(true)),
     ];
     configs.map(|config| config.init(&Device::flex())).into()
 }

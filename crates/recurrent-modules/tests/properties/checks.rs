@@ -38,7 +38,7 @@ fn records_are_complete() {
     let device = flex();
     for_each(all_containers, &device, |name, _, module, problem| {
         let results = record(module, problem, |x, s| module.forward(x, Some(s)));
-        let states = 2 * problem.state.cells.len();
+        let states = named_state(&problem.state).len();
         let mut parameters = 0;
         each_parameter(module, |_, _| parameters += 1);
         assert_eq!(

@@ -1,10 +1,10 @@
 //! Directions and layers are compositions of single cells.
 
 use burn::tensor::Tensor;
-use recurrent_core::Step;
-use recurrent_modules::cells::{Cell, StateOf};
+use recurrent_modules::cells::Cell;
 use recurrent_modules::{
-    Layer, LstmState, Recurrent, RecurrentConfig, RecurrentDropout, Stack, StackState, Strategy,
+    Layer, Recurrent, RecurrentConfig, RecurrentDropout, RecurrentState, Stack, StackState,
+    Strategy, by_variant,
 };
 
 use crate::support::*;
@@ -29,11 +29,8 @@ fn around<C: Cell>(cell: &C, like: &Stack<C>, reverse: bool) -> Stack<C> {
 }
 
 /// Layer by layer and direction by direction, states taken in PyTorch's order.
-fn by_hand<C>(stack: &Stack<C>, input: Tensor<3>, state: StackState<StateOf<C>>) -> Output
-where
-    C: Cell,
-    C::Step: Step<State = LstmState<2>>,
-{
+fn by_hand<C: Cell>(stack: &Stack<C>, input: Tensor<3>, state: RecurrentState) -> Output {
+    let state = stack.typed_state(state);
     let directions = stack.directions();
     let mut finals = vec![];
     let mut x = input;
@@ -53,7 +50,7 @@ where
         }
         x = output;
     }
-    (x, StackState { cells: finals })
+    (x, stack.named_state(StackState { cells: finals }))
 }
 
 #[test]
@@ -61,9 +58,11 @@ fn stack_is_a_composition_of_cells() {
     for device in devices() {
         for_each(all_containers, &device, |name, _, module, problem| {
             let got = record(module, problem, |x, s| module.forward(x, Some(s)));
-            let expected = record(module, problem, |x, s| {
-                on_stack!(module, |stack| by_hand(stack, x, s))
-            });
+            let expected = record(
+                module,
+                problem,
+                |x, s| by_variant!(Recurrent: module, |stack| by_hand(stack, x, s)),
+            );
             got.assert_same(&expected, name);
         });
     }
@@ -74,11 +73,11 @@ fn stack_is_a_composition_of_cells() {
 fn sizes_follow_the_config() {
     let device = flex();
     let (_, config) = variants().remove(0);
-    let config = with!(config, |c| c
+    let config = config
         .with_num_layers(2)
         .with_layer_sizes(Some(vec![9, H]))
         .with_d_proj(Some(P))
-        .with_bidirectional(true));
+        .with_bidirectional(true);
     let module = build(&config, 11, &device);
     assert_eq!((module.d_input(), module.d_output()), (I, 2 * P));
     let problem = Problem::new(&module, true, 12, &device);
@@ -87,10 +86,36 @@ fn sizes_follow_the_config() {
     let sizes: Vec<_> = state
         .cells
         .iter()
-        .map(|state| (state.cell.dims(), state.hidden.dims()))
+        .map(|state| (state.part("cell").dims(), state.part("hidden").dims()))
         .collect();
     let of = |d_hidden: usize| ([B, d_hidden], [B, P]);
     assert_eq!(sizes, [of(9), of(9), of(H), of(H)]);
+}
+
+/// A GRU's state is its hidden state alone.
+#[test]
+fn a_gru_carries_its_hidden_state() {
+    let device = flex();
+    for (name, config) in gru_variants() {
+        let config = config
+            .with_num_layers(2)
+            .with_layer_sizes(Some(vec![9, H]))
+            .with_bidirectional(true);
+        let module = build(&config, 11, &device);
+        let problem = Problem::new(&module, true, 12, &device);
+        let (output, state) = module.forward(problem.input, None);
+        assert_eq!(output.dims(), [B, T, 2 * H], "{name}");
+        let parts = state.cells.iter().map(|state| {
+            let parts = state.iter().map(|(part, tensor)| (part, tensor.dims()));
+            parts.collect::<Vec<_>>()
+        });
+        let of = |d_hidden: usize| vec![("hidden", [B, d_hidden])];
+        assert_eq!(
+            parts.collect::<Vec<_>>(),
+            [of(9), of(9), of(H), of(H)],
+            "{name}"
+        );
+    }
 }
 
 /// The final state of the forward direction is its last output, that of the backward direction its
@@ -98,19 +123,16 @@ fn sizes_follow_the_config() {
 #[test]
 fn final_hidden_states_are_outputs() {
     let device = flex();
-    let two_ways = |config: &RecurrentConfig| {
-        vec![(
-            "bidirectional",
-            with!(config.clone(), |c| c.with_bidirectional(true)),
-        )]
-    };
+    let two_ways =
+        |config: &RecurrentConfig| vec![("bidirectional", config.clone().with_bidirectional(true))];
     for_each(two_ways, &device, |name, _, module, problem| {
         let (output, state) = module.forward(problem.input.clone(), Some(problem.state.clone()));
         let at = |t: usize, from: usize| {
             let part = output.clone().slice([0..B, t..t + 1, from..from + H]);
             recurrent_core::eval::compare::values(&part)
         };
-        let hidden = |k: usize| recurrent_core::eval::compare::values(&state.cells[k].hidden);
+        let hidden =
+            |k: usize| recurrent_core::eval::compare::values(&state.cells[k].part("hidden"));
         assert_same(name, &hidden(0), &at(T - 1, 0));
         assert_same(name, &hidden(1), &at(0, H));
         assert_differs(name, &hidden(1), &at(T - 1, H));
@@ -123,7 +145,7 @@ fn defaults_are_zero_and_transposed() {
     for device in devices() {
         for (name, config) in variants() {
             let module = build(&config, 11, &device);
-            let turned = build(&with!(config, |c| c.with_batch_first(false)), 11, &device);
+            let turned = build(&config.with_batch_first(false), 11, &device);
             let mut problem = Problem::new(&module, true, 12, &device);
             problem.state = module.initial_state(B, &device);
             let inner = |results: Results| results.only(|entry| !entry.starts_with("grad.state"));
@@ -147,13 +169,9 @@ fn reverse_is_flip_forward_flip() {
         for (variant, config) in variants() {
             for (container, config) in containers(&config) {
                 let forward = build(&config, 11, &device);
-                let reversed = build(
-                    &with!(config.clone(), |c| c.with_reverse(true)),
-                    11,
-                    &device,
-                );
-                let axis = usize::from(batch_first(&config));
-                let problem = Problem::new(&forward, batch_first(&config), 12, &device);
+                let reversed = build(&config.clone().with_reverse(true), 11, &device);
+                let axis = usize::from(config.batch_first);
+                let problem = Problem::new(&forward, config.batch_first, 12, &device);
                 let expected = record(&forward, &problem, |x, s| {
                     let (output, state) = forward.forward(x.flip([axis as isize]), Some(s));
                     (output.flip([axis as isize]), state)
@@ -172,34 +190,41 @@ fn reverse_is_flip_forward_flip() {
 fn bare_cells_step_as_the_stack() {
     let device = flex();
     for (variant, config) in variants() {
-        let config = with!(config, |c| c.with_d_proj(Some(P)).with_clip(Some(0.3)));
+        let clip = has_cell_state(&config).then_some(0.3);
+        let config = projected(config).with_clip(clip);
         // A bare cell steps by tensor operations.
         let module = build(&config, 11, &device).with_strategy(Strategy::Composed);
         let problem = Problem::sized(&module, true, B, 1, 12, &device);
         let expected = record(&module, &problem, |x, s| module.forward(x, Some(s)));
         macro_rules! bare {
-            ($config:expr) => {{
-                let cell = filled($config.init_cell(&device), 11);
-                let results = record(&cell, &problem, |x, s| {
-                    let state = s.cells.into_iter().next();
-                    let (output, state) = cell.step(x.squeeze_dim::<2>(1), state);
-                    (output.unsqueeze_dim::<3>(1), StackState::from(state))
-                });
-                let (zeros, _) = cell.step(problem.input.clone().squeeze_dim::<2>(1), None);
-                (results, zeros)
-            }};
+            ($($Variant:ident),*) => {
+                match (&config, &module) {
+                    $((RecurrentConfig::$Variant(config), Recurrent::$Variant(stack)) => {
+                        let cell = filled(config.init_cell(&device), 11);
+                        let results = record(&cell, &problem, |x, s| {
+                            let state = stack.typed_state(s).cells.into_iter().next();
+                            let (output, state) = cell.step(x.squeeze_dim::<2>(1), state);
+                            let state = stack.named_state(StackState::from(state));
+                            (output.unsqueeze_dim::<3>(1), state)
+                        });
+                        let (zeros, _) = cell.step(problem.input.clone().squeeze_dim::<2>(1), None);
+                        (results, zeros)
+                    })*
+                    _ => panic!("{variant} is not in the list"),
+                }
+            };
         }
-        let (got, zeros) = match &config {
-            RecurrentConfig::Lstm(config) => bare!(config),
-            RecurrentConfig::SlowLstm(config) => bare!(config),
-            RecurrentConfig::LayerNormLstm(config) => bare!(config),
-            RecurrentConfig::CifgLstm(config) => bare!(config),
-            RecurrentConfig::PeepholeLstm(config) => bare!(config),
-            RecurrentConfig::UrLstm(config) => bare!(config),
-            RecurrentConfig::MogrifierLstm(config) => bare!(config),
-            // Its cell takes a policy: tests/adaptive.rs.
-            RecurrentConfig::AdaptiveLstm(_) => continue,
-        };
+        // The cell of an aLSTM takes a policy: tests/adaptive.rs.
+        let (got, zeros) = bare!(
+            Lstm,
+            SlowLstm,
+            LayerNormLstm,
+            CifgLstm,
+            PeepholeLstm,
+            UrLstm,
+            MogrifierLstm,
+            Gru
+        );
         let renamed = Results(
             got.0
                 .into_iter()

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
 use recurrent_modules::{
-    LayerNormLstmConfig, LstmConfig, NormConfig, Recurrent, RecurrentConfig, RecurrentDropout,
-    SlowLstmConfig,
+    GruConfig, LayerNormLstmConfig, LstmConfig, NormConfig, Recurrent, RecurrentConfig,
+    RecurrentDropout, SlowLstmConfig,
 };
 
 use crate::support::*;
@@ -35,21 +35,16 @@ fn blocks(packed: &[f64], rows: usize, count: usize) -> Vec<Vec<f64>> {
 /// The gate blocks of the recurrent weights of the first cell, with their number of rows.
 fn hidden_blocks(module: &Recurrent) -> (usize, Vec<Vec<f64>>) {
     macro_rules! packed {
-        ($stack:expr) => {{
-            let weight = $stack.layers[0].forward.gates.weight_hidden.val();
+        ($gates:expr) => {{
+            let weight = $gates.weight_hidden.val();
             let [rows, columns] = weight.dims();
             (rows, blocks(&values(&weight), rows, columns / H))
         }};
     }
     match module {
-        Recurrent::Lstm(stack) => packed!(stack),
-        Recurrent::LayerNormLstm(stack) => packed!(stack),
-        Recurrent::CifgLstm(stack) => packed!(stack),
-        Recurrent::PeepholeLstm(stack) => packed!(stack),
-        Recurrent::UrLstm(stack) => packed!(stack),
-        Recurrent::MogrifierLstm(stack) => packed!(stack),
-        // Its state differs from the others': tests/adaptive.rs.
-        Recurrent::AdaptiveLstm(_) => panic!("no case of this table"),
+        Recurrent::Lstm(stack) => packed!(stack.layers[0].forward.gates),
+        Recurrent::LayerNormLstm(stack) => packed!(stack.layers[0].forward.gates),
+        Recurrent::Gru(stack) => packed!(stack.layers[0].forward),
         Recurrent::SlowLstm(stack) => {
             let cell = &stack.layers[0].forward;
             let gates = [
@@ -61,14 +56,18 @@ fn hidden_blocks(module: &Recurrent) -> (usize, Vec<Vec<f64>>) {
             let weights = gates.map(|gate| gate.hidden_transform.weight.val());
             (weights[0].dims()[0], weights.iter().map(values).collect())
         }
+        _ => panic!("no case of these tables"),
     }
 }
 
 fn projection(module: &Recurrent) -> Vec<f64> {
-    on_stack!(module, |stack| {
-        let projection = stack.layers[0].forward.update.projection.as_ref();
-        values(&projection.expect("a projection").val())
-    })
+    let update = match module {
+        Recurrent::Lstm(stack) => &stack.layers[0].forward.update,
+        Recurrent::SlowLstm(stack) => &stack.layers[0].forward.update,
+        Recurrent::LayerNormLstm(stack) => &stack.layers[0].forward.update,
+        _ => panic!("no case of these tables"),
+    };
+    values(&update.projection.as_ref().expect("a projection").val())
 }
 
 /// Rows (of a wide matrix) or columns (of a tall one) are orthonormal, times `gain`.
@@ -97,19 +96,30 @@ fn assert_orthogonal(name: &str, matrix: &[f64], rows: usize, gain: f64) {
     }
 }
 
+/// The variants that have nothing beside their gates' weights: the plain LSTMs, and the GRU.
+fn simple_variants() -> Vec<(&'static str, RecurrentConfig)> {
+    let mut list = lstm_variants();
+    list.extend(gru_variants());
+    list
+}
+
 #[test]
 fn orthogonal_is_per_gate() {
     for device in all_devices() {
-        for (variant, config) in lstm_variants() {
-            for proj in [None, Some(P)] {
-                let config = with!(config.clone(), |c| c
+        for (variant, config) in simple_variants() {
+            let gates = if has_cell_state(&config) { 4 } else { 3 };
+            let mut projections = vec![None, projected(config.clone()).d_proj];
+            projections.dedup();
+            for proj in projections {
+                let config = config
+                    .clone()
                     .with_d_proj(proj)
-                    .with_hidden_initializer(Some(Initializer::Orthogonal { gain: 1.5 })));
+                    .with_hidden_initializer(Some(Initializer::Orthogonal { gain: 1.5 }));
                 let module = config.init(&device);
                 let name = format!("{variant}, {proj:?}, {device:?}");
                 let (rows, blocks) = hidden_blocks(&module);
                 assert_eq!(rows, proj.unwrap_or(H));
-                assert_eq!(blocks.len(), 4);
+                assert_eq!(blocks.len(), gates);
                 for block in &blocks {
                     assert_orthogonal(&name, block, rows, 1.5);
                 }
@@ -128,11 +138,11 @@ fn initializers_have_their_place() {
     let constant = |value: f64| Some(Initializer::Constant { value });
     for device in all_devices() {
         for (name, config) in lstm_variants() {
-            let config = with!(config, |c| c
+            let config = config
                 .with_d_proj(Some(P))
                 .with_initializer(constant(0.25))
                 .with_hidden_initializer(constant(0.5))
-                .with_bias_initializer(constant(0.75)));
+                .with_bias_initializer(constant(0.75));
             let expect = |config: &RecurrentConfig, input: f64, hidden: f64| {
                 let mut seen = 0;
                 each_parameter(&config.init(&device), |path, param| {
@@ -155,12 +165,8 @@ fn initializers_have_their_place() {
                 assert!(seen >= 4, "{name}");
             };
             expect(&config, 0.25, 0.5);
-            expect(
-                &with!(config.clone(), |c| c.with_hidden_initializer(None)),
-                0.25,
-                0.25,
-            );
-            let config = with!(config, |c| c.with_input_initializer(constant(0.125)));
+            expect(&config.clone().with_hidden_initializer(None), 0.25, 0.25);
+            let config = config.with_input_initializer(constant(0.125));
             expect(&config, 0.125, 0.5);
         }
     }
@@ -170,10 +176,10 @@ fn initializers_have_their_place() {
 fn forget_bias_fills_the_forget_gate() {
     for device in all_devices() {
         for (name, config) in lstm_variants() {
-            let config = with!(config, |c| c
+            let config = config
                 .with_num_layers(2)
                 .with_bidirectional(true)
-                .with_forget_bias(Some(1.5)));
+                .with_forget_bias(Some(1.5));
             let module = config.init(&device);
             let mut cells = 0;
             each_parameter(&module, |path, param| {
@@ -213,16 +219,13 @@ fn forget_bias_fills_the_forget_gate() {
 fn defaults_are_uniform_by_the_layer() {
     const SIZES: [usize; 2] = [64, 25];
     for device in all_devices() {
-        for (name, config) in lstm_variants() {
-            let config = with!(config, |c| c
+        for (name, config) in simple_variants() {
+            let d_proj = has_cell_state(&config).then_some(20);
+            let mut config = config
                 .with_num_layers(2)
                 .with_layer_sizes(Some(SIZES.to_vec()))
-                .with_d_proj(Some(20)));
-            let config = with!(config, |c| {
-                let mut c = c;
-                c.d_hidden = SIZES[1];
-                c
-            });
+                .with_d_proj(d_proj);
+            config.d_hidden = SIZES[1];
             each_parameter(&config.init(&device), |path, param| {
                 let list = param.values();
                 match path.rsplit('.').next().expect("a name") {
@@ -257,7 +260,7 @@ fn defaults_are_uniform_by_the_layer() {
 #[test]
 fn each_init_draws_anew() {
     for device in all_devices() {
-        for (name, config) in lstm_variants() {
+        for (name, config) in variants() {
             let module = config.init(&device);
             let copy = module.clone(); // before anything is drawn
             let list = |module: &Recurrent| {
@@ -292,16 +295,18 @@ fn number_of_parameters() {
         let single = || config.clone();
         assert_eq!(count(single()), cell(name, I, H, None), "{name}");
         assert_eq!(
-            count(with!(single(), |c| c.with_d_proj(Some(P)))),
+            count(single().with_d_proj(Some(P))),
             cell(name, I, H, Some(P)),
             "{name}, projected"
         );
         assert_eq!(
-            count(with!(single(), |c| c
-                .with_num_layers(2)
-                .with_layer_sizes(Some(vec![8, H]))
-                .with_bidirectional(true)
-                .with_d_proj(Some(P)))),
+            count(
+                single()
+                    .with_num_layers(2)
+                    .with_layer_sizes(Some(vec![8, H]))
+                    .with_bidirectional(true)
+                    .with_d_proj(Some(P))
+            ),
             2 * cell(name, I, 8, Some(P)) + 2 * cell(name, 2 * P, H, Some(P)),
             "{name}, bidirectional"
         );
@@ -311,10 +316,22 @@ fn number_of_parameters() {
             4 * H
         };
         assert_eq!(
-            count(with!(single(), |c| c.with_bias(false))),
+            count(single().with_bias(false)),
             cell(name, I, H, None) - biases,
             "{name}, no bias"
         );
+    }
+    for (name, config) in gru_variants() {
+        let count = |config: RecurrentConfig| config.init(&device).num_params();
+        // b_hn is a vector of its own only where the reset gate multiplies it.
+        let biases = if name == "Gru" { 4 * H } else { 3 * H };
+        let weights = |d_in: usize| 3 * H * (d_in + H);
+        assert_eq!(count(config.clone()), weights(I) + biases, "{name}");
+        let unbiased = config.clone().with_bias(false);
+        assert_eq!(count(unbiased), weights(I), "{name}, no bias");
+        let both = config.with_num_layers(2).with_bidirectional(true);
+        let expected = 2 * (weights(I) + weights(2 * H)) + 4 * biases;
+        assert_eq!(count(both), expected, "{name}, bidirectional");
     }
     let fixed = NormConfig::new().with_learnable(false);
     let config = LayerNormLstmConfig::new(I, H)
@@ -330,11 +347,12 @@ fn options(config: &RecurrentConfig) -> Vec<(String, RecurrentConfig)> {
         .into_iter()
         .map(|(name, config)| (name.to_string(), config))
         .collect();
-    for kind in dropouts(0.3) {
-        let config = with!(config.clone(), |c| c
+    for kind in dropouts(config, 0.3) {
+        let config = config
+            .clone()
             .with_recurrent_dropout(kind)
             .with_num_layers(2)
-            .with_dropout(0.2));
+            .with_dropout(0.2);
         list.push((format!("{kind:?}"), config));
     }
     for initializer in [
@@ -350,10 +368,9 @@ fn options(config: &RecurrentConfig) -> Vec<(String, RecurrentConfig)> {
         },
     ] {
         let name = format!("{initializer:?}");
-        let config = with!(config.clone(), |c| c
+        let config = projected(config.clone())
             .with_initializer(Some(initializer))
-            .with_d_proj(Some(P))
-            .with_forget_bias(Some(1.0)));
+            .with_forget_bias(has_cell_state(config).then_some(1.0));
         list.push((name, config));
     }
     if let RecurrentConfig::LayerNormLstm(config) = config {
@@ -382,10 +399,13 @@ fn gradients_arrive_at_every_parameter() {
             for (option, config) in options(&config) {
                 let name = format!("{variant}, {option}, {device:?}");
                 let module = config.init(&device);
-                let problem = Problem::new(&module, batch_first(&config), 12, &device);
+                let problem = Problem::new(&module, config.batch_first, 12, &device);
                 // The first reading is that of `forward`, not ours.
                 let (output, state) = module.forward(problem.input, Some(problem.state));
-                let loss = cotangent_loss(&output, 1) + cotangent_loss(&state.last().cell, 2);
+                let mut loss = cotangent_loss(&output, 1);
+                if let Some(cell) = state.last().get("cell") {
+                    loss = loss + cotangent_loss(cell, 2);
+                }
                 let gradients = loss.backward();
                 let mut count = 0;
                 each_parameter(&module, |path, param| {
@@ -413,9 +433,8 @@ fn gradients_arrive_at_every_parameter() {
 fn parameters_require_gradients_where_they_can() {
     for device in all_devices() {
         for (name, config) in variants() {
-            let config = with!(config, |c| c
-                .with_d_proj(Some(P))
-                .with_forget_bias(Some(1.0)));
+            let forget_bias = has_cell_state(&config).then_some(1.0);
+            let config = projected(config).with_forget_bias(forget_bias);
             let module = config.init(&device);
             each_parameter(&module, |path, param| {
                 assert_eq!(
@@ -471,7 +490,29 @@ fn constructors_set_their_fields() {
         assert_eq!(config.recurrent_dropout, kind);
         assert_eq!((config.d_input, config.d_hidden), (I, H));
     }
+    let kinds = [
+        (
+            GruConfig::gal(I, H, 0.3),
+            RecurrentDropout::Gal { prob: 0.3 },
+        ),
+        (
+            GruConfig::semeniuta(I, H, 0.3),
+            RecurrentDropout::Semeniuta { prob: 0.3 },
+        ),
+        (
+            GruConfig::zoneout(I, H, 0.1),
+            RecurrentDropout::Zoneout {
+                hidden: 0.1,
+                cell: 0.0,
+            },
+        ),
+    ];
+    for (config, kind) in kinds {
+        assert_eq!(config.recurrent_dropout, kind);
+        assert_eq!((config.d_input, config.d_hidden), (I, H));
+        assert_eq!(config.validate(), Ok(()));
+    }
     let config = SlowLstmConfig::stacked(I, [8, H]);
     assert_eq!((config.num_layers, config.d_hidden), (2, H));
-    assert_eq!(config.stack().sizes(), [8, H]);
+    assert_eq!(config.sizes(), [8, H]);
 }

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData};
 use recurrent_core::eval::compare::values;
-use recurrent_core::{Mask, Masks, State};
-use recurrent_modules::{ForwardOptions, Lengths, Recurrent, StackMasks, StackState};
+use recurrent_core::{Mask, Masks};
+use recurrent_modules::{ForwardOptions, Lengths, Recurrent, RecurrentState, StackMasks};
 
 use crate::support::*;
 
@@ -44,7 +44,7 @@ fn padded(input: &Tensor<3>, batch_first: bool, list: [usize; B], fill: f32) -> 
 fn padding_content_changes_nothing() {
     for device in devices() {
         for_each(all_containers, &device, |name, config, module, problem| {
-            let batch_first = batch_first(config);
+            let batch_first = config.batch_first;
             for list in [LENGTHS[0], LENGTHS[4]] {
                 let lengths = lengths(list);
                 let run = |fill: f32| {
@@ -130,12 +130,12 @@ fn one_by_one(
     list: [usize; B],
     masks: Option<&StackMasks>,
     x: Tensor<3>,
-    state: StackState,
+    state: RecurrentState,
 ) -> Output {
     let [.., features] = x.dims();
     let (batch, time) = if batch_first { (0, 1) } else { (1, 0) };
     let mut outputs = vec![];
-    let mut finals: Vec<StackState> = vec![];
+    let mut finals: Vec<RecurrentState> = vec![];
     for (row, &length) in list.iter().enumerate() {
         let range = |axis: usize| {
             if axis == batch {
@@ -145,13 +145,7 @@ fn one_by_one(
             }
         };
         let alone = x.clone().slice([range(0), range(1), 0..features]);
-        let initial = StackState {
-            cells: state
-                .cells
-                .iter()
-                .map(|state| state.clone().rows(row..row + 1))
-                .collect(),
-        };
+        let initial = state.clone().map(|part| part.narrow(0, row, 1));
         let masks = masks.map(|masks| masks_of(masks, row, length));
         let options = ForwardOptions {
             masks: masks.as_ref(),
@@ -167,17 +161,20 @@ fn one_by_one(
         outputs.push(output);
         finals.push(last);
     }
-    let cells = (0..state.cells.len())
-        .map(|k| State::cat(finals.iter().map(|state| state.cells[k].clone()).collect()))
-        .collect();
-    (Tensor::cat(outputs, batch), StackState { cells })
+    let mut parts = 0..;
+    let state = state.map(|_| {
+        let part = parts.next().expect("it does not end");
+        let of = |state: &RecurrentState| named_state(state)[part].1.clone();
+        Tensor::cat(finals.iter().map(of).collect(), 0)
+    });
+    (Tensor::cat(outputs, batch), state)
 }
 
 #[test]
 fn lengths_are_each_sequence_alone() {
     let device = flex();
     for_each(all_containers, &device, |name, config, module, problem| {
-        let batch_first = batch_first(config);
+        let batch_first = config.batch_first;
         for list in LENGTHS {
             let lengths = lengths(list);
             let expected = record(module, problem, |x, s| {
@@ -196,7 +193,7 @@ fn lengths_are_each_sequence_alone() {
 fn lengths_and_masks_are_each_sequence_alone() {
     let device = flex();
     for_each(all_containers, &device, |name, config, module, problem| {
-        let batch_first = batch_first(config);
+        let batch_first = config.batch_first;
         let masks = random_masks(module, T, B, 31, &device);
         for list in LENGTHS {
             let lengths = lengths(list);

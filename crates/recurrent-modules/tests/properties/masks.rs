@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use recurrent_core::eval::compare::{close, values};
 use recurrent_core::eval::device::device;
-use recurrent_core::eval::oracle::{LstmOracle, OracleMasks, OracleNorm};
+use recurrent_core::eval::oracle::{GruOracle, LstmOracle, OracleMasks, OracleNorm};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::{LayerNormLstmCell, LstmCell};
 use recurrent_modules::{
@@ -33,7 +33,7 @@ fn one_step(
         loss = loss + (output.squeeze_dim::<2>(1) * weights.clone()).sum();
     }
     if let Some(weights) = on_cell {
-        loss = loss + (state.last().cell.clone() * weights.clone()).sum();
+        loss = loss + (state.last().part("cell") * weights.clone()).sum();
     }
     let gradients = loss.backward();
     let mut results = Results::default();
@@ -42,11 +42,9 @@ fn one_step(
     };
     insert("input", input.grad(&gradients).map(|g| values(&g)));
     let initial = initial.last();
-    insert("cell", initial.cell.grad(&gradients).map(|g| values(&g)));
-    insert(
-        "hidden",
-        initial.hidden.grad(&gradients).map(|g| values(&g)),
-    );
+    for (part, tensor) in initial.iter() {
+        insert(part, tensor.grad(&gradients).map(|g| values(&g)));
+    }
     each_parameter(module, |path, param| {
         insert(path, param.gradient(&gradients))
     });
@@ -149,12 +147,14 @@ fn gradients_flow_through_zoneout() {
         let weights = Numbers::new(6).tensor::<2>([B, H], &device);
         let none = Tensor::<2>::zeros([B, H], &device);
         // Nothing is updated: the state's gradient is the cotangent, all others are zero.
+        let has_cell_state = has_cell_state(&config);
         let masks = Masks {
             update_hidden: Some(Mask::PerSequence(none.clone())),
-            update_cell: Some(Mask::PerSequence(none)),
+            update_cell: has_cell_state.then(|| Mask::PerSequence(none)),
             ..Masks::none()
         };
-        let got = one_step(&module, &problem, masks, Some(&weights), Some(&weights));
+        let on_cell = has_cell_state.then_some(&weights);
+        let got = one_step(&module, &problem, masks, Some(&weights), on_cell);
         for (entry, list) in &got.0 {
             if entry == "cell" || entry == "hidden" {
                 assert_same(&format!("{name}: {entry}"), list, &values(&weights));
@@ -233,12 +233,13 @@ fn oracle_of_layer_norm(cell: &LayerNormLstmCell) -> LstmOracle {
 fn zoneout_in_evaluation_is_its_expectation() {
     let device = device();
     let (hidden, cell) = (0.3, 0.6);
-    for (name, config) in variants() {
+    for (name, config) in lstm_variants() {
         for (proj, clip) in [(None, None), (Some(P), Some(0.4))] {
-            let config = with!(config.clone(), |c| c
+            let config = config
+                .clone()
                 .with_recurrent_dropout(RecurrentDropout::Zoneout { hidden, cell })
                 .with_d_proj(proj)
-                .with_clip(clip));
+                .with_clip(clip);
             let module = build(&config, 11, &device);
             let oracle = match &module {
                 Recurrent::Lstm(stack) => oracle_of_lstm(&stack.layers[0].forward),
@@ -246,11 +247,7 @@ fn zoneout_in_evaluation_is_its_expectation() {
                 // The twin with the same weights is the Lstm: `slow_lstm_is_the_lstm`.
                 Recurrent::SlowLstm(_) => continue,
                 // Other transitions than the oracle's.
-                Recurrent::CifgLstm(_)
-                | Recurrent::PeepholeLstm(_)
-                | Recurrent::UrLstm(_)
-                | Recurrent::MogrifierLstm(_)
-                | Recurrent::AdaptiveLstm(_) => continue,
+                _ => panic!("no variant of this list"),
             };
             let problem = Problem::new(&module, true, 12, &device);
             let (output, state) =
@@ -261,10 +258,10 @@ fn zoneout_in_evaluation_is_its_expectation() {
                 update_cell: vec![1.0 - cell; H],
                 ..OracleMasks::default()
             };
-            let (output, last) = (values(&output), values(&state.last().cell));
+            let (output, last) = (values(&output), values(&state.last().part("cell")));
             let inputs = values(&problem.input);
-            let h0 = values(&problem.state.last().hidden);
-            let c0 = values(&problem.state.last().cell);
+            let h0 = values(&problem.state.last().part("hidden"));
+            let c0 = values(&problem.state.last().part("cell"));
             for row in 0..B {
                 let xs: Vec<Vec<f64>> = (0..T)
                     .map(|t| inputs[(row * T + t) * I..][..I].to_vec())
@@ -284,7 +281,7 @@ fn zoneout_in_evaluation_is_its_expectation() {
             }
             // `step` too, and a plain module is another function.
             let plain = build(
-                &with!(config, |c| c.with_recurrent_dropout(RecurrentDropout::None)),
+                &config.with_recurrent_dropout(RecurrentDropout::None),
                 11,
                 &device,
             );
@@ -301,6 +298,62 @@ fn zoneout_in_evaluation_is_its_expectation() {
                 .collect();
             close(name, &values(&y), &first, value_tolerance()).unwrap();
         }
+    }
+}
+
+/// The same of a GRU: h' = (1 − p)·h̃ + p·h.
+#[test]
+fn zoneout_of_a_gru_in_evaluation_is_its_expectation() {
+    let device = device();
+    let share = 0.3;
+    for (name, config) in gru_variants() {
+        let kind = zoneout(&config, share, share);
+        let config = config.with_recurrent_dropout(kind);
+        let module = build(&config, 11, &device);
+        let Recurrent::Gru(stack) = &module else {
+            panic!("a GRU")
+        };
+        let cell = &stack.layers[0].forward;
+        let vector = |bias: &Option<burn::module::Param<Tensor<1>>>| {
+            bias.as_ref().map_or(vec![], |bias| values(&bias.val()))
+        };
+        let oracle = GruOracle {
+            d_input: I,
+            d_hidden: H,
+            reset_after: cell.reset_after,
+            weight_input: values(&cell.weight_input.val()),
+            weight_hidden: values(&cell.weight_hidden.val()),
+            bias: vector(&cell.bias),
+            bias_candidate_hidden: vector(&cell.bias_candidate_hidden),
+        };
+        let problem = Problem::new(&module, true, 12, &device);
+        let (output, _) = module.forward(problem.input.clone(), Some(problem.state.clone()));
+        let masks = OracleMasks {
+            update_hidden: vec![1.0 - share; H],
+            ..OracleMasks::default()
+        };
+        let inputs = values(&problem.input);
+        let h0 = values(&problem.state.last().part("hidden"));
+        let output = values(&output);
+        for row in 0..B {
+            let of_row = &inputs[row * T * I..][..T * I];
+            let xs: Vec<Vec<f64>> = of_row.chunks(I).map(<[f64]>::to_vec).collect();
+            let trace = oracle.run(&xs, &h0[row * H..][..H], &vec![masks.clone(); T]);
+            let expected: Vec<f64> = trace.iter().flat_map(|step| step.hidden.clone()).collect();
+            let got = &output[row * T * H..][..T * H];
+            close(name, got, &expected, value_tolerance()).unwrap();
+        }
+        let plain = config.with_recurrent_dropout(RecurrentDropout::None);
+        let plain = build(&plain, 11, &device);
+        let (other, _) = plain.forward(problem.input.clone(), Some(problem.state.clone()));
+        assert_differs(name, &values(&other), &output);
+        let x = problem.input.clone().narrow(1, 0, 1).squeeze_dim::<2>(1);
+        let (y, _) = module.step(x, Some(problem.state.clone()));
+        let first: Vec<f64> = output
+            .chunks(T * H)
+            .flat_map(|row| row[..H].to_vec())
+            .collect();
+        close(name, &values(&y), &first, value_tolerance()).unwrap();
     }
 }
 

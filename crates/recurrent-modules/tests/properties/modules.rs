@@ -9,9 +9,9 @@ use burn::tensor::Tensor;
 use recurrent_core::eval::compare::values;
 use recurrent_core::eval::device::device;
 use recurrent_modules::{
-    CifgLstmConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, MogrifierLstmConfig,
-    NormBias, NormConfig, PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout,
-    SlowLstmConfig, StackState, UrLstmConfig,
+    Gru, GruConfig, LayerNormLstm, LayerNormLstmConfig, LstmConfig, LstmState, NormBias,
+    NormConfig, Recurrent, RecurrentConfig, RecurrentDropout, RecurrentState, SlowLstmConfig,
+    StackState,
 };
 
 use crate::support::*;
@@ -31,14 +31,60 @@ impl Model {
     }
 }
 
+/// A GRU as a field, by its own type.
+#[derive(Module, Debug)]
+struct Counter {
+    gru: Gru,
+    head: Linear,
+}
+
+#[test]
+fn a_gru_as_a_field_trains_and_is_saved() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("counter.bpk");
+    let device = flex();
+    let build = |seed: u64| {
+        let counter = Counter {
+            gru: GruConfig::new(I, H).with_num_layers(2).init(&device),
+            head: LinearConfig::new(H, 2).init(&device),
+        };
+        filled(counter, seed)
+    };
+    let mut numbers = Numbers::new(21);
+    let input = numbers.tensor::<3>([B, T, I], &device);
+    let target = numbers.tensor::<2>([B, 2], &device);
+    let run = |counter: &Counter| {
+        let (_, state) = counter.gru.forward(input.clone(), None);
+        counter.head.forward(state.last().hidden.clone())
+    };
+    let loss = |counter: &Counter| (run(counter) - target.clone()).square().mean();
+    let mut counter = build(11);
+    let before = values(&loss(&counter))[0];
+    let mut optimizer = SgdConfig::new().init();
+    for _ in 0..20 {
+        let gradients = GradientsParams::from_grads(loss(&counter).backward(), &counter);
+        counter = optimizer.step(0.05, counter, gradients);
+    }
+    let after = values(&loss(&counter))[0];
+    assert!(
+        after < 0.7 * before,
+        "the loss went from {before} to {after}"
+    );
+
+    counter.clone().into_record().save(&path).expect("saved");
+    let loaded = build(99).load_file(&path);
+    assert_same("loaded", &values(&run(&loaded)), &values(&run(&counter)));
+}
+
 #[test]
 fn a_field_of_a_users_module_trains() {
     for device in devices() {
         for (name, config) in variants() {
-            let config = with!(config, |c| c.with_bidirectional(true).with_d_proj(Some(P)));
+            let config = projected(config).with_bidirectional(true);
+            let recurrent = config.init(&device);
             let model = Model {
-                recurrent: config.init(&device),
-                second: LayerNormLstmConfig::gal(2 * P, 5, 0.0).init(&device),
+                second: LayerNormLstmConfig::gal(recurrent.d_output(), 5, 0.0).init(&device),
+                recurrent,
                 head: LinearConfig::new(5, 2).init(&device),
             };
             let mut model = filled(model, 11);
@@ -150,16 +196,13 @@ fn records_of_other_sizes_are_refused() {
             config.init(&device).try_load_record(record()).is_ok(),
             "{name}"
         );
-        let deeper = with!(config.clone(), |c| c.with_num_layers(2));
+        let deeper = config.clone().with_num_layers(2);
         assert!(
             deeper.init(&device).try_load_record(record()).is_err(),
             "{name}"
         );
-        let wider = with!(config.clone(), |c| {
-            let mut c = c;
-            c.d_input += 1;
-            c
-        });
+        let mut wider = config.clone();
+        wider.d_input += 1;
         assert!(
             wider.init(&device).try_load_record(record()).is_err(),
             "{name}"
@@ -171,7 +214,7 @@ fn records_of_other_sizes_are_refused() {
 fn unusual() -> Vec<RecurrentConfig> {
     let init = |value: f64| Some(Initializer::Constant { value });
     let shared = |config: RecurrentConfig| {
-        with!(config, |c| c
+        config
             .with_num_layers(2)
             .with_layer_sizes(Some(vec![9, H]))
             .with_bidirectional(true)
@@ -187,10 +230,10 @@ fn unusual() -> Vec<RecurrentConfig> {
             .with_input_initializer(Some(Initializer::XavierNormal { gain: 0.5 }))
             .with_hidden_initializer(Some(Initializer::Uniform {
                 min: -0.1,
-                max: 0.2
+                max: 0.2,
             }))
             .with_bias_initializer(init(0.125))
-            .with_forget_bias(Some(1.5)))
+            .with_forget_bias(Some(1.5))
     };
     let norm = NormConfig::bradbury()
         .with_epsilon(3e-4)
@@ -208,9 +251,24 @@ fn unusual() -> Vec<RecurrentConfig> {
                 .with_norm_bias(NormBias::Inside),
         )),
     ];
+    list.push(
+        RecurrentConfig::Gru(GruConfig::new(I, H).with_reset_after(false))
+            .with_num_layers(2)
+            .with_layer_sizes(Some(vec![9, H]))
+            .with_bidirectional(true)
+            .with_batch_first(false)
+            .with_dropout(0.25)
+            .with_recurrent_dropout(RecurrentDropout::Zoneout {
+                hidden: 0.1,
+                cell: 0.0,
+            })
+            .with_weight_drop(0.5)
+            .with_initializer(Some(Initializer::Orthogonal { gain: 1.25 }))
+            .with_bias_initializer(init(0.125)),
+    );
     // `reverse` and `bias = false` exclude some of the above.
     for (_, config) in variants() {
-        list.push(with!(config, |c| c.with_reverse(true).with_bias(false)));
+        list.push(config.with_reverse(true).with_bias(false));
     }
     list
 }
@@ -227,29 +285,13 @@ fn configs_survive_a_file() {
         let json = std::fs::read_to_string(&path).expect("text");
         assert!(json.contains(config.name()), "{json}");
         // The default would not be equal: the comparison sees the fields.
-        let default = match &config {
-            RecurrentConfig::Lstm(_) => RecurrentConfig::Lstm(LstmConfig::new(I, H)),
-            RecurrentConfig::SlowLstm(_) => RecurrentConfig::SlowLstm(SlowLstmConfig::new(I, H)),
-            RecurrentConfig::LayerNormLstm(_) => {
-                RecurrentConfig::LayerNormLstm(LayerNormLstmConfig::new(I, H))
-            }
-            RecurrentConfig::CifgLstm(_) => RecurrentConfig::CifgLstm(CifgLstmConfig::new(I, H)),
-            RecurrentConfig::PeepholeLstm(_) => {
-                RecurrentConfig::PeepholeLstm(PeepholeLstmConfig::new(I, H))
-            }
-            RecurrentConfig::UrLstm(_) => RecurrentConfig::UrLstm(UrLstmConfig::new(I, H)),
-            RecurrentConfig::MogrifierLstm(_) => {
-                RecurrentConfig::MogrifierLstm(MogrifierLstmConfig::new(I, H))
-            }
-            RecurrentConfig::AdaptiveLstm(_) => {
-                RecurrentConfig::AdaptiveLstm(recurrent_modules::AdaptiveLstmConfig::new(I, H))
-            }
-        };
-        assert_ne!(loaded, default);
+        let mut plain = variants().into_iter().map(|(_, plain)| plain);
+        let default = plain.find(|plain| plain.name() == config.name());
+        assert_ne!(Some(&loaded), default.as_ref());
 
         let device = device();
         let module = build(&config, 11, &device);
-        let problem = Problem::new(&module, batch_first(&config), 12, &device);
+        let problem = Problem::new(&module, config.batch_first, 12, &device);
         let twin = build(&loaded, 11, &device);
         let run = |module: &Recurrent| record(module, &problem, |x, s| module.forward(x, Some(s)));
         run(&twin).assert_same(&run(&module), config.name());
@@ -273,15 +315,16 @@ fn unknown_variants_and_bad_json_are_errors() {
 #[test]
 fn stacked_states_round_trip() {
     for device in devices() {
-        for (name, config) in variants() {
-            let config = with!(config, |c| c
+        let lstms = variants().into_iter();
+        for (name, config) in lstms.filter(|(_, config)| has_cell_state(config)) {
+            let config = config
                 .with_num_layers(2)
                 .with_bidirectional(true)
-                .with_d_proj(Some(P)));
+                .with_d_proj(Some(P));
             let module = build(&config, 11, &device);
             let problem = Problem::new(&module, true, 12, &device);
             let state = problem.state.clone();
-            let stacked = state.clone().into_stacked();
+            let stacked = state.clone().into_lstm().into_stacked();
             assert_eq!(stacked.cell.dims(), [4, B, H]);
             assert_eq!(stacked.hidden.dims(), [4, B, P]);
             // Index = layer · directions + direction.
@@ -294,13 +337,48 @@ fn stacked_states_round_trip() {
                             .slice([index..index + 1, 0..rows, 0..features]),
                     )
                 };
-                assert_same(name, &at(&stacked.cell), &values(&state.cell));
-                assert_same(name, &at(&stacked.hidden), &values(&state.hidden));
+                assert_same(name, &at(&stacked.cell), &values(&state.part("cell")));
+                assert_same(name, &at(&stacked.hidden), &values(&state.part("hidden")));
             }
             let got = record(&module, &problem, |x, s| {
-                let state = StackState::from_stacked(s.into_stacked());
-                let (output, state) = module.forward(x, Some(state));
-                (output, StackState::from_stacked(state.into_stacked()))
+                let again = |state: RecurrentState| -> RecurrentState {
+                    StackState::from_stacked(state.into_lstm().into_stacked()).into()
+                };
+                let (output, state) = module.forward(x, Some(again(s)));
+                (output, again(state))
+            });
+            let expected = record(&module, &problem, |x, s| module.forward(x, Some(s)));
+            got.assert_same(&expected, name);
+        }
+    }
+}
+
+/// A GRU's stacked state is one tensor, as PyTorch's.
+#[test]
+fn stacked_hidden_states_round_trip() {
+    for device in devices() {
+        for (name, config) in gru_variants() {
+            let config = config.with_num_layers(2).with_bidirectional(true);
+            let module = build(&config, 11, &device);
+            let Recurrent::Gru(stack) = &module else {
+                panic!("a GRU")
+            };
+            let problem = Problem::new(&module, true, 12, &device);
+            let typed = stack.typed_state(problem.state.clone());
+            let stacked = typed.into_stacked();
+            assert_eq!(stacked.dims(), [4, B, H]);
+            // Index = layer · directions + direction.
+            for (index, state) in problem.state.cells.iter().enumerate() {
+                let at = values(&stacked.clone().narrow(0, index, 1));
+                assert_same(name, &at, &values(&state.part("hidden")));
+            }
+            let again = |state: RecurrentState| {
+                let stacked = stack.typed_state(state).into_stacked();
+                stack.named_state(StackState::from_stacked_hidden(stacked))
+            };
+            let got = record(&module, &problem, |x, s| {
+                let (output, state) = module.forward(x, Some(again(s)));
+                (output, again(state))
             });
             let expected = record(&module, &problem, |x, s| module.forward(x, Some(s)));
             got.assert_same(&expected, name);
@@ -314,6 +392,15 @@ fn unequal_layers_do_not_stack() {
     let device = device();
     let lstm = LstmConfig::stacked(I, [8, H]).init(&device);
     let (_, state) = lstm.forward(Tensor::ones([B, T, I], &device), None);
+    let _ = state.into_stacked();
+}
+
+#[test]
+#[should_panic(expected = "state 0 has hidden shape [3, 8], expected [3, 11] as in the last layer")]
+fn unequal_layers_of_a_gru_do_not_stack() {
+    let device = device();
+    let gru = GruConfig::stacked(I, [8, H]).init(&device);
+    let (_, state) = gru.forward(Tensor::ones([B, T, I], &device), None);
     let _ = state.into_stacked();
 }
 

@@ -1,9 +1,8 @@
 //! Time and batch: folding, cutting, detaching, permuting.
 
 use burn::tensor::{Tensor, TensorData};
-use recurrent_core::State;
 use recurrent_core::eval::compare::values;
-use recurrent_modules::{Recurrent, RecurrentConfig, StackState};
+use recurrent_modules::{Recurrent, RecurrentConfig, by_variant};
 
 use crate::support::*;
 
@@ -29,14 +28,14 @@ fn one_direction(config: &RecurrentConfig) -> Vec<(&'static str, RecurrentConfig
 }
 
 fn is_reverse(module: &Recurrent) -> bool {
-    on_stack!(module, |stack| stack.reverse)
+    by_variant!(Recurrent: module, |stack| stack.reverse)
 }
 
 #[test]
 fn sequence_is_a_fold_of_steps() {
     for device in devices() {
         for_each(one_direction, &device, |name, config, module, problem| {
-            let batch_first = batch_first(config);
+            let batch_first = config.batch_first;
             let axis = usize::from(batch_first);
             let expected = record(module, problem, |x, s| {
                 let mut times: Vec<usize> = (0..T).collect();
@@ -65,7 +64,7 @@ fn sequence_is_a_fold_of_steps() {
 fn cutting_the_sequence_changes_nothing() {
     for device in devices() {
         for_each(one_direction, &device, |name, config, module, problem| {
-            let batch_first = batch_first(config);
+            let batch_first = config.batch_first;
             let axis = usize::from(batch_first);
             let expected = record(module, problem, |x, s| module.forward(x, Some(s)));
             for cut in 1..T {
@@ -92,7 +91,7 @@ fn cutting_the_sequence_changes_nothing() {
 fn detach_stops_gradients_to_the_earlier_chunk() {
     let device = flex();
     for_each(containers, &device, |name, config, module, problem| {
-        let batch_first = batch_first(config);
+        let batch_first = config.batch_first;
         let cut = 2;
         let run = |detach: bool| {
             let first = leaf(&steps(&problem.input, batch_first, 0..cut));
@@ -120,13 +119,7 @@ fn detach_stops_gradients_to_the_earlier_chunk() {
             assert!(gradient.iter().all(|&g| g == 0.0), "{name}: {gradient:?}");
         }
         // What is left are the gradients of the second chunk from a constant state.
-        let constant = StackState {
-            cells: carried
-                .cells
-                .into_iter()
-                .map(|state| state.map(|t| Tensor::from_data(t.to_data(), &device)))
-                .collect(),
-        };
+        let constant = carried.map(|part| Tensor::from_data(part.to_data(), &device));
         let second = leaf(&steps(&problem.input, batch_first, cut..T));
         let (output, _) = module.forward(second.clone(), Some(constant));
         let gradients = cotangent_loss(&output, 5).backward();
@@ -159,7 +152,7 @@ fn detach_stops_gradients_to_the_earlier_chunk() {
 fn permuting_the_batch_permutes_the_output() {
     for device in devices() {
         for_each(all_containers, &device, |name, config, module, problem| {
-            let axis = usize::from(!batch_first(config));
+            let axis = usize::from(!config.batch_first);
             let order = |list: [i64; 3]| {
                 Tensor::<1, burn::tensor::Int>::from_data(TensorData::from(list), &device)
             };
@@ -167,31 +160,13 @@ fn permuting_the_batch_permutes_the_output() {
             let (there, back) = (order([2, 0, 1]), order([1, 2, 0]));
             let expected = record(module, problem, |x, s| module.forward(x, Some(s)));
             let got = record(module, problem, |x, s| {
-                let state = s.map_cells(|state| state.select(&there));
+                let state = s.map(|part| part.select(0, there.clone()));
                 let (output, state) = module.forward(x.select(axis, there.clone()), Some(state));
-                let state = state.map_cells(|state| state.select(&back));
+                let state = state.map(|part| part.select(0, back.clone()));
                 (output.select(axis, back.clone()), state)
             });
             got.assert_close(&expected, name);
         });
-    }
-}
-
-trait MapCells {
-    fn map_cells(
-        self,
-        f: impl Fn(recurrent_modules::LstmState<2>) -> recurrent_modules::LstmState<2>,
-    ) -> Self;
-}
-
-impl MapCells for StackState {
-    fn map_cells(
-        self,
-        f: impl Fn(recurrent_modules::LstmState<2>) -> recurrent_modules::LstmState<2>,
-    ) -> Self {
-        Self {
-            cells: self.cells.into_iter().map(f).collect(),
-        }
     }
 }
 
@@ -202,12 +177,9 @@ fn sizes_of_one() {
     for (name, config) in variants() {
         // The unbiased variance needs two units.
         let d_hidden = if name.contains("Norm") { 2 } else { 1 };
-        let config = with!(config, |c| {
-            let mut c = c;
-            c.d_input = 1;
-            c.d_hidden = d_hidden;
-            c
-        });
+        let mut config = config;
+        config.d_input = 1;
+        config.d_hidden = d_hidden;
         let module = build(&config, 11, &device);
         for (batch_size, seq_length) in [(1, 1), (1, 4), (4, 1), (1, 70)] {
             let problem = Problem::sized(&module, true, batch_size, seq_length, 12, &device);

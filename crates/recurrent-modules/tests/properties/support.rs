@@ -11,10 +11,10 @@ use recurrent_core::eval::device::{chosen, device};
 use recurrent_core::{Mask, Masks};
 use recurrent_modules::cells::Cell;
 use recurrent_modules::{
-    CifgLstmConfig, Coupling, ForwardOptions, Layer, LayerNormConfig, LayerNormLstmConfig,
-    LstmConfig, LstmState, MogrifierLstmConfig, NormConfig, OutputPeephole, PeepholeKind,
-    PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout, SlowLstmConfig, StackMasks,
-    StackState, UrLstmConfig,
+    CifgLstmConfig, Coupling, ForwardOptions, GruConfig, Layer, LayerNormConfig,
+    LayerNormLstmConfig, LstmConfig, MogrifierLstmConfig, NormConfig, OutputPeephole, PeepholeKind,
+    PeepholeLstmConfig, Recurrent, RecurrentConfig, RecurrentDropout, RecurrentState,
+    SlowLstmConfig, StackMasks, UrLstmConfig, by_variant,
 };
 
 // Sizes: all distinct, none a multiple of a vector width.
@@ -23,57 +23,6 @@ pub const T: usize = 5;
 pub const I: usize = 7;
 pub const H: usize = 11;
 pub const P: usize = 6;
-
-/// `with!(config, |c| expression)`: changes the config inside the enum, whichever it is.
-macro_rules! with {
-    ($config:expr, |$c:ident| $change:expr) => {
-        match $config {
-            recurrent_modules::RecurrentConfig::Lstm($c) => {
-                recurrent_modules::RecurrentConfig::Lstm($change)
-            }
-            recurrent_modules::RecurrentConfig::SlowLstm($c) => {
-                recurrent_modules::RecurrentConfig::SlowLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::LayerNormLstm($c) => {
-                recurrent_modules::RecurrentConfig::LayerNormLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::CifgLstm($c) => {
-                recurrent_modules::RecurrentConfig::CifgLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::PeepholeLstm($c) => {
-                recurrent_modules::RecurrentConfig::PeepholeLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::UrLstm($c) => {
-                recurrent_modules::RecurrentConfig::UrLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::MogrifierLstm($c) => {
-                recurrent_modules::RecurrentConfig::MogrifierLstm($change)
-            }
-            recurrent_modules::RecurrentConfig::AdaptiveLstm($c) => {
-                recurrent_modules::RecurrentConfig::AdaptiveLstm($change)
-            }
-        }
-    };
-}
-pub(crate) use with;
-
-/// `on_stack!(module, |stack| expression)`: the stack inside the enum, whichever it is.
-macro_rules! on_stack {
-    ($module:expr, |$stack:ident| $body:expr) => {
-        match $module {
-            recurrent_modules::Recurrent::Lstm($stack) => $body,
-            recurrent_modules::Recurrent::SlowLstm($stack) => $body,
-            recurrent_modules::Recurrent::LayerNormLstm($stack) => $body,
-            recurrent_modules::Recurrent::CifgLstm($stack) => $body,
-            recurrent_modules::Recurrent::PeepholeLstm($stack) => $body,
-            recurrent_modules::Recurrent::UrLstm($stack) => $body,
-            recurrent_modules::Recurrent::MogrifierLstm($stack) => $body,
-            // Its state differs from the others': tests/adaptive.rs.
-            recurrent_modules::Recurrent::AdaptiveLstm(_) => panic!("no case of this table"),
-        }
-    };
-}
-pub(crate) use on_stack;
 
 /// The variants with the four gates of the LSTM and nothing beside them, with sizes [`I`] and [`H`].
 pub fn lstm_variants() -> Vec<(&'static str, RecurrentConfig)> {
@@ -103,9 +52,37 @@ pub fn lstm_variants() -> Vec<(&'static str, RecurrentConfig)> {
     ]
 }
 
-/// Every variant, and the forms of those that have several.
+/// Both forms of the GRU, with sizes [`I`] and [`H`].
+pub fn gru_variants() -> Vec<(&'static str, RecurrentConfig)> {
+    let config = GruConfig::new(I, H);
+    let before = config.clone().with_reset_after(false);
+    vec![
+        ("Gru", RecurrentConfig::Gru(config)),
+        ("Gru, reset before", RecurrentConfig::Gru(before)),
+    ]
+}
+
+/// Whether the variant has a cell state and the options on it: projection, clip, Moon's dropout, zoneout of
+/// c. The others refuse them.
+pub fn has_cell_state(config: &RecurrentConfig) -> bool {
+    !matches!(config, RecurrentConfig::Gru(_))
+}
+
+/// The config with a projection, where the variant has one.
+pub fn projected(config: RecurrentConfig) -> RecurrentConfig {
+    let d_proj = has_cell_state(&config).then_some(P);
+    config.with_d_proj(d_proj)
+}
+
+/// Features of the output of one direction of a [`projected`] config.
+pub fn projected_size(config: &RecurrentConfig) -> usize {
+    if has_cell_state(config) { P } else { H }
+}
+
+/// Every variant but the aLSTM, and the forms of those that have several.
 pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
     let mut list = lstm_variants();
+    list.extend(gru_variants());
     list.extend([
         (
             "CifgLstm",
@@ -156,75 +133,77 @@ pub fn variants() -> Vec<(&'static str, RecurrentConfig)> {
         ),
     ]);
     let names: BTreeSet<_> = list.iter().map(|(_, config)| config.name()).collect();
-    assert_eq!(names.len(), 7, "a variant is missing here");
+    assert_eq!(names.len(), 8, "a variant is missing here");
     list
 }
 
 /// Ways to put cells together, in one direction.
 pub fn containers(config: &RecurrentConfig) -> Vec<(&'static str, RecurrentConfig)> {
+    let has_cell_state = has_cell_state(config);
     let config = || config.clone();
-    vec![
+    let mut list = vec![
         ("plain", config()),
-        ("time-major", with!(config(), |c| c.with_batch_first(false))),
-        (
-            "projection, clip",
-            with!(config(), |c| c.with_d_proj(Some(P)).with_clip(Some(0.2))),
-        ),
-        ("no bias", with!(config(), |c| c.with_bias(false))),
-        ("three layers", with!(config(), |c| c.with_num_layers(3))),
+        ("time-major", config().with_batch_first(false)),
+        ("no bias", config().with_bias(false)),
+        ("three layers", config().with_num_layers(3)),
         (
             "listed sizes",
-            with!(config(), |c| c
+            config()
                 .with_num_layers(3)
-                .with_layer_sizes(Some(vec![8, 13, H]))),
+                .with_layer_sizes(Some(vec![8, 13, H])),
         ),
         (
             "projection, two layers, time-major",
-            with!(config(), |c| c
-                .with_d_proj(Some(P))
+            projected(config())
                 .with_num_layers(2)
-                .with_batch_first(false)),
+                .with_batch_first(false),
         ),
-    ]
+    ];
+    if has_cell_state {
+        list.push(("projection, clip", projected(config()).with_clip(Some(0.2))));
+    }
+    list
 }
 
 /// [`containers`] and those with a backward direction.
 pub fn all_containers(config: &RecurrentConfig) -> Vec<(&'static str, RecurrentConfig)> {
     let mut list = containers(config);
     let config = || config.clone();
-    list.push(("reverse", with!(config(), |c| c.with_reverse(true))));
+    list.push(("reverse", config().with_reverse(true)));
     list.push((
         "reverse, two layers",
-        with!(config(), |c| c.with_reverse(true).with_num_layers(2)),
+        config().with_reverse(true).with_num_layers(2),
     ));
-    list.push((
-        "bidirectional",
-        with!(config(), |c| c.with_bidirectional(true)),
-    ));
+    list.push(("bidirectional", config().with_bidirectional(true)));
     list.push((
         "bidirectional, listed sizes, projection, time-major",
-        with!(config(), |c| c
+        projected(config())
             .with_bidirectional(true)
             .with_num_layers(2)
             .with_layer_sizes(Some(vec![9, H]))
-            .with_d_proj(Some(P))
-            .with_batch_first(false)),
+            .with_batch_first(false),
     ));
     list
 }
 
-/// Each kind of recurrent dropout, with the given probability.
-pub fn dropouts(prob: f64) -> Vec<RecurrentDropout> {
-    vec![
+/// Each kind of recurrent dropout that the variant has, with the given probability.
+pub fn dropouts(config: &RecurrentConfig, prob: f64) -> Vec<RecurrentDropout> {
+    let mut kinds = vec![
         RecurrentDropout::Standard { prob },
         RecurrentDropout::Gal { prob },
-        RecurrentDropout::Moon { prob },
         RecurrentDropout::Semeniuta { prob },
-        RecurrentDropout::Zoneout {
-            hidden: prob,
-            cell: prob,
-        },
-    ]
+        zoneout(config, prob, prob),
+    ];
+    if has_cell_state(config) {
+        kinds.push(RecurrentDropout::Moon { prob });
+    }
+    kinds
+}
+
+/// Zoneout of all parts of the variant's state.
+pub fn zoneout(config: &RecurrentConfig, hidden: f64, cell: f64) -> RecurrentDropout {
+    let cell = if has_cell_state(config) { cell } else { 0.0 };
+    RecurrentDropout::Zoneout { hidden, cell }
 }
 
 /// Flex, or the device that was asked for.
@@ -447,7 +426,7 @@ pub fn assert_differs(context: &str, a: &[f64], b: &[f64]) {
 /// A call's data: leaves whose gradients are recorded.
 pub struct Problem {
     pub input: Tensor<3>,
-    pub state: StackState,
+    pub state: RecurrentState,
 }
 
 impl Problem {
@@ -471,15 +450,9 @@ impl Problem {
             input = input.swap_dims(0, 1);
         }
         let state = module.initial_state(batch_size, device);
-        let cells = state.cells.iter().map(|state| LstmState {
-            cell: numbers.tensor(state.cell.dims(), device),
-            hidden: numbers.tensor(state.hidden.dims(), device),
-        });
         Self {
             input,
-            state: StackState {
-                cells: cells.collect(),
-            },
+            state: state.map(|part| numbers.tensor(part.dims(), device)),
         }
     }
 }
@@ -494,22 +467,18 @@ pub fn leaf<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
     }
 }
 
-pub fn named_state(state: &StackState) -> Vec<(String, Tensor<2>)> {
-    state
-        .cells
-        .iter()
-        .enumerate()
+pub fn named_state(state: &RecurrentState) -> Vec<(String, Tensor<2>)> {
+    let cells = state.cells.iter().enumerate();
+    cells
         .flat_map(|(index, state)| {
-            [
-                (format!("state.{index}.cell"), state.cell.clone()),
-                (format!("state.{index}.hidden"), state.hidden.clone()),
-            ]
+            let parts = state.iter();
+            parts.map(move |(part, tensor)| (format!("state.{index}.{part}"), tensor.clone()))
         })
         .collect()
 }
 
 /// What a call returns.
-pub type Output = (Tensor<3>, StackState);
+pub type Output = (Tensor<3>, RecurrentState);
 
 /// Runs `call` on leaves made of the problem; records outputs, final states, and the gradients of
 /// the input, the initial state and every parameter, with fixed random cotangents on the outputs
@@ -517,20 +486,10 @@ pub type Output = (Tensor<3>, StackState);
 pub fn record<M: Module>(
     module: &M,
     problem: &Problem,
-    call: impl FnOnce(Tensor<3>, StackState) -> Output,
+    call: impl FnOnce(Tensor<3>, RecurrentState) -> Output,
 ) -> Results {
     let input = leaf(&problem.input);
-    let state = StackState {
-        cells: problem
-            .state
-            .cells
-            .iter()
-            .map(|state| LstmState {
-                cell: leaf(&state.cell),
-                hidden: leaf(&state.hidden),
-            })
-            .collect(),
-    };
+    let state = problem.state.clone().map(|part| leaf(&part));
     let initial = named_state(&state);
     let (output, finals) = call(input.clone(), state);
     let mut results = Results::default();
@@ -567,19 +526,6 @@ pub fn cotangent_loss<const D: usize>(tensor: &Tensor<D>, seed: u64) -> Tensor<1
     (tensor.clone() * weights).sum()
 }
 
-pub fn batch_first(config: &RecurrentConfig) -> bool {
-    match config {
-        RecurrentConfig::Lstm(config) => config.batch_first,
-        RecurrentConfig::SlowLstm(config) => config.batch_first,
-        RecurrentConfig::LayerNormLstm(config) => config.batch_first,
-        RecurrentConfig::CifgLstm(config) => config.batch_first,
-        RecurrentConfig::PeepholeLstm(config) => config.batch_first,
-        RecurrentConfig::UrLstm(config) => config.batch_first,
-        RecurrentConfig::MogrifierLstm(config) => config.batch_first,
-        RecurrentConfig::AdaptiveLstm(config) => config.batch_first,
-    }
-}
-
 /// Runs `f(name, config, module, problem)` for each variant in each of the given containers.
 pub fn for_each(
     containers: impl Fn(&RecurrentConfig) -> Vec<(&'static str, RecurrentConfig)>,
@@ -589,7 +535,7 @@ pub fn for_each(
     for (variant, config) in variants() {
         for (container, config) in containers(&config) {
             let module = build(&config, 11, device);
-            let problem = Problem::new(&module, batch_first(&config), 12, device);
+            let problem = Problem::new(&module, config.batch_first, 12, device);
             let name = format!("{variant}, {container}, {device:?}");
             f(&name, &config, &module, &problem);
         }
@@ -598,7 +544,7 @@ pub fn for_each(
 
 /// Units and output features of each cell, in state order.
 pub fn cell_sizes(module: &Recurrent) -> Vec<(usize, usize)> {
-    on_stack!(module, |stack| stack
+    by_variant!(Recurrent: module, |stack| stack
         .layers
         .iter()
         .flat_map(Layer::cells)
@@ -608,14 +554,14 @@ pub fn cell_sizes(module: &Recurrent) -> Vec<(usize, usize)> {
 
 /// Output features of each layer.
 pub fn layer_widths(module: &Recurrent) -> Vec<usize> {
-    on_stack!(module, |stack| stack
+    by_variant!(Recurrent: module, |stack| stack
         .layers
         .iter()
         .map(Layer::d_output)
         .collect())
 }
 
-/// Masks of every kind at once, per step and per sequence in turn.
+/// Masks of every kind that the variant has at once, per step and per sequence in turn.
 pub fn random_masks(
     module: &Recurrent,
     seq_length: usize,
@@ -627,20 +573,21 @@ pub fn random_masks(
     let mut turn = 0;
     let mut mask = |features: usize, scale: f32| {
         turn += 1;
-        Some(if turn % 2 == 0 {
+        if turn % 2 == 0 {
             Mask::PerStep(numbers.mask([seq_length, batch_size, features], 0.6, scale, device))
         } else {
             Mask::PerSequence(numbers.mask([batch_size, features], 0.6, scale, device))
-        })
+        }
     };
+    let has_cell_state = has_cell_state(&RecurrentConfig::of(module));
     let cells = cell_sizes(module)
         .into_iter()
         .map(|(d_hidden, d_output)| Masks {
-            hidden: mask(d_output, 1.25),
-            cell: mask(d_hidden, 1.25),
-            candidate: mask(d_hidden, 1.25),
-            update_hidden: mask(d_output, 1.0),
-            update_cell: mask(d_hidden, 1.0),
+            hidden: Some(mask(d_output, 1.25)),
+            cell: has_cell_state.then(|| mask(d_hidden, 1.25)),
+            candidate: Some(mask(d_hidden, 1.25)),
+            update_hidden: Some(mask(d_output, 1.0)),
+            update_cell: has_cell_state.then(|| mask(d_hidden, 1.0)),
             ..Masks::none()
         })
         .collect();

@@ -28,7 +28,8 @@ fn export_then_import_is_the_identity() {
         assert_eq!(output(&again), output(&model), "{case}");
 
         let guessed = match source {
-            Source::Haste | Source::Keras => None,
+            // An LSTM of the two has the same names.
+            Source::Haste | Source::Keras if config.name() == "Lstm" => None,
             source => Some(source),
         };
         assert_eq!(Source::guess(&tensors), guessed, "{case}");

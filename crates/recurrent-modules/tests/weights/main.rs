@@ -3,6 +3,8 @@
 mod burn_nn;
 mod errors;
 mod formats;
+mod gru;
+mod gru_sources;
 mod half;
 mod layouts;
 mod support;

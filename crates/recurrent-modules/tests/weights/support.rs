@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use recurrent_modules::import::{Source, SourceOptions, Tensors};
 use recurrent_modules::{
-    AdaptiveLstmConfig, CifgLstmConfig, Coupling, LayerNormLstmConfig, LstmConfig,
+    AdaptiveLstmConfig, CifgLstmConfig, Coupling, GruConfig, LayerNormLstmConfig, LstmConfig,
     MogrifierLstmConfig, Recurrent, RecurrentConfig, SlowLstmConfig, UrLstmConfig,
 };
 
@@ -31,6 +31,12 @@ pub fn cases() -> Vec<(Source, RecurrentConfig, SourceOptions)> {
     let coupled = CifgLstmConfig::new(5, 7).with_coupling(Coupling::ForgetFromInput);
     let rounds = |rounds| SourceOptions {
         rounds,
+        ..options()
+    };
+    let gru = GruConfig::new(5, 7);
+    let before = gru.clone().with_reset_after(false);
+    let reset_before = || SourceOptions {
+        reset_after: false,
         ..options()
     };
     use RecurrentConfig as R;
@@ -113,6 +119,30 @@ pub fn cases() -> Vec<(Source, RecurrentConfig, SourceOptions)> {
             options(),
         ),
         (Source::Haste, R::Lstm(plain.clone()), options()),
+        (
+            Source::PyTorch,
+            R::Gru(gru.clone().with_num_layers(2).with_bidirectional(true)),
+            options(),
+        ),
+        (
+            Source::PyTorch,
+            R::Gru(gru.clone().with_bias(false)),
+            options(),
+        ),
+        (
+            Source::BurnNn,
+            R::Gru(gru.clone().with_bidirectional(true)),
+            options(),
+        ),
+        (Source::BurnNn, R::Gru(before.clone()), reset_before()),
+        (Source::Keras, R::Gru(gru.clone()), options()),
+        (Source::Keras, R::Gru(before.clone()), options()),
+        (
+            Source::Keras,
+            R::Gru(before.with_bias(false)),
+            reset_before(),
+        ),
+        (Source::Recurrent, R::Gru(gru.with_num_layers(2)), options()),
         (Source::Keras, R::Lstm(plain.with_bias(false)), options()),
         (
             Source::Recurrent,

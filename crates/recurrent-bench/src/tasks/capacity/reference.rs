@@ -1,8 +1,8 @@
-//! What the original's own code gives in the capacity task.
+//! Results of the original code in the capacity task.
 //!
 //! `data/capacity_reference.json` was made by running the script of lstms.pth under PyTorch 2.13
-//! with its Gal and Moon masks written as ordinary operations (`visible`; its own way of writing
-//! them does nothing on a current PyTorch). What its README says is in
+//! with its Gal and Moon masks written as ordinary operations (`visible`; the original way of writing
+//! them has no effect on a current PyTorch). The values of its README are in
 //! [`lstms_pth`](crate::lstms_pth).
 
 use std::collections::BTreeMap;
@@ -33,12 +33,12 @@ impl Reference {
     /// The committed file.
     ///
     /// # Errors
-    /// If it is not what this module expects.
+    /// If it does not have the expected form.
     pub fn load() -> Result<Self, serde_json::Error> {
         serde_json::from_str(include_str!("../../../data/capacity_reference.json"))
     }
 
-    /// What the original code gives today: with dropout active, and in evaluation mode.
+    /// The errors of the original code today: with dropout active, and in evaluation mode.
     pub fn today(&self, model: &str) -> Option<(Summary, Summary)> {
         let columns = self.results.get(model)?.get("visible")?;
         Some((

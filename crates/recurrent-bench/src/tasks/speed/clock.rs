@@ -1,11 +1,11 @@
-//! Rounds over the rows of a case, and what they sum up to.
+//! Rounds over the rows of a case, and their statistics.
 
 use std::time::{Duration, Instant};
 
 use super::subject::Workload;
 
-/// Calls shorter than this are repeated within a round: a row that has just got the caches from
-/// another one needs a few calls to fill them.
+/// Calls shorter than this are repeated within a round, because the previous row has replaced the contents of the
+/// caches.
 const SHORTEST_TURN_MS: f64 = 5.0;
 const MOST_CALLS_PER_TURN: usize = 200;
 
@@ -15,7 +15,7 @@ const FEWEST_ROUNDS: usize = 3;
 /// How many rounds to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Rounds {
-    /// Exactly this many, whatever the time.
+    /// Exactly this many.
     pub exactly: Option<usize>,
     /// Otherwise as many as fit into this time per row, at least 3.
     pub budget: Duration,
@@ -78,9 +78,9 @@ pub fn call(workload: &mut Workload) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// Times the rows in turn, round by round, after a call to warm up; `first` are their first calls.
+/// Times the rows, interleaved in rounds, after a warm-up call; `first` are their first calls.
 ///
-/// Ends early, after a whole turn, when `go_on` says no.
+/// Ends early, after a complete round, when `go_on` returns false.
 pub fn interleave(
     rows: &mut [&mut Workload],
     first: Vec<f64>,

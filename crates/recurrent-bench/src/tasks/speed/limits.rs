@@ -1,4 +1,4 @@
-//! What the machine can do at best, measured in the same run: the scale on which the models stand.
+//! The limits of the machine, measured in the same run.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::problems::weight_bytes;
 
-/// Sizes of the square products of which the fastest counts: the largest is not always.
+/// Sizes of the square products. The fastest is used, which is not always the largest.
 const MATMUL_SIZES: [usize; 3] = [512, 1024, 2048];
 const MATMUL_CALLS: usize = 4;
 
@@ -50,7 +50,7 @@ pub fn matmul(device: &Device) -> Matmul {
     rates.into_iter().reduce(faster).expect("there are sizes")
 }
 
-/// How fast the cores together read as many bytes as an LSTM has recurrent weights.
+/// The read bandwidth of all cores together, for as many bytes as an LSTM has recurrent weights.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Read {
     /// Units of that LSTM.
@@ -61,8 +61,8 @@ pub struct Read {
     pub gbytes_per_s: f64,
 }
 
-/// Reads the bytes again and again, each core its share: from the caches where they fit, as the
-/// steps of an LSTM would.
+/// Reads the bytes repeatedly, each core its share. They come from the caches if they fit, as in the steps of an
+/// LSTM.
 pub fn read(d_hidden: usize) -> Read {
     let bytes = weight_bytes(d_hidden);
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -74,7 +74,7 @@ pub fn read(d_hidden: usize) -> Read {
         start.wait();
         let (begin, mut read) = (Instant::now(), 0);
         while begin.elapsed() < READ_TIME {
-            // Reading the clock must not count beside a small share.
+            // Many reads per clock reading, so that the clock does not dominate a small share.
             for _ in 0..16 {
                 black_box(sum(black_box(&share)));
                 read += size_of_val(share.as_slice());
@@ -96,7 +96,7 @@ pub fn read(d_hidden: usize) -> Read {
     }
 }
 
-/// The sum of all words, which is the least one can do with them.
+/// The sum of all words, the cheapest operation that reads them.
 fn sum(words: &[u32]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {

@@ -61,7 +61,7 @@ pub struct Row {
     pub ms_first: f64,
     /// Calls of which this is the median.
     pub calls: usize,
-    /// What is only known of a row among others; absent in the line protocol.
+    /// Values that depend on the other rows; absent in the line protocol.
     #[serde(flatten)]
     pub context: Option<Context>,
 }
@@ -73,14 +73,14 @@ pub struct Context {
     pub section: Section,
     /// The median of `burn::nn::Lstm` over that of this row.
     pub speedup: Option<f64>,
-    /// Billions of multiplications and additions per second in the matrix products. Only of the plain
-    /// LSTM: the variants have other products, and none of their counts would be comparable.
+    /// Billions of multiplications and additions per second in the matrix products. Only for the plain
+    /// LSTM, because the variants have other products and their counts would not be comparable.
     pub gflops: Option<f64>,
     /// Billions of bytes of recurrent weights read per second, for a batch of one.
     pub gbytes_per_s: Option<f64>,
     /// The largest difference between our LSTM and `burn::nn::Lstm` on this case.
     pub largest_difference: Option<f64>,
-    /// In [`Section::Table`], what the README of lstms.pth has for the model at this size.
+    /// In [`Section::Table`], the values of the README of lstms.pth for the model at this size.
     pub published: Option<PublishedSpeed>,
 }
 
@@ -134,8 +134,8 @@ pub fn rows(
 pub struct Record<'a> {
     /// The version of Burn.
     pub burn: Option<&'a str>,
-    /// Where, when and with what it was run; its fields stand beside the others, `machine` first of
-    /// all.
+    /// Machine, time, command and versions; its fields are on the same level as the others, `machine`
+    /// first.
     #[serde(flatten)]
     pub header: &'a Header,
     /// The fastest matrix product on the device.

@@ -2,11 +2,11 @@
 //!
 //! A line is `MODE B T I H [MODEL]`, such as `inference 32 50 128 128` or
 //! `training 32 50 256 256 GalLSTM`; without a model it is our plain LSTM. The answer is a
-//! [`Row`] of one batch of calls, or `{"error": "…"}`. The first line of all tells the machine,
-//! the version of Burn and the catalogue of [`problems`], so that a runner needs no list of its own. A runner can so time other libraries in turn with this one, round by round,
-//! without starting either again.
+//! [`Row`] of one batch of calls, or `{"error": "…"}`. The first line of output contains the
+//! machine, the version of Burn and the catalogue of [`problems`], so that a runner needs no list of its own. With this
+//! protocol a runner can alternate between this library and others, round by round, without restarting them.
 //!
-//! The models of a case stay between its lines, with what they have allocated and compiled; a line
+//! The models of a case are kept for further lines of the same case, with their allocations and compiled kernels. A line
 //! with another case drops them.
 
 use std::io::{self, BufRead, Write};
@@ -24,7 +24,7 @@ use crate::cli::{ChoiceError, choose};
 use crate::problems::{self, Mode, Problem, ProblemError, Shape};
 use crate::report::Header;
 
-/// A line is not a case.
+/// A line is not a valid case.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LineError {
     /// There are too few or too many words.

@@ -1,13 +1,13 @@
-//! What is timed: a model on a problem, one call at a time.
+//! The timed work: a model on a problem, one call at a time.
 
 use burn::module::Param;
 use burn::nn;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use recurrent_modules::recurrent_core::{GateLayout, Precision};
 use recurrent_modules::{
-    Lstm, LstmConfig, LstmState, Mask, Masks, Recurrent, RecurrentConfig, StackMasks, StackState,
+    GateLayout, Lstm, LstmConfig, LstmState, Mask, Masks, Precision, Recurrent, RecurrentConfig,
+    RecurrentState, StackMasks,
 };
 
 use crate::models::{MODELS, ModelSpec};
@@ -35,12 +35,12 @@ pub struct Subject {
     pub about: &'static str,
     /// `None` for the baseline.
     model: Option<&'static ModelSpec>,
-    /// How exactly recurrent weights are read in inference.
+    /// Precision of the recurrent weights in inference.
     pub precision: Precision,
 }
 
 impl Subject {
-    /// The one with exactly this name.
+    /// The subject with exactly this name.
     pub fn named(name: &str) -> Option<Self> {
         subjects().into_iter().find(|subject| subject.name == name)
     }
@@ -98,7 +98,7 @@ enum Net {
 #[allow(clippy::large_enum_variant)] // moved once per step, where a box would be an allocation
 enum Carried {
     Burn(LstmState<2>),
-    Ours(StackState),
+    Ours(RecurrentState),
 }
 
 /// A model and its input.
@@ -108,10 +108,10 @@ pub struct Workload {
     problem: Problem,
     /// `[batch_size, seq_length, d_input]`; one step in [`Mode::Feedback`].
     input: Tensor<3>,
-    /// Factors of the outputs in the loss of a training step: fixed numbers, not all equal, so that
-    /// no gradient can be found by a shortcut.
+    /// Factors of the outputs in the loss of a training step: fixed, unequal numbers, so that
+    /// no gradient is trivial.
     cotangent: Tensor<3>,
-    /// Between the calls of [`Mode::Step`]; where each call of [`Mode::Feedback`] starts.
+    /// The state between calls of [`Mode::Step`]; the initial state of each call of [`Mode::Feedback`].
     state: Option<Carried>,
     /// Autodiff in training.
     device: Device,
@@ -195,12 +195,17 @@ impl Workload {
             Tensor::<2>::from_data(rows, &self.device)
         };
         let (input, cell, hidden) = (draw(), draw(), draw());
-        let first = LstmState { cell, hidden };
         self.state = Some(match &self.net {
-            Net::Burn(_) => Carried::Burn(first),
+            Net::Burn(_) => Carried::Burn(LstmState { cell, hidden }),
             Net::Ours(model) => {
                 let mut state = model.initial_state(batch_size, &self.device);
-                state.cells[0] = first;
+                for (name, part) in &mut state.cells[0].parts {
+                    match *name {
+                        "cell" | "main cell" => *part = cell.clone(),
+                        "hidden" | "main hidden" => *part = hidden.clone(),
+                        _ => {}
+                    }
+                }
                 Carried::Ours(state)
             }
         });
@@ -277,10 +282,10 @@ impl Workload {
 
     /// One call of the protocol of lstms.pth: single steps, each output the next input.
     ///
-    /// The original never calls `eval()`, so dropout is active. The device is the plain one, to which
-    /// masks are given: an autodiff device keeps what it recorded until a backward pass, which never
-    /// comes, even where every step is detached (10 KiB per step at 128 units). Drawing and applying
-    /// a mask costs the same on both. As in the original a mask per step is drawn within the step, and
+    /// The original never calls `eval()`, so dropout is active. It runs on the plain device with explicit
+    /// masks, because an autodiff device frees its graph only in a backward pass, and there is none
+    /// (10 KiB per step at 128 units, even if every step is detached). Drawing and applying
+    /// a mask costs the same on both. As in the original, a mask per step is drawn within the step, and
     /// one per sequence before the first.
     ///
     /// # Returns
@@ -367,7 +372,7 @@ pub struct Outcome {
     parts: Vec<Vec<f32>>,
 }
 
-/// How far apart two outcomes are.
+/// The difference between two outcomes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
     /// The largest absolute difference.
@@ -377,8 +382,8 @@ pub struct Difference {
 }
 
 impl Outcome {
-    /// The difference from a reference of the same problem; infinite if the sizes differ, and not a
-    /// number if a value is not.
+    /// The difference from a reference of the same problem; infinite if the sizes differ, NaN if a value
+    /// is NaN.
     pub fn difference(&self, reference: &Self) -> Difference {
         let mut all = Difference {
             largest: 0.0,
@@ -408,8 +413,7 @@ fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// The config without initialisers that take longer than the measurement: the values of the weights
-/// do not change the time.
+/// The config without slow initialisers. The values of the weights do not affect the time.
 fn quick_start(config: RecurrentConfig) -> RecurrentConfig {
     match config {
         // Orthogonal weights come from a QR decomposition.
@@ -525,6 +529,22 @@ mod tests {
             }
             // The state that a call starts from does not change.
             assert_eq!(work.result(), got);
+        }
+
+        /// Each model starts from the same h, whichever other parts its state has.
+        #[test]
+        fn all_models_start_from_the_same_hidden_state() {
+            let _alone = crate::tasks::speed::one_at_a_time();
+            let hidden = |name: &str, part: &str| {
+                let Some(Carried::Ours(state)) = workload(name).state else {
+                    panic!("our model");
+                };
+                state.cells[0].part(part).into_data()
+            };
+            let expected = hidden(LSTM, "hidden");
+            assert_eq!(hidden("GRU", "hidden"), expected);
+            assert_eq!(hidden("AdaptiveLSTM", "main hidden"), expected);
+            assert_ne!(hidden(LSTM, "cell"), expected);
         }
 
         #[test]

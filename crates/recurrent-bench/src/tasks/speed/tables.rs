@@ -7,7 +7,7 @@ use crate::chart::{Axis, BarChart};
 use crate::problems::{Problem, Shape};
 use crate::report::{Align, Cell, Column, Summary, Table};
 
-/// More series than this cannot be told apart in one chart.
+/// The largest number of series that are distinguishable in one chart.
 const MOST_SERIES: usize = 5;
 
 fn of(rows: &[Row], section: Section) -> impl Iterator<Item = &Row> + Clone {
@@ -36,7 +36,7 @@ fn speedup(row: &Row) -> Option<f64> {
     row.context.as_ref()?.speedup
 }
 
-/// A number with three digits that count, or all before the point.
+/// A number with three significant digits, or all digits before the point.
 fn short(number: f64) -> String {
     let decimals = if number >= 100.0 {
         0
@@ -79,7 +79,7 @@ fn by_model(
 }
 
 /// The table of lstms.pth, one line per size and model: the time of all steps, the speed-up over
-/// `burn::nn::Lstm`, and what the README of lstms.pth has.
+/// `burn::nn::Lstm`, and the values of the README of lstms.pth.
 pub fn lstms_pth(rows: &[Row]) -> Table {
     let mut table = Table::new([
         Column::number("size", 0),
@@ -139,7 +139,7 @@ pub fn variants(rows: &[Row]) -> Table {
     )
 }
 
-/// The grid, one line per model and case, with the distance to the machine.
+/// The grid, one line per model and case, compared with the limits of the machine.
 pub fn grid(rows: &[Row], matmul: Option<Matmul>, reads: &[Read]) -> Table {
     let mut table = Table::new([
         Column::text("mode"),

@@ -1,9 +1,9 @@
-//! Recurrent weights in bf16: half the memory to read at every step of a single sequence.
+//! Recurrent weights in bf16: halves the memory read at every step of a single sequence.
 //!
-//! A bf16 value is the upper half of an f32, rounded to nearest: 8 bits of precision. Two of them share
-//! a 32-bit word, so that a vector of words opens into two vectors of f32 with a shift and a mask;
-//! products and sums are f32. The units of a *pair* of vectors, with all their gates, are a panel that
-//! is read from its beginning to its end:
+//! A bf16 value is the upper half of an f32, rounded to nearest: 8 bits of precision. Two values share
+//! a 32-bit word, so a shift and a mask expand a vector of words into two vectors of f32. Products and
+//! sums are f32. The units of a *pair* of vectors, with all their gates, form a panel that is read
+//! sequentially:
 //! ```text
 //! [pair of vectors][k][gate][lane]: u32 = units j (low half) and j + lanes (high half)
 //! ```
@@ -13,14 +13,14 @@ use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::buffer::Buffer;
-use super::product::{PACK_ROWS, to_and_fro};
+use super::product::{PACK_ROWS, serpentine};
 use super::simd::{Either, Isa, Lanes, fma};
 use super::view::View;
 
 /// Weights `[k, gates·units]` in bf16.
 #[derive(Debug)]
 pub struct Bf16Panels {
-    /// Words, as bits.
+    /// The 32-bit words, stored in a buffer of f32.
     words: Buffer,
     k: usize,
     gates: usize,
@@ -29,7 +29,7 @@ pub struct Bf16Panels {
 }
 
 impl Bf16Panels {
-    /// Room for weights of `k` rows.
+    /// Allocates panels for weights of `k` rows.
     pub fn new(isa: Isa, k: usize, gates: usize, units: usize) -> Self {
         let lanes = isa.lanes();
         Self {
@@ -41,23 +41,24 @@ impl Bf16Panels {
         }
     }
 
-    /// Pairs of vectors that hold the units of a gate.
+    /// Number of vector pairs that hold the units of a gate.
     pub fn pairs(&self) -> usize {
         self.units.div_ceil(2 * self.lanes)
     }
 
-    /// The words, for [`fill`](Self::fill) by several threads.
+    /// The words, so that several threads can [`fill`](Self::fill) them.
     pub fn as_mut_ptr(&mut self) -> *mut u32 {
         self.words.as_mut_ptr().cast()
     }
 
-    /// Units of some pairs.
+    /// The units of some pairs.
     pub fn units_of(&self, pairs: &Range<usize>) -> Range<usize> {
         let width = 2 * self.lanes;
         (pairs.start * width).min(self.units)..(pairs.end * width).min(self.units)
     }
 
-    /// Rounds the weights of some pairs to bf16, into what [`as_mut_ptr`](Self::as_mut_ptr) gave.
+    /// Rounds the weights of some pairs to bf16 and writes them to the pointer of
+    /// [`as_mut_ptr`](Self::as_mut_ptr).
     ///
     /// # Safety
     /// The weights are readable; no other thread touches these pairs of `words`.
@@ -109,7 +110,7 @@ impl Bf16Panels {
     }
 }
 
-/// The bits of the nearest bf16, ties to even; NaN stays NaN. Without branches, for vectors.
+/// The bits of the nearest bf16, ties to even; NaN stays NaN. Branch-free, so that it vectorises.
 #[inline(always)]
 fn round(value: f32) -> u32 {
     let bits = value.to_bits();
@@ -129,7 +130,7 @@ pub struct RowTimesBf16<'a> {
     pub pairs: Range<usize>,
     /// `[gates·units]`
     pub out: *mut f32,
-    /// The step, for the order of the pairs: see [`to_and_fro`].
+    /// The step; it selects the direction in which the pairs are read: see [`serpentine`].
     pub step: usize,
 }
 
@@ -149,7 +150,7 @@ impl RowTimesBf16<'_> {
 /// [`RowTimesBf16`] for G gates.
 struct Gates<'a, const G: usize>(RowTimesBf16<'a>);
 
-/// Steps of k with sums of their own, so that no addition waits for the one before.
+/// Number of independent accumulators along k, which hide the latency of the additions.
 const SIDE_BY_SIDE: usize = 2;
 
 /// `sums[gate] += a[k]·w[k, gate]` for the two vectors of a pair.
@@ -193,7 +194,7 @@ impl<const G: usize> WithSimd for Gates<'_, G> {
             step,
         } = self.0;
         let (k, units, lanes) = (w.k, w.units, S::F32_LANES);
-        for pair in to_and_fro(pairs, step) {
+        for pair in serpentine(pairs, step) {
             let words = w.words.as_ptr().wrapping_add(pair * k * G * lanes);
             let mut sums = [[[simd.splat_f32s(0.0); 2]; G]; SIDE_BY_SIDE];
             let whole = k / SIDE_BY_SIDE * SIDE_BY_SIDE;
@@ -217,7 +218,7 @@ impl<const G: usize> WithSimd for Gates<'_, G> {
                         *total = simd.add_f32s(*total, sum);
                     }
                 }
-                // SAFETY: by the contract of `run`; lanes past the units are left alone.
+                // SAFETY: by the contract of `run`; lanes past the units are not touched.
                 unsafe {
                     let out = out.add(gate * units + unit);
                     let behind = out.wrapping_add(lanes);

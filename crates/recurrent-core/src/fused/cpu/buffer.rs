@@ -1,40 +1,41 @@
-//! Memory that is kept between calls.
+//! Pools of memory that is reused between calls.
 //!
-//! A training step needs buffers of some ten times the size of its output, and needs them again in
-//! the next step. Asking the system for them each time costs a page fault per 4 KiB, and clearing
-//! them: up to a tenth of a step. Buffers therefore go back to a pool, up to [`KEEP`] bytes. Results have a
-//! pool of their own, filled by backends that let go of them here ([`give_back`]): where none does, they
-//! must not use up the memory of the buffers.
+//! A training step needs buffers of about ten times the size of its output, and the next step needs them
+//! again. Newly allocated memory costs a page fault per 4 KiB, and is cleared by the system: up to a
+//! tenth of a step. Buffers therefore return to a pool of up to [`KEEP`] bytes. Results have a separate
+//! pool, filled by the backends that return their memory here ([`give_back`]). It is separate because on
+//! a backend that does not return results, they would drain the pool of the buffers.
 
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes that each pool keeps; what goes beyond is given back to the system.
+/// Maximum size of each pool in bytes; memory beyond it is returned to the system.
 pub const KEEP: usize = 512 << 20;
 
-/// Size in bytes from which on results go to their pool: there may be any number of small ones, which the
-/// allocator serves well.
+/// Minimum size in bytes of a result that is pooled: small results can be numerous, and the allocator
+/// handles them well.
 const WORTH_KEEPING: usize = 1 << 16;
 
-/// Size in bytes from which on huge pages are asked for: a few of them.
+/// Minimum size in bytes for which huge pages are requested: several huge pages.
 #[cfg(target_os = "linux")]
 const WORTH_HUGE_PAGES: usize = 4 << 20;
 
-/// f32 values of any content, back in the pool when dropped. The first begins a cache line: a vector
-/// that lies across two lines costs two reads, half of what the second-level cache gives.
+/// f32 values of unspecified content, returned to the pool when dropped. The first one starts a cache
+/// line: a vector that straddles two lines costs two reads, which halves the bandwidth of the
+/// second-level cache.
 #[derive(Debug, Default)]
 pub struct Buffer {
     values: Vec<f32>,
-    /// Where the first line begins.
+    /// Index of the first value that starts a cache line.
     start: usize,
 }
 
-/// Bytes of a cache line, and of the widest vector.
+/// Size of a cache line in bytes, which is also that of the widest vector.
 const LINE: usize = 64;
 
 impl Buffer {
-    /// `len` values, which nobody has set.
+    /// `len` values of unspecified content.
     pub fn new(len: usize) -> Self {
         if len == 0 {
             return Self::default();
@@ -72,38 +73,38 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Gives the memory that the pools keep back to the system.
+/// Returns the memory held by the pools to the system.
 pub fn release() {
     BUFFERS.clear();
     RESULTS.clear();
 }
 
-/// Values of any content for a result, all of which the caller sets.
+/// Values of unspecified content for a result; the caller sets all of them.
 pub fn unset(len: usize) -> Vec<f32> {
-    // A result may live long, so little more than it needs.
+    // A result may be long-lived, so it gets little more memory than it needs.
     let mut values = (RESULTS.take(len, len + len / 4)).unwrap_or_else(|| fresh(len));
     values.resize(len, 0.0);
     if cfg!(debug_assertions) {
-        values.fill(f32::NAN); // what is forgotten shows
+        values.fill(f32::NAN); // makes values visible that were never set
     }
     values
 }
 
-/// Memory of a result that nobody needs any more.
-#[cfg_attr(not(feature = "flex"), allow(dead_code))] // NdArray takes its own
+/// Returns the memory of a result that is no longer used.
+#[cfg_attr(not(feature = "flex"), allow(dead_code))] // NdArray has no hook for it
 pub fn give_back(values: Vec<f32>) {
     RESULTS.put(values);
 }
 
-/// Zeros that no buffer has been before: memory not yet touched, when it is large.
+/// Newly allocated zeros; for a large size, memory that has not been touched yet.
 fn fresh(len: usize) -> Vec<f32> {
     let values = alloc::vec![0.0; len];
     advise(values.as_ptr(), len);
     values
 }
 
-/// Asks for huge pages where it is worth it: 32 MiB cost 8192 page faults otherwise, and a matrix that is
-/// read column by column a page walk per row.
+/// Requests huge pages for large buffers: 32 MiB cost 8192 page faults otherwise, and reading a matrix
+/// column by column costs a page walk per row.
 fn advise(values: *const f32, len: usize) {
     #[cfg(target_os = "linux")]
     if len * size_of::<f32>() >= WORTH_HUGE_PAGES {
@@ -121,17 +122,17 @@ fn advise(values: *const f32, len: usize) {
 static BUFFERS: Pool = Pool::new(0);
 static RESULTS: Pool = Pool::new(WORTH_KEEPING);
 
-/// Memory that nobody uses.
+/// Unused memory.
 struct Pool {
-    /// Bytes of the smallest piece that is kept.
+    /// Minimum size in bytes of a piece that is kept.
     least: usize,
     free: Mutex<Free>,
 }
 
 struct Free {
-    /// The smallest first.
+    /// Sorted by size, smallest first.
     list: Vec<Vec<f32>>,
-    /// Of all of them.
+    /// Total size in bytes.
     bytes: usize,
 }
 
@@ -154,7 +155,7 @@ impl Pool {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The smallest with room for `len` values, if it has room for no more than `most`.
+    /// The smallest piece with room for `len` values, if it has room for at most `most`.
     fn take(&self, len: usize, most: usize) -> Option<Vec<f32>> {
         if len * size_of::<f32>() < self.least {
             return None;
@@ -169,7 +170,7 @@ impl Pool {
         Some(values)
     }
 
-    /// Keeps memory; the largest goes where there is too much.
+    /// Adds memory; if the pool is too large, the largest piece is freed.
     fn put(&self, values: Vec<f32>) {
         if values.capacity() == 0 || bytes(&values) < self.least {
             return;

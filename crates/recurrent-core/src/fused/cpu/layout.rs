@@ -1,35 +1,33 @@
-//! Where a buffer has the gates of its rows.
+//! Memory layout of gate buffers.
 //!
-//! Row by row, all of a gate before the next, is how a matrix from outside has them, and what a row
-//! times a matrix in its own order gives. Everything else is in *tiles*, `[panel][row][gate][lane]`:
-//! a product sums up its tiles where they stay, a step finds all gates of some units together, and the
-//! panels of ∂z are the packed weights of the products that give ∂W and ∂R. Rows of thousands of values
-//! are otherwise written and read a cache line at a time, each on another page.
+//! There are two layouts. *Row-major*, with all units of a gate before the next gate, is the layout of
+//! matrices from outside, and of the result of a row times a matrix in row-major order. All other
+//! buffers use *tiles*, `[panel][row][gate][lane]`: a product accumulates its tiles in place, a step
+//! finds all gates of some units next to each other, and the panels of ∂z are the packed weights of the
+//! products that give ∂W and ∂R. Rows of thousands of values would otherwise be written and read one
+//! cache line at a time, each on a different page.
 
 use alloc::vec::Vec;
 
-use crate::fused::cpu::pointwise::GateRows;
 use crate::fused::cpu::product::{Columns, Packed, Pieces};
-use crate::fused::cpu::view::View;
+use crate::fused::cpu::view::{GateRows, View};
 
-/// Where a buffer has the gates of its rows.
+/// Size and strides of a gate buffer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layout {
     tiled: bool,
-    /// Values of the buffer.
+    /// Number of values of the buffer.
     pub size: usize,
-    /// Distance between rows.
+    /// Row stride.
     pub row: usize,
-    /// Distance between gates.
+    /// Gate stride.
     pub gate: usize,
-    /// Distance between panels.
+    /// Panel stride.
     pub panel: usize,
-    /// Columns of a row, those among them that fill up a panel.
-    pub columns: usize,
 }
 
 impl Layout {
-    /// Row by row.
+    /// Row-major layout.
     pub fn row_major(columns: &Columns, units: usize, rows: usize) -> Self {
         let width = columns.vectors * units;
         Self {
@@ -38,14 +36,14 @@ impl Layout {
             row: width,
             gate: units,
             panel: columns.lanes,
-            columns: width,
         }
     }
 
-    /// In tiles.
+    /// Tiled layout.
     pub fn tiles(columns: &Columns, rows: usize) -> Self {
         let width = columns.width();
-        // An odd number of rows: panels at a distance of many pages would share their cache sets.
+        // An odd number of rows: panels whose stride is a multiple of many pages would map to the same
+        // cache sets.
         let panel = (rows | 1) * width;
         Self {
             tiled: true,
@@ -53,16 +51,15 @@ impl Layout {
             row: width,
             gate: columns.lanes,
             panel,
-            columns: columns.padded(),
         }
     }
 
-    /// Whether the gates are in tiles.
+    /// Whether the layout is tiled.
     pub fn is_tiled(&self) -> bool {
         self.tiled
     }
 
-    /// The rows of a buffer from a row on.
+    /// The rows of a buffer, starting at `row`.
     pub fn rows(&self, buffer: *mut f32, row: usize) -> GateRows {
         GateRows {
             ptr: buffer.wrapping_add(row * self.row),
@@ -72,7 +69,7 @@ impl Layout {
         }
     }
 
-    /// The rows of a buffer from a row on, as the left factor of a product.
+    /// The rows of a buffer, starting at `row`, as the left factor of a product.
     pub fn factor(&self, buffer: *mut f32, row: usize) -> (View, Option<Pieces>) {
         let view = View {
             ptr: buffer.wrapping_add(row * self.row),
@@ -86,7 +83,8 @@ impl Layout {
         (view, self.tiled.then_some(pieces))
     }
 
-    /// All tiles of a buffer as the packed right factor of a product: a row of it is a row there.
+    /// All tiles of a buffer as the packed right factor of a product: rows of the buffer are rows of the
+    /// factor.
     pub fn packed(&self, buffer: *const f32) -> Packed {
         debug_assert!(self.tiled);
         Packed {
@@ -95,7 +93,7 @@ impl Layout {
         }
     }
 
-    /// Sets what fills up the last panel to zero: gates are written without it, products read it.
+    /// Clears the padding of the last panel: gates are written without it, but products read it.
     pub fn clear_padding(&self, columns: &Columns, buffer: &mut [f32]) {
         let last = columns.panels() - 1;
         if self.tiled && columns.of(last, 0).len() < columns.lanes {
@@ -104,7 +102,7 @@ impl Layout {
     }
 }
 
-/// A row of gates as the rows of tiles begin: `[panel][gate][lane]`, zero where there is no column.
+/// A row of gates in the order of tiles: `[panel][gate][lane]`, zero in the padding.
 pub fn row_of_tiles(columns: &Columns, row: Option<&[f32]>) -> Vec<f32> {
     let mut tiles = alloc::vec![0.0; columns.padded()];
     let Some(row) = row else { return tiles };

@@ -4,17 +4,16 @@ use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::pointwise::{GateRows, Rows};
 use super::product::prefetch;
 use super::simd::{First, Isa, Lanes, Whole, fma};
-use super::view::View;
+use super::view::{GateRows, Rows, View};
 use crate::equations::layer_norm::{EpsilonPlace, Normalizer, Variance};
 
-/// What a normalised row keeps for its derivative: μ, 1/d and 1/(k·s̃·d²), see
+/// Number of values that a normalised row saves for its derivative: μ, 1/d and 1/(k·s̃·d²), see
 /// [`Normalizer::backward`].
 pub const STATS: usize = 3;
 
-/// Calls `$body` for each vector of a range, with the lanes that exist. Its user imports `First`,
+/// Calls `$body` for each vector of a range, with the lanes in use. The calling module imports `First`,
 /// `Lanes`, `Range` and `Whole`.
 macro_rules! each_vector {
     ($S:ident, $simd:expr, $range:expr, |$unit:ident, $lanes:ident| $body:block) => {{
@@ -34,8 +33,8 @@ macro_rules! each_vector {
 
 pub(super) use each_vector;
 
-/// Calls `$body` for each vector of each gate: `$gate` and `$panel` say which, `$unit` where its values
-/// are in a row of all gates.
+/// Calls `$body` for each vector of each gate. `$gate` and `$panel` identify it; `$unit` is the position
+/// of its values in a row of all gates.
 macro_rules! each_gate_vector {
     ($S:ident, $simd:expr, $self:ident, |$gate:ident, $panel:ident, $unit:ident, $lanes:ident| $body:block) => {
         each_vector!($S, $simd, 0..$self.units, |first, $lanes| {
@@ -51,13 +50,13 @@ macro_rules! each_gate_vector {
 /// `to ← to + from` for some columns.
 #[derive(Debug, Clone)]
 pub struct AddRows {
-    /// How many rows.
+    /// Number of rows.
     pub rows: usize,
     /// Columns.
     pub columns: Range<usize>,
-    /// What is added.
+    /// The values that are added.
     pub from: Rows,
-    /// What it is added to.
+    /// The values that they are added to.
     pub to: Rows,
 }
 
@@ -91,28 +90,28 @@ impl WithSimd for AddRows {
 /// `x ← x + bias`, `y = base + gain ⊙ (x − μ)/d + shift`, row by row.
 #[derive(Debug, Clone)]
 pub struct NormForward {
-    /// Which rows.
+    /// Row range.
     pub rows: Range<usize>,
-    /// Gates that are normalised together; 1 for plain rows.
+    /// Number of gates that are normalised together; 1 for plain rows.
     pub gates: usize,
-    /// Features of each.
+    /// Features of each gate.
     pub units: usize,
-    /// The form.
+    /// The form of the normaliser.
     pub form: Normalizer,
     /// x
     pub x: GateRows,
-    /// `[n]`, added to x; null: nothing. Last: sums that have begun with it are less exact, and a small
-    /// d magnifies that.
+    /// `[n]`, added to x; null: nothing. It is added last: a sum that starts with the bias is less
+    /// exact, and a small d magnifies the error.
     pub bias: *const f32,
-    /// Added to the result; none: nothing.
+    /// Added to the result; `GateRows::NONE`: nothing.
     pub base: GateRows,
     /// `[n]`; null: 1
     pub gain: *const f32,
     /// `[n]`; null: 0
     pub shift: *const f32,
-    /// y; may be x or base.
+    /// y; may alias x or base.
     pub y: GateRows,
-    /// Where [`STATS`] values per row go.
+    /// Destination of [`STATS`] values per row.
     pub stats: Rows,
 }
 
@@ -147,7 +146,7 @@ impl WithSimd for NormForward {
                 let mu = simd.splat_f32s(mean);
                 let mut squares = simd.splat_f32s(0.0);
                 each_gate_vector!(S, simd, self, |gate, panel, _unit, lanes| {
-                    // Lanes that do not exist are μ − μ.
+                    // In unused lanes the value is −μ; they are masked.
                     let value = lanes.load(simd, x(gate, panel));
                     let centred = lanes_or_zero(simd, lanes, simd.sub_f32s(value, mu));
                     squares = fma(simd, centred, centred, squares);
@@ -179,13 +178,13 @@ impl WithSimd for NormForward {
     }
 }
 
-/// Zero in the lanes that do not exist.
+/// `value` with zero in the unused lanes.
 ///
 /// # Safety
-/// None of the lanes lies beyond a vector; [`Lanes`] are made so.
+/// No lane may be beyond the end of a vector; [`Lanes`] guarantee this.
 #[inline(always)]
 unsafe fn lanes_or_zero<S: Simd>(simd: S, lanes: impl Lanes<S>, value: S::f32s) -> S::f32s {
-    // SAFETY: a vector is as long as its lanes.
+    // SAFETY: the value is one whole vector, which has all lanes.
     unsafe { lanes.load(simd, core::ptr::from_ref(&value).cast()) }
 }
 
@@ -202,7 +201,7 @@ fn deviation(form: &Normalizer, squares: f32, n: usize) -> (f32, f32) {
             (root, root)
         }
         EpsilonPlace::OutsideRoot => {
-            // As the composed form: a constant row has a slope of 0, not of 0·∞.
+            // As in the composed form: a constant row has a slope of 0, not of 0·∞.
             let root = variance.max(f32::MIN_POSITIVE).sqrt();
             (root, root + epsilon)
         }
@@ -210,24 +209,24 @@ fn deviation(form: &Normalizer, squares: f32, n: usize) -> (f32, f32) {
     (1.0 / deviation, deviation / (k * root))
 }
 
-/// Derivative of [`NormForward`] to x: from `∂L/∂y` to `∂L/∂x`.
+/// Derivative of [`NormForward`] with respect to x: from `∂L/∂y` to `∂L/∂x`.
 #[derive(Debug, Clone)]
 pub struct NormBackward {
-    /// Which rows.
+    /// Row range.
     pub rows: Range<usize>,
-    /// Gates that are normalised together; 1 for plain rows.
+    /// Number of gates that are normalised together; 1 for plain rows.
     pub gates: usize,
-    /// Features of each.
+    /// Features of each gate.
     pub units: usize,
     /// x
     pub x: GateRows,
-    /// What the forward kept.
+    /// The statistics that the forward saved.
     pub stats: Rows,
     /// `[n]`; null: 1
     pub gain: *const f32,
     /// ∂L/∂y
     pub grad_y: GateRows,
-    /// ∂L/∂x; may be ∂L/∂y.
+    /// ∂L/∂x; may alias ∂L/∂y.
     pub grad_x: GateRows,
 }
 
@@ -240,7 +239,7 @@ impl NormBackward {
 }
 
 impl NormBackward {
-    /// (the gradient of what the gain is multiplied with, x̂)
+    /// (the gradient with respect to x̂, x̂)
     ///
     /// # Safety
     /// As [`run`](Self::run).
@@ -266,8 +265,8 @@ impl NormBackward {
     }
 }
 
-// δ: the gradient of what the gain is multiplied with. Nothing here is larger than δ or x̂: a power of d,
-// which may be as large as the cell, would leave the range of f32.
+// δ: the gradient with respect to x̂. No intermediate value is larger than δ or x̂: a power of d,
+// which may be as large as the cell state, would overflow f32.
 // ∂L/∂x = (δ − mean(δ) − x̂·Σ(δ·x̂)·d/(k·s̃)) / d
 impl WithSimd for NormBackward {
     type Output = ();
@@ -287,7 +286,7 @@ impl WithSimd for NormBackward {
                     let at = (b, gate, panel);
                     let (grad, normal) = self.read(simd, lanes, at, unit, mu, inverse);
                     sum = simd.add_f32s(sum, grad);
-                    // The gradient is 0 in lanes that do not exist.
+                    // The gradient is 0 in unused lanes.
                     along = fma(simd, grad, normal, along);
                 });
                 let mean_grad = simd.splat_f32s(simd.reduce_sum_f32s(sum) / n as f32);
@@ -304,12 +303,12 @@ impl WithSimd for NormBackward {
     }
 }
 
-/// `out[u] += Σ_b a[b, u]·w[b, u]`, over some rows and columns.
+/// `out[u] += Σ_b a[b, u]·w[b, u]` for a range of rows and columns.
 #[derive(Debug, Clone)]
 pub struct SumRows {
-    /// Which rows.
+    /// Row range.
     pub rows: Range<usize>,
-    /// Which columns.
+    /// Column range.
     pub columns: Range<usize>,
     /// a
     pub a: Rows,
@@ -324,13 +323,13 @@ pub struct SumRows {
 pub enum By {
     /// 1
     One,
-    /// Another matrix.
+    /// A matrix.
     Values(Rows),
-    /// A matrix, normalised: (x − μ)/d.
+    /// A normalised matrix: (x − μ)/d.
     Normalized {
         /// x
         x: Rows,
-        /// What [`NormForward`] kept.
+        /// The statistics that [`NormForward`] saved.
         stats: Rows,
     },
 }
@@ -343,7 +342,8 @@ impl SumRows {
     }
 }
 
-/// Rows summed up before they are added to the total: keeps the rounding error of long sums small.
+/// Number of rows that are summed before they are added to the total: limits the rounding error of long
+/// sums.
 const SUM_BLOCK: usize = 128;
 
 impl WithSimd for SumRows {
@@ -385,8 +385,8 @@ impl WithSimd for SumRows {
     }
 }
 
-/// `out[n] += Σ_k a[k]·w[k, n]` for some columns: a row times a row-major matrix that is read once,
-/// in its own order.
+/// `out[n] += Σ_k a[k]·w[k, n]` for a range of columns: a row vector times a row-major matrix. The
+/// matrix is read once, in its own order.
 #[derive(Debug, Clone)]
 pub struct RowTimes {
     /// Rows of w.
@@ -395,16 +395,16 @@ pub struct RowTimes {
     pub a: *const f32,
     /// Row-major.
     pub w: View,
-    /// Which columns.
+    /// Column range.
     pub columns: Range<usize>,
     /// `[n]`
     pub out: *mut f32,
-    /// Whether to begin with the last rows of w: what the step before has read last is still in the
-    /// cache.
+    /// Whether to start with the last rows of w: those that the previous step has read last are still in
+    /// the cache.
     pub back: bool,
 }
 
-/// Rows of w that are read side by side: `out` is then read and written once per eight rows.
+/// Rows of w that are processed together: `out` is then read and written once per eight rows.
 const SIDE_BY_SIDE: usize = 8;
 
 impl RowTimes {
@@ -437,7 +437,7 @@ impl WithSimd for RowTimes {
                     *a = simd.splat_f32s(*self.a.add(k + offset));
                 }
                 let w = self.w.from_row(k).ptr;
-                // Rows are far apart: the hardware does not see what comes next.
+                // The row stride is large, so the hardware prefetcher does not predict the next rows.
                 let ahead = self.w.from_row(next * SIDE_BY_SIDE).ptr;
                 each_vector!(S, simd, self.columns.clone(), |unit, lanes| {
                     let mut even = lanes.load(simd, self.out.add(unit));
@@ -466,8 +466,8 @@ impl WithSimd for RowTimes {
     }
 }
 
-/// `out[k] (+)= Σ_n a[n]·w[k, n]` for some rows of w: a row times a transposed matrix that is read
-/// once, in its own order.
+/// `out[k] (+)= Σ_n a[n]·w[k, n]` for a range of rows of w: a row vector times a transposed matrix. The
+/// matrix is read once, in its own order.
 #[derive(Debug, Clone)]
 pub struct RowTimesTransposed {
     /// Columns of w.
@@ -476,13 +476,13 @@ pub struct RowTimesTransposed {
     pub a: *const f32,
     /// Row-major.
     pub w: View,
-    /// Which rows of w.
+    /// Row range of w.
     pub rows: Range<usize>,
     /// `[k]`
     pub out: *mut f32,
-    /// Whether to add to what is there.
+    /// Whether to add to the contents of `out`.
     pub add: bool,
-    /// Whether to begin with the last rows, as in [`RowTimes`].
+    /// Whether to start with the last rows, as in [`RowTimes`].
     pub back: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Instruction sets, vectors in memory, and the activation functions on vectors.
 //!
-//! The instruction set is found at run time ([`Isa::best`]). Code that uses vectors is a type that
+//! The instruction set is selected at run time ([`Isa::best`]). Code that uses vectors is a type that
 //! implements `pulp::WithSimd`; [`Isa::run`] compiles it once per instruction set.
 
 #[cfg(feature = "eval")]
@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use pulp::{MemMask, Simd, WithSimd};
 
-/// An instruction set that this machine has.
+/// An instruction set that this machine supports.
 #[derive(Debug, Clone, Copy)]
 pub enum Isa {
     /// 4 lanes in portable code.
@@ -25,7 +25,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The widest one.
+    /// The widest instruction set.
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -43,7 +43,7 @@ impl Isa {
         Self::Portable
     }
 
-    /// All of them, the widest last.
+    /// All supported instruction sets, the widest last.
     #[cfg(feature = "eval")]
     pub fn all() -> Vec<Self> {
         let mut all = alloc::vec![Self::Portable];
@@ -57,7 +57,7 @@ impl Isa {
         all
     }
 
-    /// f32 values in a vector.
+    /// Number of f32 values in a vector.
     pub fn lanes(self) -> usize {
         match self {
             Self::Portable => 4,
@@ -70,7 +70,7 @@ impl Isa {
         }
     }
 
-    /// Vector registers.
+    /// Number of vector registers.
     pub fn registers(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -96,8 +96,8 @@ impl Isa {
     }
 }
 
-/// AVX-512 itself, where `simd` is that: for operations that not all instruction sets have. The compiler
-/// knows the answer.
+/// The AVX-512 token if `simd` is one, for operations that other instruction sets lack. The test is
+/// resolved at compile time.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn is_avx512<S: Simd>(simd: S) -> Option<pulp::x86::V4> {
@@ -125,18 +125,18 @@ pub unsafe fn store<S: Simd>(ptr: *mut f32, value: S::f32s) {
     unsafe { ptr.cast::<S::f32s>().write_unaligned(value) }
 }
 
-/// Which lanes of a vector exist: all of them, or the first few at the end of a row.
+/// The lanes of a vector that are in use: all of them, or the first few at the end of a row.
 pub trait Lanes<S: Simd>: Copy {
-    /// The existing lanes, zero in the others.
+    /// Loads the lanes in use; the others are zero.
     ///
     /// # Safety
-    /// The existing lanes at `ptr` are readable.
+    /// The lanes in use are readable at `ptr`.
     unsafe fn load(self, simd: S, ptr: *const f32) -> S::f32s;
 
-    /// Writes the existing lanes.
+    /// Stores the lanes in use.
     ///
     /// # Safety
-    /// The existing lanes at `ptr` are writable, and no other thread touches them.
+    /// The lanes in use are writable at `ptr`, and no other thread touches them.
     unsafe fn store(self, simd: S, ptr: *mut f32, value: S::f32s);
 }
 
@@ -170,7 +170,7 @@ impl<S: Simd> First<S> {
     }
 }
 
-/// [`Whole`] or [`First`], found out at each access: for code too long to be there twice.
+/// [`Whole`] or [`First`], selected at each access: for code that is too long to be compiled twice.
 #[derive(Clone, Copy)]
 pub struct Either<S: Simd> {
     whole: bool,
@@ -231,7 +231,8 @@ impl<S: Simd> Lanes<S> for First<S> {
 /// `a·b + c`
 #[inline(always)]
 pub fn fma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-    // The `_e` form is two operations where there is no fused one, not a call.
+    // Without fused hardware support, the `_e` form is two operations; the other form would be a
+    // function call.
     simd.mul_add_e_f32s(a, b, c)
 }
 
@@ -240,10 +241,10 @@ pub fn fma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
 fn at_most<S: Simd>(simd: S, x: S::f32s, high: f32) -> S::f32s {
     let high = simd.splat_f32s(high);
     if S::F32_LANES > 4 {
-        // x86's min gives the second operand where one is NaN.
+        // x86's min returns the second operand if one is NaN.
         simd.min_f32s(high, x)
     } else {
-        // That of portable code gives the other operand. A comparison with NaN is false.
+        // Portable code returns the other operand. A comparison with NaN is false.
         simd.select_f32s(simd.less_than_f32s(high, x), high, x)
     }
 }
@@ -265,16 +266,16 @@ pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
     at_least(simd, at_most(simd, x, high), low)
 }
 
-/// `eˣ` for −87 ≤ x ≤ 87, not for NaN: range reduction by powers of two and a polynomial (Cephes `expf`), about
-/// one unit in the last place.
+/// `eˣ` for −87 ≤ x ≤ 87, not for NaN: range reduction by powers of two and a polynomial (Cephes `expf`),
+/// error about one unit in the last place.
 #[inline(always)]
 fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value| simd.splat_f32s(value);
-    // Adding 1.5·2²³ rounds to the nearest integer, which then stands in the low bits.
+    // Adding 1.5·2²³ rounds to the nearest integer, which is then in the low bits.
     let magic = splat(12_582_912.0);
     let shifted = fma(simd, x, splat(core::f32::consts::LOG2_E), magic);
     let power = simd.sub_f32s(shifted, magic);
-    // ln 2 in two parts, so that the product with an integer is exact.
+    // ln 2 as a sum of two parts, so that the product with an integer is exact.
     let r = fma(simd, power, splat(-0.693_359_4), x);
     let r = fma(simd, power, splat(2.121_944_4e-4), r);
     let p = splat(1.987_569_1e-4);
@@ -300,10 +301,11 @@ fn one_plus_exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// `σ(x) = 1/(1 + e^{−x})`
 ///
-/// 0 < σ ≤ 1, exactly 1 from x = 16.64 on, 1.6e-38 up to −87, monotone; NaN stays NaN. Every operation after `exp` is a
-/// correctly rounded monotone function of its argument, so the result is as monotone as `exp` is, and a
-/// denominator that rounds to 1 gives exactly 1. A division that is shared with another function has
-/// neither property: it may give 1 − 2⁻²⁴ for every large x, whose slope y(1 − y) is not 0.
+/// 0 < σ ≤ 1, exactly 1 from x = 16.64 on, 1.6e-38 up to −87, monotone; NaN stays NaN. Every operation
+/// after `exp` is a correctly rounded monotone function of its argument, so the result is as monotone as
+/// `exp`, and a denominator that rounds to 1 gives exactly 1. If a division were shared with another
+/// function, neither would hold: the result might be 1 − 2⁻²⁴ for every large x, whose slope y(1 − y) is
+/// not 0.
 #[inline(always)]
 pub fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let minus_x = clamp(simd, simd.neg_f32s(x), -87.0, 87.0);
@@ -317,9 +319,9 @@ pub fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 /// |x| < 0.625   |x| + |x|·x²·P(x²)       P of degree 4 (Cephes `tanhf`); one rounding at the end
 /// otherwise     1 − 2/(e^{2|x|} + 1)     each operation monotone and correctly rounded
 /// ```
-/// A rational function over the whole range is a few operations shorter, but its rounding errors are not
-/// monotone, and it does not reach 1: a slope 1 − tanh² of 5e-7 for every large x is enough to train
-/// on where masks multiply the cell by 10 at each step.
+/// A rational function over the whole range would take a few operations less, but its rounding errors
+/// are not monotone, and it does not reach 1. If masks multiply the cell by 10 at each step, a slope 1 −
+/// tanh² of 5e-7 for every large x is enough to produce spurious gradients.
 #[inline(always)]
 pub fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value| simd.splat_f32s(value);

@@ -1,11 +1,11 @@
-//! Sums over all rows of a call: what the gradients of weights are made of.
+//! Sums over all rows of a call, from which the gradients of weights are computed.
 
-use super::product::{Columns, Onto, Packed, Scratch, Term, Weights, product, write_tile};
+use super::product::{Columns, Onto, Packed, Product, Scratch, Term, Weights};
 use super::simd::Isa;
-use super::view::View;
+use super::view::{Rows, View};
 
-/// Bytes of a above which it does not stay in a core's second-level cache (measured on one with 2 MiB:
-/// asking ahead takes 0.7 to 0.85 of the time from 3 MiB on, 1.2 at 50 KiB).
+/// Size of a in bytes above which it does not fit into a core's second-level cache (measured on one with
+/// 2 MiB: prefetching takes 0.7 to 0.85 of the time from 3 MiB on, 1.2 at 50 KiB).
 const FAR_ABOVE: usize = 1 << 20;
 
 /// The right factor of a sum over rows.
@@ -13,14 +13,14 @@ const FAR_ABOVE: usize = 1 << 20;
 pub enum Right {
     /// Row-major.
     Rows(*const f32),
-    /// In panels of some columns.
+    /// In panels of the given columns.
     Panels(Packed, Columns),
 }
 
-/// `out[m, n] = Σ_rows aᵀ·d`, for one share of the columns: the gradient of a weight.
+/// `out[m, n] = Σ_rows aᵀ·d` for one share of the columns: the gradient of a weight.
 #[derive(Debug, Clone, Copy)]
 pub struct Outer {
-    /// aᵀ `[m, rows]`: a product reads it along the rows.
+    /// aᵀ `[m, rows]`: contiguous along the summed axis.
     pub a: *const f32,
     /// Features of a.
     pub m: usize,
@@ -32,9 +32,9 @@ pub struct Outer {
     pub n: usize,
     /// `[m, n]`
     pub out: *mut f32,
-    /// Distance between its rows.
+    /// Row stride of `out`.
     pub stride: usize,
-    /// Whether to add to what is there.
+    /// Whether to add to the contents of `out`.
     pub add: bool,
 }
 
@@ -42,7 +42,7 @@ impl Outer {
     /// # Safety
     /// a and d are readable, the share's columns of `out` are the caller's own, and the scratch was
     /// made for m rows.
-    pub unsafe fn run(self, isa: Isa, scratch: &mut Scratch, share: usize, workers: usize) {
+    pub unsafe fn run(self, isa: Isa, scratch: &mut Scratch, share: usize, shares: usize) {
         let Self {
             a,
             m,
@@ -61,23 +61,26 @@ impl Outer {
         };
         let (weights, columns) = match d {
             Right::Rows(d) => {
-                let columns = Columns::plain(n, isa.lanes(), workers);
+                let columns = Columns::plain(n, isa.lanes(), shares);
                 (Weights::Native(view(d, n)), columns)
             }
             Right::Panels(packed, columns) => (Weights::Packed(packed), columns),
         };
-        // All of a goes by for each panel of d.
+        // Every panel of d is multiplied with all of a.
         let term = Term {
             far: m * rows * size_of::<f32>() > FAR_ABOVE,
             ..Term::new(view(a, rows), rows, weights)
         };
-        let panels = columns.share(share, workers);
+        let terms = [term];
+        let product = Product {
+            isa,
+            rows: m,
+            terms: &terms,
+            columns: &columns,
+        };
+        let panels = columns.share(share, shares);
+        let out = Rows { ptr: out, stride };
         // SAFETY: by the contract of this function.
-        unsafe {
-            let write = |panel: usize, tile| {
-                write_tile(isa, tile, &columns, panel, m, out, stride, onto);
-            };
-            product(isa, scratch, m, &[term], &columns, panels, write);
-        }
+        unsafe { product.write(scratch, panels, out, onto) };
     }
 }

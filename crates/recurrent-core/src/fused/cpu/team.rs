@@ -1,19 +1,21 @@
-//! A few threads that go through the same list of phases together.
+//! A team of threads that runs a list of phases.
 //!
-//! The work of a phase is cut into *shares*, one or a few per worker; a phase begins when all shares
-//! of the one before are done. This is a barrier per time step, and a time step of a small layer
-//! takes a microsecond: waiting is spinning, and no task is spawned per step. With several shares per
-//! worker, one that is done with its own takes those that others have not begun: cores are not
-//! equally fast where others use them too.
+//! The work of a phase is divided into *shares*, one or a few per worker. A phase begins when all shares
+//! of the previous one are done. That is a barrier per time step, and a time step of a small layer takes
+//! a microsecond; so workers spin at the barrier, and no task is spawned per step. With several shares
+//! per worker there is work stealing: a worker that has finished its own shares takes shares that other
+//! workers have not started. This balances the load if cores differ in speed, for instance because other
+//! programs use them too.
 //!
-//! Work that falls into independent *chains* needs no barrier at all ([`run_chains`]): whoever is free takes
+//! Work that consists of independent *chains* needs no barrier ([`run_chains`]): an idle worker takes
 //! the next link of the chain that is furthest behind.
 //!
-//! Nothing waits for a thread that has not come. Helpers are jobs in the caller's rayon pool, and
-//! the caller begins at once: a share whose worker is absent is taken by whoever waits for it. So
-//! there is no deadlock with a busy pool, with more workers than cores, or with many teams at a
-//! time, and a worker that the system has put to sleep between two phases holds nobody up. Who takes
-//! a share does not change what is computed in it: results do not depend on the number of threads.
+//! No worker waits for a thread that has not started. Helpers are jobs in the caller's rayon pool, and
+//! the caller begins at once; a share whose worker is absent is taken by a worker that waits for it. So
+//! there is no deadlock with a busy pool, with more workers than cores, or with several teams at the
+//! same time, and a worker that the system preempts between two phases does not block the others. The
+//! result of a share does not depend on the worker that runs it: results do not depend on the number of
+//! threads.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -21,20 +23,21 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Turns of a waiting loop before a share is taken from its worker: about 20 µs.
+/// Iterations of a waiting loop before a share is taken from its worker: about 20 µs.
 const PATIENCE: usize = 400;
 
-/// How far a share is.
+/// Progress of a share.
 #[derive(Default)]
 struct Share {
-    /// The next phase that nobody has begun for this share. Nearly always one worker alone touches
-    /// it, so it must not lie beside what the others watch: claiming would wait for their copies.
+    /// The next phase of this share that is not claimed yet. It is nearly always accessed by one worker
+    /// only, so it has a cache line separate from `done`, which the others poll: otherwise each claim
+    /// would wait for the line.
     claimed: Line<AtomicUsize>,
-    /// Phases of this share that are done.
+    /// Number of phases of this share that are done.
     done: Line<AtomicUsize>,
 }
 
-/// Something on cache lines of its own (processors fetch them in pairs).
+/// A value with cache lines of its own, to avoid false sharing (processors fetch lines in pairs).
 #[repr(align(128))]
 #[derive(Default)]
 struct Line<T>(T);
@@ -42,20 +45,20 @@ struct Line<T>(T);
 /// `work(phase, share)`, borrowed from the caller's stack.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// The same with the worker that does it.
+/// `work(phase, share, worker)`: also gets the worker that runs it.
 type Link<'a> = dyn Fn(usize, usize, usize) + Sync + 'a;
 
 struct Team<'a> {
     shares: Vec<Share>,
-    /// Whether a worker itself is at work.
+    /// Whether each worker is currently running.
     present: Vec<Line<AtomicBool>>,
     phases: usize,
     work: &'a Link<'a>,
     panicked: AtomicBool,
 }
 
-/// Threads that may work on one call from here: those of the pool (`RAYON_NUM_THREADS`, or the
-/// caller's own), at most one per core; half of them within [`side_by_side`].
+/// Number of threads that a call from this thread may use: those of the pool (`RAYON_NUM_THREADS`, or the
+/// caller's own pool), at most one per core; half of them within [`side_by_side`].
 pub fn available_threads() -> usize {
     #[cfg(feature = "rayon")]
     {
@@ -71,12 +74,12 @@ pub fn available_threads() -> usize {
 
 #[cfg(feature = "rayon")]
 std::thread_local! {
-    /// Most threads that calls from this thread may use.
+    /// Maximum number of threads for calls from this thread.
     static LIMIT: core::cell::Cell<usize> = const { core::cell::Cell::new(usize::MAX) };
 }
 
-/// Runs two things at the same time, each with half of the threads; one after the other where there
-/// is but one.
+/// Runs two closures concurrently, each with half of the threads, or one after the other if only one
+/// thread is available.
 pub fn side_by_side<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,
@@ -92,7 +95,7 @@ pub fn side_by_side<A: Send, B: Send>(
     (first(), second())
 }
 
-/// Runs something with at most so many threads.
+/// Runs a closure with a limit on the number of threads.
 #[cfg(feature = "rayon")]
 fn with_limit<R>(threads: usize, run: impl FnOnce() -> R) -> R {
     struct Restore(usize);
@@ -108,7 +111,7 @@ fn with_limit<R>(threads: usize, run: impl FnOnce() -> R) -> R {
 /// Runs `work(phase, share)` for each phase in order and each share below `shares`.
 ///
 /// # Arguments
-/// * `shares` - as many as workers, or a multiple: then they are also taken by whoever is free
+/// * `shares` - the number of workers, or a multiple of it, which enables work stealing
 ///
 /// # Panics
 /// If `work` panics on any thread.
@@ -133,11 +136,11 @@ pub fn run(workers: usize, shares: usize, phases: usize, work: &Work<'_>) {
     team.check();
 }
 
-/// Runs `work(link, chain, worker)` for each link of each chain, the links of a chain in order, the chains
-/// independently of each other. The third argument, below `workers`, is who does it: each worker is one
-/// thread throughout.
+/// Runs `work(link, chain, worker)` for each link of each chain. The links of a chain run in order; the
+/// chains are independent of each other. `worker`, below `workers`, is the worker that runs the link; each
+/// worker is one thread throughout.
 ///
-/// A few more chains than workers keep all workers at work whatever their speed.
+/// With a few more chains than workers, all workers stay busy even if they differ in speed.
 ///
 /// # Panics
 /// If `work` panics on any thread.
@@ -161,29 +164,30 @@ pub fn run_chains(workers: usize, chains: usize, links: usize, work: &Link<'_>) 
     team.check();
 }
 
-/// Calls `attend` with each worker, on the caller's thread and on those of the pool that come in time.
+/// Calls `attend` with each worker number, on the caller's thread and on the pool threads that start in
+/// time.
 fn with_helpers(workers: usize, attend: &(dyn Fn(usize) + Sync)) {
-    let crew = Crew { attend };
+    let callback = Callback { attend };
     let door = Arc::new(Door::default());
     for worker in 1..workers {
-        call_helper(&crew, &door, worker);
+        call_helper(&callback, &door, worker);
     }
-    // Also when the caller's own share panics, the helpers must be gone before the stack is.
+    // If the caller's own share panics, the helpers must also leave before the stack is unwound.
     let close = CloseOnDrop(&door);
     attend(0);
     drop(close);
 }
 
-/// What helpers are called for.
-struct Crew<'a> {
+/// The work that helpers share.
+struct Callback<'a> {
     attend: &'a (dyn Fn(usize) + Sync),
 }
 
-/// Lets helpers in until it is closed; then waits for those inside.
+/// Admits helpers until it is closed; then waits for those that have entered.
 #[derive(Default)]
 struct Door(AtomicUsize);
 
-/// The bit of a closed door; the others count who is inside.
+/// The bit that marks the door as closed; the other bits count the helpers inside.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
 impl Door {
@@ -232,7 +236,7 @@ impl Drop for AlarmOnDrop<'_> {
     }
 }
 
-/// One turn of a waiting loop: spins at first, then lets others have the core.
+/// One iteration of a waiting loop: spins at first, then yields the core.
 fn relax(turns: &mut usize) {
     *turns += 1;
     if *turns < PATIENCE {
@@ -249,22 +253,22 @@ fn yield_now() {
     core::hint::spin_loop();
 }
 
-/// Asks the pool for a thread that attends as `worker`.
-fn call_helper(crew: &Crew<'_>, door: &Arc<Door>, worker: usize) {
-    struct Pointer(*const Crew<'static>);
-    // SAFETY: what the crew borrows is `Sync`; the pointer is followed only between `enter` and `leave`,
-    // and the crew lives until the door is closed.
+/// Requests a thread of the pool that runs `attend` as `worker`.
+fn call_helper(callback: &Callback<'_>, door: &Arc<Door>, worker: usize) {
+    struct Pointer(*const Callback<'static>);
+    // SAFETY: what the callback borrows is `Sync`; the pointer is dereferenced only between `enter` and
+    // `leave`, and the callback lives until the door is closed.
     unsafe impl Send for Pointer {}
 
-    let pointer = Pointer(core::ptr::from_ref(crew).cast());
+    let pointer = Pointer(core::ptr::from_ref(callback).cast());
     let door = Arc::clone(door);
     let job = move || {
-        // The whole struct, not its field: only the struct may go to another thread.
+        // Captures the whole struct, not its field: only the struct is `Send`.
         let pointer = pointer;
         if !door.enter() {
             return; // the call is over
         }
-        // SAFETY: `with_helpers` waits at the closed door until this thread has left, so the crew and
+        // SAFETY: `with_helpers` waits at the closed door until this thread has left, so the callback and
         // all that it borrows are alive.
         let attend = unsafe { (*pointer.0).attend };
         attend_guarded(attend, worker);
@@ -273,11 +277,11 @@ fn call_helper(crew: &Crew<'_>, door: &Arc<Door>, worker: usize) {
     spawn(Box::new(job));
 }
 
-/// A worker on a thread of the pool, which a panic must not take down while others wait for it.
+/// Runs a worker on a pool thread and catches a panic, since other workers wait for it.
 fn attend_guarded(attend: &(dyn Fn(usize) + Sync), worker: usize) {
     #[cfg(feature = "std")]
     {
-        // The message has been printed; the caller panics too.
+        // The panic message has been printed; the caller panics too.
         let attend = std::panic::AssertUnwindSafe(|| attend(worker));
         drop(std::panic::catch_unwind(attend));
     }
@@ -293,7 +297,7 @@ fn spawn(job: Box<dyn FnOnce() + Send>) {
 }
 
 impl Team<'_> {
-    /// Passes on a panic of any worker.
+    /// Propagates a panic of any worker.
     fn check(&self) {
         assert!(
             !self.panicked.load(Ordering::Acquire),
@@ -301,18 +305,19 @@ impl Team<'_> {
         );
     }
 
-    /// The shares of a worker.
+    /// The shares assigned to a worker.
     fn own(&self, worker: usize) -> Range<usize> {
         let each = self.shares.len() / self.present.len();
         worker * each..(worker + 1) * each
     }
 
-    /// Works on the own shares of each phase that nobody else has taken, and on what others leave.
+    /// Runs the worker's own shares of each phase, if they are not taken, and steals shares of other
+    /// workers.
     fn attend(&self, worker: usize) {
         let own = self.own(worker);
         let present = &self.present[worker].0;
         loop {
-            // Not written again where it is set: the line would have to come back from the others.
+            // Written only if it changes: a store would invalidate the line in the other cores' caches.
             if !present.load(Ordering::Relaxed) {
                 present.store(true, Ordering::Relaxed);
             }
@@ -324,7 +329,7 @@ impl Team<'_> {
                 self.take(share, phase, worker);
             }
             if own.len() > 1 {
-                // What others would begin last.
+                // Starts with the share that its owner would begin last.
                 for share in (0..self.shares.len()).rev() {
                     self.take(share, phase, worker);
                 }
@@ -332,8 +337,8 @@ impl Team<'_> {
         }
     }
 
-    /// Takes links of the chains, which are the shares, until all are done: of the chain that is
-    /// furthest behind and that nobody is at, its last one where there are several.
+    /// Runs links of the chains, which are the shares, until all are done. It picks the chain that is
+    /// furthest behind and not claimed; among equals, the chain that this worker ran last.
     fn follow(&self, worker: usize) {
         let chains = self.shares.len();
         let (mut own, mut turns) = (worker, 0);
@@ -342,7 +347,7 @@ impl Team<'_> {
             let mut finished = 0;
             for chain in (0..chains).map(|i| (own + i) % chains) {
                 let Share { claimed, done } = &self.shares[chain];
-                // Also what the chain's last link wrote is seen from here on.
+                // Acquire: makes the writes of the chain's previous link visible.
                 let link = done.0.load(Ordering::Acquire);
                 if link == self.phases {
                     finished += 1;
@@ -364,10 +369,10 @@ impl Team<'_> {
         }
     }
 
-    /// Does a share of a phase unless it is taken already.
+    /// Runs a share of a phase unless it is already claimed. Returns whether it did.
     fn take(&self, share: usize, phase: usize, worker: usize) -> bool {
         let Share { claimed, done } = &self.shares[share];
-        // Asked first: a claim that fails would still take the line from its worker.
+        // A plain load first: a failed compare-exchange would still take the cache line from its owner.
         if claimed.0.load(Ordering::Relaxed) != phase {
             return false;
         }
@@ -378,7 +383,7 @@ impl Team<'_> {
         if claim.is_err() {
             return false;
         }
-        // A share that panics is never done: those who wait for it must learn of it.
+        // A share that panics is never marked as done, so the workers that wait for it need this flag.
         let alarm = AlarmOnDrop(&self.panicked);
         (self.work)(phase, share, worker);
         core::mem::forget(alarm);
@@ -386,8 +391,8 @@ impl Team<'_> {
         true
     }
 
-    /// Waits until all shares of the phases before `phase` are done, taking those that their workers
-    /// do not come for. False if a thread has panicked.
+    /// Waits until all shares of the phases before `phase` are done, and runs those whose workers are
+    /// absent. Returns false if a thread has panicked.
     fn wait_until_done(&self, worker: usize, phase: usize) -> bool {
         for (owner, present) in self.present.iter().enumerate() {
             for share in self.own(owner) {
@@ -401,7 +406,7 @@ impl Team<'_> {
                         && self.take(share, phase - 1, worker)
                         && owner != worker
                     {
-                        // Asleep: not waited for again until it is seen.
+                        // Probably preempted: treated as absent until it runs again.
                         present.0.store(false, Ordering::Relaxed);
                     }
                     relax(&mut turns);

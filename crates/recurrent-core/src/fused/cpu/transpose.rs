@@ -1,4 +1,4 @@
-//! Rows to columns.
+//! Transposes matrices.
 
 use pulp::{Simd, WithSimd};
 
@@ -7,18 +7,18 @@ use super::simd::Isa;
 use super::simd::is_avx512;
 use super::view::View;
 
-/// Rows and columns of a [`Block`]: a cache line.
+/// Number of rows and columns of a [`Block`]: a cache line of f32.
 pub const BLOCK: usize = 16;
 
-/// A few rows of a matrix, as columns.
+/// A block of rows of a matrix, accessed by column.
 ///
-/// They are copied first, a line at a time: rows at a distance of some KiB share a few places in the
-/// nearest cache, and drive each other out before the last of their values is read.
+/// The rows are copied first, one line at a time: rows with a stride of some KiB map to few sets of the
+/// first-level cache, and evict each other before their last value is read.
 #[repr(align(64))]
 pub struct Block([[f32; BLOCK]; BLOCK]);
 
 impl Block {
-    /// The first `columns` values of `rows` rows at a distance of `stride`, at most [`BLOCK`] of each; zero
+    /// The first `columns` values of `rows` rows with the given stride, at most [`BLOCK`] of each; zero
     /// beyond.
     ///
     /// # Safety
@@ -58,7 +58,8 @@ impl Block {
         }))
     }
 
-    /// Pairs of rows, then fours, then quarters of all: 64 operations for 256 values.
+    /// Interleaves pairs of rows, then groups of four, then quarters of vectors: 64 operations for 256
+    /// values.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn transposed_avx512(&self, simd: pulp::x86::V4) -> Self {
@@ -73,7 +74,7 @@ impl Block {
                 _ => f._mm512_unpackhi_ps(a, b),
             }
         });
-        // Of four rows: columns j, j + 4, j + 8 and j + 12 in one vector, j = i mod 4.
+        // For four rows: columns j, j + 4, j + 8 and j + 12 in one vector, j = i mod 4.
         let fours: [__m512; BLOCK] = core::array::from_fn(|i| {
             let first = i / 4 * 4 + i % 4 / 2;
             let a = f._mm512_castps_pd(pairs[first]);
@@ -83,7 +84,7 @@ impl Block {
                 _ => f._mm512_unpackhi_pd(a, b),
             })
         });
-        // Even quarters of two vectors, and odd ones.
+        // The even quarters of two vectors, and the odd ones.
         let even = |a, b| f._mm512_shuffle_f32x4::<0x88>(a, b);
         let odd = |a, b| f._mm512_shuffle_f32x4::<0xdd>(a, b);
         Self(core::array::from_fn(|column| {
@@ -113,7 +114,7 @@ impl Block {
 /// `target[c, r] = source[r, c]`
 #[derive(Debug, Clone, Copy)]
 pub struct Transpose {
-    /// `[rows, columns]`, whose columns are neighbours.
+    /// `[rows, columns]`; each row is contiguous.
     pub source: View,
     /// Rows of the source.
     pub rows: usize,
@@ -121,7 +122,7 @@ pub struct Transpose {
     pub columns: usize,
     /// The first row of the target.
     pub target: *mut f32,
-    /// Distance between its rows.
+    /// Row stride of the target.
     pub stride: usize,
 }
 

@@ -13,9 +13,9 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::device::elementwise;
 
-/// A tensor of f32 whose rows lie next to each other, of any content.
+/// A dense tensor of f32, not initialised.
 ///
-/// Made for every result that kernels index: what Burn makes itself may have gaps between rows.
+/// Every result that kernels index is made by this function: tensors that Burn makes may have gaps between rows.
 pub fn empty(like: &CubeTensor, shape: [usize; 2]) -> CubeTensor {
     empty_device_contiguous_dtype(
         like.client.clone(),
@@ -25,14 +25,14 @@ pub fn empty(like: &CubeTensor, shape: [usize; 2]) -> CubeTensor {
     )
 }
 
-/// The same, of zeros.
+/// A dense tensor of zeros.
 pub fn zeros(like: &CubeTensor, shape: [usize; 2]) -> CubeTensor {
     let flat = Shape::new([shape[0] * shape[1]]);
     let flat = zeros_client(like.client.clone(), like.device.clone(), flat, DType::F32);
     reshaped(flat, shape)
 }
 
-/// What a kernel is given for a buffer that it was compiled not to touch.
+/// A buffer for an argument that a kernel was compiled not to use.
 pub fn nothing(like: &CubeTensor) -> CubeTensor {
     empty(like, [1, 4])
 }
@@ -112,11 +112,22 @@ pub fn joined(tensors: Vec<CubeTensor>) -> CubeTensor {
     }
 }
 
+/// What is copied.
+#[derive(CubeLaunch, CubeType, Clone, Copy)]
+struct Piece {
+    /// The first value in the buffer that is read.
+    from: u32,
+    /// The first value in the buffer that is written.
+    to: u32,
+    /// Values.
+    count: u32,
+}
+
 /// Copies values from one buffer into another.
 #[cube(launch)]
-fn copy_values(from: &[f32], to: &mut [f32], from_at: u32, to_at: u32, count: u32) {
-    if ABSOLUTE_POS < count as usize {
-        to[to_at as usize + ABSOLUTE_POS] = from[from_at as usize + ABSOLUTE_POS];
+fn copy_values(from: &[f32], to: &mut [f32], piece: &Piece) {
+    if ABSOLUTE_POS < piece.count as usize {
+        to[piece.to as usize + ABSOLUTE_POS] = from[piece.from as usize + ABSOLUTE_POS];
     }
 }
 
@@ -129,9 +140,11 @@ pub fn copy(from: &CubeTensor, from_at: usize, to: &CubeTensor, to_at: usize, co
         units,
         arg(from, 1),
         arg(to, 1),
-        from_at as u32,
-        to_at as u32,
-        count as u32,
+        PieceLaunch {
+            from: from_at as u32,
+            to: to_at as u32,
+            count: count as u32,
+        },
     );
 }
 
@@ -154,15 +167,31 @@ pub fn piece(tensor: &CubeTensor, start: usize, count: usize) -> CubeTensor {
     flat(part)
 }
 
+/// Rows of values in a buffer.
+#[derive(CubeLaunch, CubeType, Clone, Copy)]
+struct StridedRows {
+    /// The first value of the first row.
+    start: u32,
+    /// Values from a row to the next.
+    stride: u32,
+}
+
+impl From<RowsOf<'_>> for StridedRowsLaunch {
+    fn from(rows: RowsOf<'_>) -> Self {
+        Self {
+            start: rows.start as u32,
+            stride: rows.stride as u32,
+        }
+    }
+}
+
 /// Copies rows of values into those of another buffer, or adds them to what is there.
 #[cube(launch)]
 fn copy_rows_values(
     from: &[f32],
     to: &mut [f32],
-    from_size: u32,
-    from_at: u32,
-    to_size: u32,
-    to_at: u32,
+    from_rows: &StridedRows,
+    to_rows: &StridedRows,
     rows: u32,
     columns: u32,
     #[comptime] add: bool,
@@ -171,8 +200,8 @@ fn copy_rows_values(
     let row = ABSOLUTE_POS / columns;
     let column = ABSOLUTE_POS % columns;
     if row < rows as usize {
-        let value = from[row * from_size as usize + from_at as usize + column];
-        let index = row * to_size as usize + to_at as usize + column;
+        let value = from[row * from_rows.stride as usize + from_rows.start as usize + column];
+        let index = row * to_rows.stride as usize + to_rows.start as usize + column;
         if comptime![add] {
             to[index] += value;
         } else {
@@ -226,10 +255,8 @@ pub fn copy_rows(from: RowsOf<'_>, to: RowsOf<'_>, rows: usize, values: usize, a
         units,
         arg(from.tensor, 1),
         arg(like, 1),
-        from.stride as u32,
-        from.start as u32,
-        to.stride as u32,
-        to.start as u32,
+        from.into(),
+        to.into(),
         rows as u32,
         values as u32,
         add,

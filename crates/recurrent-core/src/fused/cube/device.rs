@@ -1,31 +1,31 @@
-//! What depends on the device: of how many units a cube is, and how many of them share a row.
+//! What depends on the device: how many units a cube has, and how many of them work on one row.
 //!
-//! On a GPU units that work together are cheap. On CubeCL's `cpu` runtime a unit is a thread of the
-//! machine: a unit that waits for another spins, and if there are more of them than cores it spins until
-//! the system takes the core away from it. A kernel that has shared memory also waits for the one before it. So
-//! nothing waits for anything within a cube there: a unit takes a row of its own.
+//! On a GPU barriers within a cube are cheap. On CubeCL's `cpu` runtime a unit is a thread of the operating
+//! system, and a unit that waits at a barrier spins. With more units than cores it spins until the system
+//! schedules another thread on its core. A kernel with shared memory also waits for the kernel before it. So
+//! kernels have no barriers there: each row has one unit.
 
 use burn_cubecl::cubecl::calculate_cube_count_elemwise;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Units of a cube that share a row, at most.
-const SHARING: usize = 128;
+/// Most units that work on one row.
+const MOST_PER_ROW: usize = 128;
 
-/// Whether units are threads of the machine.
+/// Whether units are threads of the operating system.
 pub fn is_processor(like: &CubeTensor) -> bool {
     like.client.properties().hardware.num_cpu_cores.is_some()
 }
 
-/// How many units share a row of so many vectors; a power of two.
-pub fn sharing(like: &CubeTensor, vectors: usize) -> usize {
+/// How many units work on one row of so many vectors; a power of two.
+pub fn units_per_row(like: &CubeTensor, vectors: usize) -> usize {
     if is_processor(like) {
         return 1;
     }
     let most = like.client.properties().hardware.max_units_per_cube;
     // The largest power of two that the device allows.
     let allowed = 1 << most.max(1).ilog2();
-    SHARING.min(allowed).min(vectors.next_power_of_two())
+    MOST_PER_ROW.min(allowed).min(vectors.next_power_of_two())
 }
 
 /// How many cubes of how many units there are, one unit for each of `count` values, vectors or rows.

@@ -1,21 +1,28 @@
 //! Kernels for every device of CubeCL: CUDA, ROCm, Metal, Vulkan, WebGPU, and its CPU runtime.
 //!
 //! ```text
-//! lstm/        what runs when: one matrix product and one kernel per step, forward and backward;
-//!              all that does not depend on the state is one product over all steps
-//! adaptive/    the same for the adaptive LSTM: three of each per step and layer
+//! lstm/        the loop over steps of the LSTM family: one matrix product and one kernel per step, forward and
+//!              backward; what does not depend on the state is one product over all steps
+//! gru/         the same for the GRU; with the reset gate before the product two of each per step
+//! adaptive/    the same for the adaptive LSTM: three products and three kernels per step and layer
 //! pointwise/   the kernels: from pre-activations to the next state, and the derivative
-//! device       what depends on it: units of a cube, and which product
+//! step         the rows of a step
+//! buffer       buffers of a call, copies between them
+//! product      matrix products
+//! device       what depends on the device: how many units a cube has, which product
 //! ```
-//! Values are f32. Kernels are compiled at run time for what a call has (which masks, peepholes,
-//! normalisations), so that nothing absent costs a branch or a read.
+//! Values are f32. Kernels are compiled at run time for the options of a call (which masks, peepholes,
+//! normalisations): an option that is off costs no branch and no read. A *cube* is a workgroup (a block of CUDA),
+//! a *unit* one of its threads; units read and write vectors of up to four values.
 
 mod adaptive;
 mod buffer;
 mod device;
+mod gru;
 mod lstm;
 mod pointwise;
 mod product;
+mod step;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -27,24 +34,24 @@ use super::problem::Problem;
 
 /// A sequence on tensors of a CubeCL device, all of f32 and row-major.
 pub trait CubeSequence {
-    /// The shapes of what a forward keeps.
-    fn kept(&self) -> Vec<[usize; 2]>;
+    /// The shapes of what a forward saves for the backward.
+    fn saved_shapes(&self) -> Vec<[usize; 2]>;
 
     /// Whether a tensor may have a gradient.
     fn differentiable(&self, tensor: usize) -> bool;
 
-    /// The output, flat, and if `keep` what the backward needs.
-    fn forward(&self, tensors: &[CubeTensor], keep: bool) -> (CubeTensor, Vec<CubeTensor>);
+    /// The output, flat, and if `save` what the backward needs.
+    fn forward(&self, tensors: &[CubeTensor], save: bool) -> (CubeTensor, Vec<CubeTensor>);
 
     /// The gradient of each wanted tensor that may have one, of its own shape.
     ///
     /// # Arguments
-    /// * `tensors`, `kept`, `output` - of the forward; none of them is changed
+    /// * `tensors`, `saved`, `output` - of the forward; none of them is changed
     /// * `grad` - the gradient of the output
     fn backward(
         &self,
         tensors: &[CubeTensor],
-        kept: &[CubeTensor],
+        saved: &[CubeTensor],
         output: &CubeTensor,
         grad: &CubeTensor,
         wanted: &[bool],
@@ -55,6 +62,7 @@ pub trait CubeSequence {
 pub fn sequence(problem: &Problem) -> Box<dyn CubeSequence + '_> {
     match problem {
         Problem::Lstm { problem, which } => Box::new(lstm::Sequence { problem, which }),
+        Problem::Gru { problem, which } => Box::new(gru::Sequence { problem, which }),
         Problem::Adaptive(problem) => Box::new(adaptive::Sequence(problem)),
     }
 }
@@ -62,7 +70,7 @@ pub fn sequence(problem: &Problem) -> Box<dyn CubeSequence + '_> {
 /// Storage buffers that the largest kernel binds.
 const BINDINGS: u32 = 15;
 
-/// Whether a device can run the kernels: browsers, for one, allow few buffers per kernel.
+/// Whether a device can run the kernels. Browsers, for example, allow too few buffers per kernel.
 pub fn is_able(device: &CubeDevice) -> bool {
     device.client().properties().hardware.max_bindings >= BINDINGS
 }

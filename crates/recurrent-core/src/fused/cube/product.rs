@@ -1,4 +1,4 @@
-//! Products of matrices: Burn's, but where those spin.
+//! Products of matrices: Burn's, except on CubeCL's CPU runtime, where those wait at barriers.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
@@ -29,15 +29,15 @@ pub fn times(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     out
 }
 
-/// Where a matrix has its values: how far apart matrices, rows and columns are.
+/// From a matrix, a row or a column of a tensor to the next one.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
-struct Apart {
+struct Strides {
     matrix: u32,
     row: u32,
     column: u32,
 }
 
-impl ApartLaunch {
+impl StridesLaunch {
     fn of(tensor: &CubeTensor, vector: usize) -> Self {
         let strides = tensor.meta.strides();
         let at = |from_last: usize| {
@@ -45,49 +45,55 @@ impl ApartLaunch {
             index.map_or(0, |index| strides[index])
         };
         let column = at(1).div_ceil(vector);
-        Self::new(
-            (at(3) / vector) as u32,
-            (at(2) / vector) as u32,
-            column as u32,
-        )
+        Self {
+            matrix: (at(3) / vector) as u32,
+            row: (at(2) / vector) as u32,
+            column: column as u32,
+        }
     }
+}
+
+/// Sizes of products.
+#[derive(CubeLaunch, CubeType, Clone, Copy)]
+struct ProductSizes {
+    /// Vectors of all results.
+    count: u32,
+    /// Rows of each result.
+    rows: u32,
+    /// Vectors of each of its rows.
+    columns: u32,
+    /// Terms of each sum.
+    inner: u32,
 }
 
 /// `a·b`, a unit for each vector of the result.
 ///
-/// Burn's product without `autotune` has eight units per cube that meet at every block of its sum: where
-/// units are threads and cores are fewer, each meeting waits for the system to give every unit a core.
-///
-/// # Arguments
-/// * `count` - vectors of all results
-/// * `rows`, `columns`, `inner` - of each product; columns in vectors
+/// Burn's product without `autotune` has eight units per cube and a barrier for every block of its sum. Where
+/// units are threads and there are fewer cores, each barrier waits until the system has scheduled every unit.
 #[cube(launch)]
 fn product_by_units<N: Size>(
     a: &[f32],
     b: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
-    count: u32,
-    rows: u32,
-    columns: u32,
-    inner: u32,
-    a_apart: &Apart,
-    b_apart: &Apart,
+    sizes: &ProductSizes,
+    a_strides: &Strides,
+    b_strides: &Strides,
 ) {
     // The buffer may be larger than the result.
-    if ABSOLUTE_POS >= count as usize {
+    if ABSOLUTE_POS >= sizes.count as usize {
         terminate!();
     }
-    let column = ABSOLUTE_POS % columns as usize;
-    let row = ABSOLUTE_POS / columns as usize;
-    let matrix = row / rows as usize;
-    let row = row % rows as usize;
-    let mut from_a = matrix * a_apart.matrix as usize + row * a_apart.row as usize;
-    let mut from_b = matrix * b_apart.matrix as usize + column * b_apart.column as usize;
+    let column = ABSOLUTE_POS % sizes.columns as usize;
+    let row = ABSOLUTE_POS / sizes.columns as usize;
+    let matrix = row / sizes.rows as usize;
+    let row = row % sizes.rows as usize;
+    let mut from_a = matrix * a_strides.matrix as usize + row * a_strides.row as usize;
+    let mut from_b = matrix * b_strides.matrix as usize + column * b_strides.column as usize;
     let mut sum = Vector::<f32, N>::new(0.0f32);
-    for _ in 0..inner {
+    for _ in 0..sizes.inner {
         sum += Vector::new(a[from_a]) * b[from_b];
-        from_a += a_apart.column as usize;
-        from_b += b_apart.row as usize;
+        from_a += a_strides.column as usize;
+        from_b += b_strides.row as usize;
     }
     out[ABSOLUTE_POS] = sum;
 }
@@ -110,11 +116,13 @@ fn by_units(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
         arg(a, 1),
         arg(b, vector),
         arg(out, vector),
-        count as u32,
-        rows as u32,
-        (columns / vector) as u32,
-        a.meta.shape()[shape.len() - 1] as u32,
-        ApartLaunch::of(a, 1),
-        ApartLaunch::of(b, vector),
+        ProductSizesLaunch {
+            count: count as u32,
+            rows: rows as u32,
+            columns: (columns / vector) as u32,
+            inner: a.meta.shape()[shape.len() - 1] as u32,
+        },
+        StridesLaunch::of(a, 1),
+        StridesLaunch::of(b, vector),
     );
 }

@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use burn::tensor::Tensor;
 
 use super::{FusedCall, FusedOutput};
-use crate::fused::problem::adaptive::{Problem, StatePart};
+use crate::fused::problem::adaptive::{AdaptiveProblem, StatePart};
 use crate::fused::problem::{AdaptiveLayerSpec, AdaptiveSpec, Expected};
 
-/// b_a `[4A]`: whatever biases the adaptation cell has are added up.
+/// b_a `[4A]`: the sum of the adaptation cell's biases.
 fn adapt_bias(layer: &AdaptiveLayerSpec) -> Tensor<1> {
     let sum = layer.adapt_biases.iter().cloned().reduce(|a, b| a + b);
     sum.unwrap_or_else(|| {
@@ -18,12 +18,12 @@ fn adapt_bias(layer: &AdaptiveLayerSpec) -> Tensor<1> {
     })
 }
 
-/// Checks the tensors of a call that are no weights.
+/// Checks the tensors of a call except weights.
 ///
 /// # Panics
-/// If one has another shape.
+/// If one has a wrong shape.
 #[track_caller]
-fn check_call(problem: &Problem, call: &FusedCall) {
+fn check_call(problem: &AdaptiveProblem, call: &FusedCall) {
     let [first, second, features] = call.rows.rows.dims();
     let input = problem.expected_input();
     input.check("input", [first * second, features]);
@@ -56,11 +56,11 @@ fn check_call(problem: &Problem, call: &FusedCall) {
 /// Runs all layers of an adaptive LSTM.
 ///
 /// # Panics
-/// If a tensor has another shape than the sizes of the layers ask for.
+/// If a tensor does not have the shape that the sizes of the layers imply.
 #[track_caller]
 pub fn run(spec: AdaptiveSpec, call: FusedCall) -> FusedOutput {
     spec.check();
-    let problem = Problem {
+    let problem = AdaptiveProblem {
         masks: call.masks.map(|mask| mask.per_step),
         histories: call.histories,
         ..spec.problem(call.counts.clone())
@@ -94,7 +94,7 @@ pub fn run(spec: AdaptiveSpec, call: FusedCall) -> FusedOutput {
         .flat_map(|layer| [layer.d_hidden, layer.d_hidden, layer.d_adapt, layer.d_adapt])
         .collect();
     let output_shape = super::sequence_shape(&call.counts, d_output);
-    // Where each part of the state after all rows is, and its features.
+    // Offset and features of each part of the state after all rows.
     let layers = 0..if call.histories {
         problem.layers.len()
     } else {

@@ -18,7 +18,7 @@ use super::{KernelBackend, Problem, RunKernel, TensorList};
 impl<B: RunKernel + KernelBackend, C: CheckpointStrategy> KernelBackend for Autodiff<B, C> {
     fn run_kernel(tensors: TensorList<Self>, problem: Arc<Problem>) -> FloatTensor<Self> {
         let tensors = tensors.0;
-        // The number of parents is part of the node's type.
+        // The number of parents is a const parameter of the node's type.
         macro_rules! by_parents {
             ($($N:literal)*) => {
                 match tensors.len() {
@@ -76,10 +76,10 @@ fn record<B: RunKernel + KernelBackend, C: CheckpointStrategy, const N: usize>(
         OpsKind::UnTracked(node) => node.finish(B::run_kernel(TensorList(primitives), problem)),
         OpsKind::Tracked(node) => {
             let tensors: Vec<_> = primitives.into_iter().map(B::prepare).collect();
-            let (output, kept) = B::forward(&problem, &tensors, true);
+            let (output, saved) = B::forward(&problem, &tensors, true);
             let state = Recorded {
                 tensors,
-                kept: kept.expect("a kernel keeps what its backward needs"),
+                saved: saved.expect("a kernel saves what its backward needs"),
                 output: output.clone(),
                 problem,
             };
@@ -88,10 +88,10 @@ fn record<B: RunKernel + KernelBackend, C: CheckpointStrategy, const N: usize>(
     }
 }
 
-/// What the node holds until its backward.
+/// The data that the node stores for its backward.
 struct Recorded<B: RunKernel> {
     tensors: Vec<FloatTensor<B>>,
-    kept: B::Kept,
+    saved: B::Saved,
     output: FloatTensor<B>,
     problem: Arc<Problem>,
 }
@@ -100,7 +100,7 @@ impl<B: RunKernel> Clone for Recorded<B> {
     fn clone(&self) -> Self {
         Self {
             tensors: self.tensors.clone(),
-            kept: self.kept.clone(),
+            saved: self.saved.clone(),
             output: self.output.clone(),
             problem: self.problem.clone(),
         }
@@ -136,12 +136,12 @@ impl<B: RunKernel + KernelBackend, const N: usize> Backward<B, N> for Node<B> {
         let grad = B::prepare(grads.consume::<B>(&ops.node));
         let Recorded {
             tensors,
-            kept,
+            saved,
             output,
             problem,
         } = ops.state;
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let results = B::backward(&problem, &tensors, &kept, &output, grad, &wanted);
+        let results = B::backward(&problem, &tensors, &saved, &output, grad, &wanted);
         for (parent, grad) in ops.parents.into_iter().zip(results) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
                 grads.register::<B>(parent.id, grad);
@@ -160,7 +160,7 @@ impl<B> fmt::Debug for Piece<B> {
 }
 
 impl<B: RunKernel> Backward<B, 1> for Piece<B> {
-    /// Where the piece begins, and how many values there are in all.
+    /// Offset of the piece, and length of the whole tensor.
     type State = (usize, usize);
 
     fn backward(
@@ -171,7 +171,7 @@ impl<B: RunKernel> Backward<B, 1> for Piece<B> {
     ) {
         let (start, len) = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
-            B::place(grad, start, len)
+            B::scatter(grad, start, len)
         });
     }
 }

@@ -14,7 +14,7 @@ use crate::fused::problem::Precision;
 pub struct FusedMask {
     /// `[N, features]` with `per_step`, `[B, features]` otherwise.
     pub rows: Tensor<2>,
-    /// Whether each step has rows of its own.
+    /// Whether there are separate rows for each step.
     pub per_step: bool,
 }
 
@@ -24,10 +24,11 @@ pub type FusedMasks = Masks<FusedMask>;
 /// The rows of the input of a call.
 #[derive(Debug, Clone)]
 pub struct FusedRows {
-    /// `[T, B, d_input]` or `[1, N, d_input]`; with an order, all rows in two axes of any lengths.
+    /// `[T, B, d_input]` or `[1, N, d_input]`; with a gather order, the rows may be split over the first
+    /// two axes in any way.
     pub rows: Tensor<3>,
-    /// Which of them each row in running order is; none: they are in running order. There is one only
-    /// in inference on a CPU, where it saves a copy of the input.
+    /// Gather order: for each row in running order, its index in `rows`. `None`: the rows are in running
+    /// order. Set only in inference on a CPU, where it saves a copy of the input.
     pub order: Option<Arc<[usize]>>,
 }
 
@@ -46,8 +47,8 @@ impl FusedRows {
         all.select(0, indices)
     }
 
-    /// The same, of any shape: where tensors are slices of memory, it costs less to copy them there than
-    /// in an operation of its own.
+    /// The rows in running order, in a tensor of any shape. On backends with slices it is cheaper to
+    /// copy them during preparation than in a separate operation.
     pub(super) fn for_kernel(self) -> burn::backend::DispatchTensor {
         match target(&self.rows.device()) {
             Some(Target::Cpu) if self.order.is_none() => self.rows.into_dispatch(),
@@ -65,32 +66,32 @@ impl From<Tensor<2>> for FusedRows {
     }
 }
 
-/// All steps of a call. Rows are in running order: step t has `counts[t]` of them, never more than the
-/// step before, and row b of a step continues row b of the step before.
+/// All steps of a call. Rows are in running order: step t has `counts[t]` rows, at most as many as the
+/// previous step, and row b of a step continues row b of the previous step.
 #[derive(Debug, Clone)]
 pub struct FusedCall {
     /// The input.
     pub rows: FusedRows,
     /// The tensors of the initial state, in running order.
     pub state: Vec<Tensor<2>>,
-    /// Rows of each step.
+    /// Number of rows of each step.
     pub counts: Vec<usize>,
     /// Masks.
     pub masks: FusedMasks,
-    /// How exactly recurrent weights are read in inference.
+    /// The precision in which recurrent weights are read in inference.
     pub precision: Precision,
-    /// Whether the states after all steps are asked for.
+    /// Whether to return the states after all steps.
     pub histories: bool,
 }
 
-/// What a kernel gives, in running order.
+/// The results of a kernel, in running order.
 #[derive(Debug, Clone)]
 pub struct FusedOutput {
-    /// `[T, B, d_output]` where all steps have as many rows, `[1, N, d_output]` otherwise.
+    /// `[T, B, d_output]` if all steps have the same number of rows, `[1, N, d_output]` otherwise.
     pub output: Tensor<3>,
-    /// The tensors of the state after the last step of each sequence, as those of the call.
+    /// The state after the last step of each sequence, with the same tensors as the call's.
     pub state: Vec<Tensor<2>>,
-    /// The states after all steps, one tensor per tensor of the state, shaped as the output is; none where
-    /// they were not asked for.
+    /// The states after all steps, one tensor per tensor of the state, shaped like the output; empty if
+    /// they were not requested.
     pub histories: Vec<Tensor<3>>,
 }

@@ -11,7 +11,7 @@ use super::{KernelBackend, Problem, RunKernel, TensorList, run_once};
 use crate::fused::cube::sequence;
 
 impl RunKernel for CubeBackend {
-    type Kept = Vec<CubeTensor>;
+    type Saved = Vec<CubeTensor>;
 
     fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
         burn_cubecl::kernel::into_contiguous(tensor)
@@ -24,21 +24,21 @@ impl RunKernel for CubeBackend {
     fn forward(
         problem: &Arc<Problem>,
         tensors: &[FloatTensor<Self>],
-        keep: bool,
-    ) -> (FloatTensor<Self>, Option<Self::Kept>) {
-        let (output, kept) = sequence(problem).forward(tensors, keep);
-        (output, keep.then_some(kept))
+        save: bool,
+    ) -> (FloatTensor<Self>, Option<Self::Saved>) {
+        let (output, saved) = sequence(problem).forward(tensors, save);
+        (output, save.then_some(saved))
     }
 
     fn backward(
         problem: &Arc<Problem>,
         tensors: &[FloatTensor<Self>],
-        kept: &Self::Kept,
+        saved: &Self::Saved,
         output: &FloatTensor<Self>,
         grad: FloatTensor<Self>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<Self>>> {
-        sequence(problem).backward(tensors, kept, output, &grad, wanted)
+        sequence(problem).backward(tensors, saved, output, &grad, wanted)
     }
 }
 

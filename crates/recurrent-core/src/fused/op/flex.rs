@@ -22,7 +22,7 @@ impl SliceBackend for Flex {
             return tensor;
         }
         if tensor.dtype() != DType::F32 {
-            return tensor.to_contiguous(); // refused later, by name
+            return tensor.to_contiguous(); // rejected later with an error that names the tensor
         }
         let shape = tensor.shape();
         let mut values = buffer::unset(shape.num_elements());
@@ -61,7 +61,7 @@ impl KernelBackend for Flex {
     }
 }
 
-/// Copies the values from `start` on, in row-major order.
+/// Copies the values starting at `start`, in row-major order.
 fn copy(values: &[f32], start: isize, shape: &[usize], strides: &[isize], target: &mut [f32]) {
     match (shape, strides) {
         ([len], [1]) => {
@@ -78,7 +78,7 @@ fn copy(values: &[f32], start: isize, shape: &[usize], strides: &[isize], target
     }
 }
 
-/// Memory of a tensor that goes back to the pool with it.
+/// Memory of a tensor that returns to the pool when the tensor is dropped.
 struct Pooled(Vec<f32>);
 
 impl Pooled {
@@ -108,7 +108,7 @@ impl AllocationController for Pooled {
     ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
         let (values, len) = (self.0.as_mut_ptr(), self.len());
         // SAFETY: the whole allocation, borrowed like `self`; the caller writes initialised bytes only,
-        // and any four of them are an f32.
+        // and any four of them form a valid f32.
         Ok(unsafe { core::slice::from_raw_parts_mut(values.cast(), len) })
     }
 
@@ -118,7 +118,7 @@ impl AllocationController for Pooled {
     }
 
     fn try_detach(&mut self) -> Option<NonNull<u8>> {
-        // A vector's memory is the global allocator's, with the capacity and alignment given above.
+        // The vector was allocated by the global allocator, with the capacity and alignment given above.
         let values = &mut *ManuallyDrop::new(take(&mut self.0));
         NonNull::new(values.as_mut_ptr().cast())
     }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn memory_comes_back() {
-        // Nothing else here is as large.
+        // A size that nothing else in this test binary uses.
         let len = 1_000_003;
         let tensor = tensor(len);
         let start = Flex::as_slice(&tensor).as_ptr();

@@ -1,7 +1,7 @@
-//! Kernels behind Burn's fusion: a call is one entry in its queue, run when its turn comes.
+//! Kernels with Burn's fusion: a call is one entry in the fusion queue, executed in queue order.
 //!
-//! Burn's fusion is a feature that any crate of a program may turn on; this is written for
-//! `Fusion<B>` whether it is on or not, so that it does not matter who asks for it.
+//! Burn's fusion is a Cargo feature that any crate of a program may enable. This module is written for
+//! `Fusion<B>` whether it is enabled or not, so it works in both cases.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -20,11 +20,11 @@ use crate::fused::cube::sequence;
 type Handles<B> =
     HandleContainer<<<B as FusionBackend>::FusionRuntime as FusionRuntime>::FusionHandle>;
 
-/// Queues an operation on tensors that gives tensors of the given shapes.
+/// Queues an operation on tensors that returns tensors of the given shapes.
 ///
 /// # Arguments
-/// * `id` - its name, for whoever looks at the queue
-/// * `run` - from the inner backend's tensors to theirs
+/// * `id` - its name in the queue, for debugging
+/// * `run` - the operation on the inner backend's tensors
 fn queue<B: FusionBackend>(
     id: &str,
     tensors: Vec<FloatTensor<Fusion<B>>>,
@@ -65,11 +65,11 @@ fn queue<B: FusionBackend>(
 
 impl<B> RunKernel for Fusion<B>
 where
-    B: FusionBackend + RunKernel<Kept = Vec<FloatTensor<B>>>,
+    B: FusionBackend + RunKernel<Saved = Vec<FloatTensor<B>>>,
 {
-    type Kept = Vec<FloatTensor<Self>>;
+    type Saved = Vec<FloatTensor<Self>>;
 
-    /// The inner backend prepares them, when their values are there.
+    /// Preparation is left to the inner backend, once the values are available.
     fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
         tensor
     }
@@ -85,11 +85,11 @@ where
     fn forward(
         problem: &Arc<Problem>,
         tensors: &[FloatTensor<Self>],
-        keep: bool,
-    ) -> (FloatTensor<Self>, Option<Self::Kept>) {
+        save: bool,
+    ) -> (FloatTensor<Self>, Option<Self::Saved>) {
         let mut shapes = vec![Shape::new([problem.output_len()])];
-        if keep {
-            shapes.extend(sequence(problem).kept().into_iter().map(Shape::new));
+        if save {
+            shapes.extend(sequence(problem).saved_shapes().into_iter().map(Shape::new));
         }
         let problem = problem.clone();
         let results = queue::<B>(
@@ -98,21 +98,21 @@ where
             &shapes,
             move |tensors| {
                 let tensors: Vec<_> = tensors.into_iter().map(B::prepare).collect();
-                let (output, kept) = B::forward(&problem, &tensors, keep);
+                let (output, saved) = B::forward(&problem, &tensors, save);
                 let mut results = vec![output];
-                results.extend(kept.into_iter().flatten());
+                results.extend(saved.into_iter().flatten());
                 results
             },
         );
         let mut results = results.into_iter();
         let output = results.next().expect("the output");
-        (output, keep.then(|| results.collect()))
+        (output, save.then(|| results.collect()))
     }
 
     fn backward(
         problem: &Arc<Problem>,
         tensors: &[FloatTensor<Self>],
-        kept: &Self::Kept,
+        saved: &Self::Saved,
         output: &FloatTensor<Self>,
         grad: FloatTensor<Self>,
         wanted: &[bool],
@@ -127,16 +127,16 @@ where
             .collect();
         let count = tensors.len();
         let mut all = tensors.to_vec();
-        all.extend(kept.iter().cloned());
+        all.extend(saved.iter().cloned());
         all.push(output.clone());
         all.push(grad);
         let (inner, asked) = (problem.clone(), wanted.clone());
         let results = queue::<B>("sequence_backward", all, &shapes, move |mut all| {
             let grad = B::prepare(all.pop().expect("the gradient"));
             let output = all.pop().expect("the output");
-            let kept = all.split_off(count);
+            let saved = all.split_off(count);
             let tensors: Vec<_> = all.into_iter().map(B::prepare).collect();
-            let grads = B::backward(&inner, &tensors, &kept, &output, grad, &asked);
+            let grads = B::backward(&inner, &tensors, &saved, &output, grad, &asked);
             grads.into_iter().flatten().collect()
         });
         let mut results = results.into_iter();
@@ -149,7 +149,7 @@ where
 
 impl<B> KernelBackend for Fusion<B>
 where
-    B: FusionBackend + KernelBackend + RunKernel<Kept = Vec<FloatTensor<B>>>,
+    B: FusionBackend + KernelBackend + RunKernel<Saved = Vec<FloatTensor<B>>>,
 {
     fn run_kernel(tensors: TensorList<Self>, problem: Arc<Problem>) -> FloatTensor<Self> {
         run_once::<Self>(tensors, &problem)

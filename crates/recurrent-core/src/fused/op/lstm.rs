@@ -6,19 +6,20 @@ use alloc::vec::Vec;
 use burn::backend::DispatchTensor;
 use burn::tensor::Tensor;
 
+use super::tensors::Tensors;
 use super::{FusedCall, FusedMasks, FusedOutput, FusedRows};
-use crate::equations::layer_norm::Norm;
+use crate::equations::layer_norm::NormWeights;
 use crate::fused::device::{Target, target};
-use crate::fused::problem::lstm::Problem;
+use crate::fused::problem::lstm::LstmProblem;
 use crate::fused::problem::{
-    Axes, Coupling, ForgetBias, Key, LstmSpec, Part, Parts, Precision, RoundPart, RoundSpec,
+    Coupling, ForgetBias, Key, LstmSpec, Part, Parts, Precision, RoundPart, RoundSpec,
 };
 use crate::gates::Gate;
 
 /// Runs a cell of the LSTM family.
 ///
 /// # Panics
-/// If a tensor has another shape than the input, the state and the cell's sizes ask for.
+/// If a tensor does not have the shape that the input, the state and the cell's sizes imply.
 #[track_caller]
 pub fn run(spec: LstmSpec, call: FusedCall) -> FusedOutput {
     let (problem, tensors) = bind(spec, call);
@@ -49,9 +50,9 @@ pub fn run(spec: LstmSpec, call: FusedCall) -> FusedOutput {
     }
 }
 
-/// The problem that a spec and a call are, and its tensors, checked against each other.
+/// The problem and the tensors of a spec and a call, checked against each other.
 #[track_caller]
-fn bind(spec: LstmSpec, call: FusedCall) -> (Problem, Parts<DispatchTensor>) {
+fn bind(spec: LstmSpec, call: FusedCall) -> (LstmProblem, Parts<DispatchTensor>) {
     let FusedCall {
         rows,
         state,
@@ -62,18 +63,23 @@ fn bind(spec: LstmSpec, call: FusedCall) -> (Problem, Parts<DispatchTensor>) {
     } = call;
     spec.check();
     let whole = spec.problem(counts);
-    // Each round reads the rows of a step.
+    // Mogrifier rounds read the rows of a step in running order.
     let order = rows.order.clone().filter(|_| spec.rounds.is_empty());
-    // LN_x is part of the kernel on a CPU, and comes before it elsewhere.
+    // On a CPU, LN_x is part of the kernel; elsewhere it is applied before it.
     let on_cpu = target(&rows.rows.device()) == Some(Target::Cpu);
     let mut tensors = Tensors::default();
     tensors.set_weights(spec, rows, order.is_some(), on_cpu);
     tensors.set_state(state);
-    let per_step = tensors.set_masks(masks);
-    let problem = Problem {
+    // Only the aLSTM has an adaptation cell.
+    let masks = FusedMasks {
+        adapt: None,
+        ..masks
+    };
+    tensors.set_masks(&masks);
+    let problem = LstmProblem {
         order,
         norm_input: whole.norm_input.filter(|_| on_cpu),
-        per_step,
+        masks: masks.map(|mask| mask.per_step),
         histories,
         bf16: precision == Precision::Bf16,
         ..whole
@@ -82,35 +88,26 @@ fn bind(spec: LstmSpec, call: FusedCall) -> (Problem, Parts<DispatchTensor>) {
     (problem, tensors.tensors)
 }
 
-/// The tensors of a call, with the shapes of those that are no weights.
-#[derive(Default)]
-struct Tensors {
-    tensors: Parts<DispatchTensor>,
-    shapes: Parts<Axes>,
-}
-
 impl Tensors {
-    fn set<const D: usize>(&mut self, key: impl Into<Key>, tensor: Option<Tensor<D>>) {
-        self.tensors.set(key, tensor.map(Tensor::into_dispatch));
-    }
-
-    /// One that is no weight.
-    fn set_of_call(&mut self, part: Part, tensor: Tensor<2>) {
-        self.shapes.set(part, Axes::from(tensor.dims()));
-        self.set(part, Some(tensor));
-    }
-
     /// x and all weights.
     ///
     /// # Arguments
-    /// * `ordered` - whether the kernel takes the rows as they lie
+    /// * `ordered` - whether the kernel gathers the rows by their order
     fn set_weights(&mut self, spec: LstmSpec, rows: FusedRows, ordered: bool, on_cpu: bool) {
-        // Without LN_h, its bias is one among the others.
+        // Without LN_h, b_h is added together with the other biases.
         let (inner, outer) = match &spec.norm_hidden {
             Some(_) => (spec.bias_hidden, None),
             None => (None, spec.bias_hidden),
         };
-        let outer = sum(outer, forget_bias(spec.coupling, spec.forget_bias));
+        // A kernel adds it to b. Not if b is a sum of other vectors, since the order of summation
+        // affects the result.
+        let outer = match on_cpu && outer.is_none() {
+            true => {
+                self.set(Part::ForgetBias, spec.forget_bias.map(|forget| forget.bias));
+                None
+            }
+            false => sum(outer, forget_bias(spec.coupling, spec.forget_bias)),
+        };
         let input = InputSpec {
             weight: spec.weight_input,
             bias: spec.bias_input,
@@ -123,7 +120,7 @@ impl Tensors {
         }
         self.set(Part::WeightHidden, Some(spec.weight_hidden));
         self.set(Part::BiasHidden, inner);
-        let [first, second] = spec.peepholes.shares;
+        let [first, second] = spec.peepholes.mixing;
         self.set(Part::PeepholeFirst, first);
         self.set(Part::PeepholeSecond, second);
         self.set(Part::PeepholeOutput, spec.peepholes.output);
@@ -148,20 +145,13 @@ impl Tensors {
         self.set_norm(spec.norm_cell, Part::NormCellGain, Part::NormCellShift);
     }
 
-    /// x with W, its biases and its normalisation.
+    /// Sets x with W, its biases and its normalisation.
     fn set_input(&mut self, input: InputSpec, rows: FusedRows, ordered: bool) {
         let (inside, beside) = match &input.norm {
             Some(_) => (input.bias, None),
             None => (None, input.bias),
         };
-        let [first, second, features] = rows.rows.dims();
-        let shape: Axes = [first * second, features].into();
-        let rows = match ordered {
-            true => rows.rows.into_dispatch(),
-            false => rows.for_kernel(),
-        };
-        self.shapes.set(Part::Input, shape);
-        self.tensors.set(Part::Input, rows);
+        self.set_rows(rows, ordered);
         self.set(Part::WeightInput, Some(input.weight));
         let (bias, outer) = input.outer;
         self.set(Part::Bias, sum(sum(bias, beside), outer));
@@ -169,7 +159,7 @@ impl Tensors {
         self.set_norm(input.norm, Part::NormInputGain, Part::NormInputShift);
     }
 
-    fn set_norm(&mut self, norm: Option<Norm>, gain: Part, shift: Part) {
+    fn set_norm(&mut self, norm: Option<NormWeights>, gain: Part, shift: Part) {
         if let Some(norm) = norm {
             self.set(gain, norm.gain);
             self.set(shift, norm.shift);
@@ -187,34 +177,16 @@ impl Tensors {
         self.set_of_call(Part::Cell, cell);
         self.set_of_call(Part::Hidden, hidden);
     }
-
-    /// Gives which masks have rows per step.
-    fn set_masks(&mut self, masks: FusedMasks) -> Parts<()> {
-        let mut per_step = Parts::default();
-        for (part, mask) in [
-            (Part::MaskCandidate, masks.candidate),
-            (Part::MaskCell, masks.cell),
-            (Part::MaskHidden, masks.hidden),
-            (Part::UpdateCell, masks.update_cell),
-            (Part::UpdateHidden, masks.update_hidden),
-        ] {
-            if let Some(mask) = mask {
-                per_step.set(part, mask.per_step.then_some(()));
-                self.set_of_call(part, mask.rows);
-            }
-        }
-        per_step
-    }
 }
 
-/// What x meets first.
+/// The operations on x that do not depend on the state.
 struct InputSpec {
     /// W
     weight: Tensor<2>,
     /// b_x
     bias: Option<Tensor<1>>,
     /// LN_x
-    norm: Option<Norm>,
+    norm: Option<NormWeights>,
     /// What is added after it: b, and what follows it. Two, since the order of sums is part of the result.
     outer: (Option<Tensor<1>>, Option<Tensor<1>>),
 }
@@ -232,7 +204,7 @@ impl InputSpec {
     }
 }
 
-/// The forget bias where it is added to packed pre-activations: `[G·H]`.
+/// The forget bias as a vector that is added to packed pre-activations: `[G·H]`.
 fn forget_bias(coupling: Coupling, bias: Option<ForgetBias>) -> Option<Tensor<1>> {
     let ForgetBias { bias, tied } = bias?;
     let blocks = coupling.layout().gates().iter();

@@ -1,15 +1,15 @@
 //! A fused sequence as one operation of Burn.
 //!
 //! ```text
-//! lstm, adaptive    a spec and the tensors of a call → a checked problem and a list of tensors,
-//!     ↓             and the pieces of what comes out
+//! lstm, gru, adaptive    a spec and the tensors of a call → a checked problem and a list of tensors;
+//!     ↓             afterwards the pieces of the output
 //! mod               the operation: a list of tensors in, one flat tensor out, one autodiff node
 //!     ↓
-//! slices: flex, ndarray      tensors to slices and back, for the kernels in `cpu`
-//! cubecl, fusion             tensors of CubeCL, for the kernels in `cube`; the same behind Burn's fusion
+//! slices: flex, ndarray      conversion between tensors and slices, for the kernels in `cpu`
+//! cubecl, fusion             CubeCL tensors, for the kernels in `cube`; the same with Burn's fusion
 //! ```
-//! An operation of Burn has one differentiable output: what a kernel gives is one flat tensor, whose
-//! pieces the problem defines. Derivatives are the kernel's own.
+//! An autodiff node of Burn has one differentiable output. A kernel therefore returns one flat tensor; the
+//! problem defines its layout. Derivatives are hand-written.
 #![allow(deprecated)] // upstream has deprecated NdArray; it is supported here
 
 mod adaptive;
@@ -21,11 +21,13 @@ mod cubecl;
 mod flex;
 #[cfg(feature = "kernel-cube")]
 mod fusion;
+mod gru;
 mod lstm;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 #[cfg(feature = "kernel-cpu")]
 mod slices;
+mod tensors;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,16 +43,16 @@ pub use call::{FusedCall, FusedMask, FusedMasks, FusedOutput, FusedRows};
 
 use super::problem::{FusedSpec, Problem};
 
-/// Whether two calls of this size had better run side by side on a CPU than one after the other.
+/// Whether two calls of this size are faster concurrently on a CPU than one after the other.
 ///
 /// # Arguments
-/// * `weights` - values that are read at every step
+/// * `weights` - number of values that are read at every step
 #[cfg(feature = "kernel-cpu")]
 pub fn worth_pairing(steps: usize, batch: usize, weights: usize) -> bool {
-    super::cpu::recurrence::worth_pairing(steps, batch, weights)
+    super::cpu::driver::worth_pairing(steps, batch, weights)
 }
 
-/// Runs two things at the same time, each with half of the threads.
+/// Runs two closures concurrently, each with half of the threads.
 #[cfg(feature = "kernel-cpu")]
 pub fn side_by_side<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
@@ -62,25 +64,27 @@ pub fn side_by_side<A: Send, B: Send>(
 /// Runs a cell over all steps of a call.
 ///
 /// # Panics
-/// If a tensor has another shape than the others ask for, or the device has no kernels.
+/// If the shapes of the tensors do not match, or the device has no kernels.
 #[track_caller]
 pub fn run(spec: FusedSpec, call: FusedCall) -> FusedOutput {
     match spec {
         FusedSpec::Lstm(spec) => lstm::run(spec, call),
+        FusedSpec::Gru(spec) => gru::run(spec, call),
         FusedSpec::Adaptive(spec) => adaptive::run(spec, call),
     }
 }
 
-/// What a backend needs to be able to run kernels: the forward and the backward on its own tensors.
+/// Backends that can run kernels: the forward and the backward on the backend's own tensors.
 pub trait RunKernel: Backend {
-    /// What a forward keeps for its backward.
-    type Kept: Clone + Send + 'static;
+    /// The data that a forward saves for its backward.
+    type Saved: Clone + Send + 'static;
 
-    /// The same tensor, as kernels read it.
+    /// The same tensor in the form that kernels read.
     fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// `len` zeros with the values of a tensor, in row-major order, from `start` on.
-    fn place(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
+    /// A vector of `len` zeros into which the values of a tensor are written from `start` on, in
+    /// row-major order.
+    fn scatter(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
         let zeros = Self::float_zeros(Shape::new([len]), &tensor.device(), tensor.dtype().into());
         let count = tensor.shape().num_elements();
         let values = Self::float_reshape(tensor, Shape::new([count]));
@@ -88,52 +92,52 @@ pub trait RunKernel: Backend {
         Self::float_slice_assign(zeros, &[place], values)
     }
 
-    /// The same values in memory that holds nothing else, where a slice of a tensor is a view of it.
+    /// A copy in separate memory, for backends where a slice of a tensor is a view of it.
     fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Runs the forward on prepared tensors: the output, and what the backward needs if `keep`.
+    /// Runs the forward on prepared tensors. Returns the output and, if `save`, the data for the backward.
     fn forward(
         problem: &Arc<Problem>,
         tensors: &[FloatTensor<Self>],
-        keep: bool,
-    ) -> (FloatTensor<Self>, Option<Self::Kept>);
+        save: bool,
+    ) -> (FloatTensor<Self>, Option<Self::Saved>);
 
-    /// Runs the backward; the gradient of the output is prepared, the rest is of the forward. Gives
-    /// the gradient of each wanted tensor.
+    /// Runs the backward. The gradient of the output is prepared; the other arguments are those of the
+    /// forward. Returns the gradient of each wanted tensor.
     fn backward(
         problem: &Arc<Problem>,
         tensors: &[FloatTensor<Self>],
-        kept: &Self::Kept,
+        saved: &Self::Saved,
         output: &FloatTensor<Self>,
         grad: FloatTensor<Self>,
         wanted: &[bool],
     ) -> Vec<Option<FloatTensor<Self>>>;
 }
 
-/// Backends that can hand out their values as slices.
+/// Backends that expose their values as slices.
 #[cfg(feature = "kernel-cpu")]
 pub trait SliceBackend: Backend {
-    /// The same tensor with its values in row-major order, next to each other.
+    /// The same tensor, contiguous in row-major order.
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Copies the values of a tensor in row-major order.
     fn copy_to(tensor: &FloatTensor<Self>, target: &mut [f32]);
 
-    /// The values of such a tensor.
+    /// The values of a contiguous tensor.
     ///
     /// # Panics
-    /// If the tensor is not contiguous, or not of f32.
+    /// If the tensor is not contiguous, or not f32.
     fn as_slice(tensor: &FloatTensor<Self>) -> &[f32];
 
-    /// A tensor of values in row-major order.
+    /// A tensor from values in row-major order.
     fn from_values(values: Vec<f32>, shape: &[usize], device: &Self::Device) -> FloatTensor<Self>;
 }
 
-/// The tensors of a call; their number is the kernel's.
+/// The tensors of a call; their number depends on the kernel.
 #[derive(Debug, Clone)]
 pub struct TensorList<B: BackendTypes>(pub Vec<FloatTensor<B>>);
 
-// By hand: the derive knows single tensors only.
+// Not derived: the derive supports single tensors only.
 impl<B: Backend> ExtensionType<B> for TensorList<B> {
     type Target = TensorList<Dispatch>;
 
@@ -186,20 +190,20 @@ pub trait KernelBackend: Backend {
         problem: Arc<Problem>,
     ) -> FloatTensor<Self>;
 
-    /// The values from `start` on of what a kernel gave, as a tensor of another shape. Its gradient
-    /// may lie in any order: it is copied once, to where the kernel's backward reads it.
+    /// The values of a kernel's output from `start` on, as a tensor of the given shape. Its gradient may
+    /// have any strides: it is copied once, into the buffer that the kernel's backward reads.
     ///
-    /// It may be a view, which keeps all of the kernel's output in memory: see [`owned`].
+    /// The result may be a view, which keeps the kernel's whole output in memory: see [`owned`].
     fn piece(flat: FloatTensor<Self>, start: usize, shape: Shape) -> FloatTensor<Self> {
         let place = Slice::from(start..start + shape.num_elements());
         Self::float_reshape(Self::float_slice(flat, &[place]), shape)
     }
 
-    /// The same values in memory that holds nothing else.
+    /// A copy in separate memory.
     fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// Runs a kernel without a backward to follow.
+/// Runs a kernel without saving anything for a backward.
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "kernel-cube"))]
 fn run_once<B: RunKernel>(tensors: TensorList<B>, problem: &Arc<Problem>) -> FloatTensor<B> {
     let tensors: Vec<_> = tensors.0.into_iter().map(B::prepare).collect();
@@ -216,29 +220,29 @@ fn run_problem(tensors: Vec<DispatchTensor>, problem: Problem) -> Tensor<1> {
     Tensor::from_dispatch(flat)
 }
 
-/// A part of what [`run_problem`] gave: the values from `start` on.
+/// A part of the output of [`run_problem`]: the values from `start` on.
 ///
 /// # Panics
-/// If there are fewer of them than the shape has.
+/// If fewer values are left than the shape needs.
 fn piece<const D: usize>(flat: &Tensor<1>, start: usize, shape: [usize; D]) -> Tensor<D> {
     let flat = flat.clone().into_dispatch();
     let piece = <Dispatch as KernelBackend>::piece(flat, start, Shape::new(shape));
     Tensor::from_dispatch(piece)
 }
 
-/// The same tensor in memory of its own: what outlives a call must not keep the rest of the kernel's
+/// A copy in separate memory: a tensor that outlives a call must not keep the rest of the kernel's
 /// output alive.
 fn owned<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as KernelBackend>::copied(tensor.into_dispatch()))
 }
 
-/// The output of a call and what follows it, flat. The output is a view where it is most of what the
-/// kernel gave, and has memory of its own otherwise; what follows is a view.
+/// The output of a call, and the values that follow it as a flat tensor. The output is a view if it
+/// makes up most of the kernel's output, and a copy otherwise; the rest is a view.
 ///
 /// # Arguments
-/// * `flat` - what [`run_problem`] gave
+/// * `flat` - the output of [`run_problem`]
 /// * `shape` - of the output, whose values come first
-/// * `rest` - how many of the values that follow, the states
+/// * `rest` - number of values that follow: the states
 fn output_and_rest(flat: &Tensor<1>, shape: [usize; 3], rest: usize) -> (Tensor<3>, Tensor<1>) {
     let count = shape.iter().product::<usize>();
     let [all] = flat.dims();
@@ -250,8 +254,8 @@ fn output_and_rest(flat: &Tensor<1>, shape: [usize; 3], rest: usize) -> (Tensor<
     (output, piece(flat, count, [rest]))
 }
 
-/// The shape of all steps' rows: `[T, B, features]`, or `[1, N, features]` where steps have unequal
-/// numbers of rows.
+/// The shape of the rows of all steps: `[T, B, features]`, or `[1, N, features]` if the steps have
+/// different numbers of rows.
 ///
 /// # Panics
 /// If there are no steps.

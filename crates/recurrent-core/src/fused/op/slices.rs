@@ -1,4 +1,4 @@
-//! Kernels on backends that hand out their values as slices.
+//! Kernels on backends that expose their values as slices.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,8 +9,8 @@ use burn::backend::tensor::FloatTensor;
 use super::{Problem, SliceBackend};
 use crate::fused::cpu::{self, Saved, buffer::unset};
 
-/// [`RunKernel::place`](super::RunKernel::place) on slices.
-pub(super) fn place<B: SliceBackend>(
+/// [`RunKernel::scatter`](super::RunKernel::scatter) on slices.
+pub(super) fn scatter<B: SliceBackend>(
     tensor: &FloatTensor<B>,
     start: usize,
     len: usize,
@@ -35,34 +35,34 @@ pub(super) fn copied<B: SliceBackend>(tensor: &FloatTensor<B>) -> FloatTensor<B>
 pub(super) fn forward<B: SliceBackend>(
     problem: &Arc<Problem>,
     tensors: &[FloatTensor<B>],
-    keep: bool,
+    save: bool,
 ) -> (FloatTensor<B>, Option<Arc<Saved>>) {
     let device = tensors[0].device();
     let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
-    let (output, kept) = cpu::forward(problem, &slices, keep);
+    let (output, saved) = cpu::forward(problem, &slices, save);
     let len = output.len();
-    (B::from_values(output, &[len], &device), kept.map(Arc::new))
+    (B::from_values(output, &[len], &device), saved.map(Arc::new))
 }
 
 /// [`RunKernel::backward`](super::RunKernel::backward) on slices.
 pub(super) fn backward<B: SliceBackend>(
     problem: &Arc<Problem>,
     tensors: &[FloatTensor<B>],
-    kept: &Saved,
+    saved: &Saved,
     output: &FloatTensor<B>,
     grad: &FloatTensor<B>,
     wanted: &[bool],
 ) -> Vec<Option<FloatTensor<B>>> {
     let device = output.device();
     let slices: Vec<_> = tensors.iter().map(B::as_slice).collect();
-    let grads = cpu::backward(
-        problem,
-        &slices,
-        kept,
-        B::as_slice(output),
-        B::as_slice(grad),
+    let call = cpu::Gradient {
+        tensors: &slices,
+        saved,
+        output: B::as_slice(output),
+        grad: B::as_slice(grad),
         wanted,
-    );
+    };
+    let grads = cpu::backward(problem, call);
     let shaped = tensors.iter().zip(grads).map(|(tensor, values)| {
         values.map(|values| B::from_values(values, tensor.shape().as_slice(), &device))
     });
@@ -73,14 +73,14 @@ pub(super) fn backward<B: SliceBackend>(
 macro_rules! run_on_slices {
     ($Backend:ty) => {
         impl $crate::fused::op::RunKernel for $Backend {
-            type Kept = Arc<$crate::fused::cpu::Saved>;
+            type Saved = Arc<$crate::fused::cpu::Saved>;
 
             fn prepare(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::contiguous(tensor)
             }
 
-            fn place(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
-                $crate::fused::op::slices::place::<Self>(&tensor, start, len)
+            fn scatter(tensor: FloatTensor<Self>, start: usize, len: usize) -> FloatTensor<Self> {
+                $crate::fused::op::slices::scatter::<Self>(&tensor, start, len)
             }
 
             fn copied(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -90,21 +90,21 @@ macro_rules! run_on_slices {
             fn forward(
                 problem: &Arc<$crate::fused::problem::Problem>,
                 tensors: &[FloatTensor<Self>],
-                keep: bool,
-            ) -> (FloatTensor<Self>, Option<Self::Kept>) {
-                $crate::fused::op::slices::forward::<Self>(problem, tensors, keep)
+                save: bool,
+            ) -> (FloatTensor<Self>, Option<Self::Saved>) {
+                $crate::fused::op::slices::forward::<Self>(problem, tensors, save)
             }
 
             fn backward(
                 problem: &Arc<$crate::fused::problem::Problem>,
                 tensors: &[FloatTensor<Self>],
-                kept: &Self::Kept,
+                saved: &Self::Saved,
                 output: &FloatTensor<Self>,
                 grad: FloatTensor<Self>,
                 wanted: &[bool],
             ) -> alloc::vec::Vec<Option<FloatTensor<Self>>> {
                 $crate::fused::op::slices::backward::<Self>(
-                    problem, tensors, kept, output, &grad, wanted,
+                    problem, tensors, saved, output, &grad, wanted,
                 )
             }
         }

@@ -1,17 +1,17 @@
 //! A call of the adaptive LSTM: its sizes and options, and the shape of each of its tensors.
 //!
-//! What is where in the output:
+//! Layout of the output:
 //! ```text
-//! y [N, H] | c, h, m, z of each layer [B, Σ(2H + 2A)] | with histories each of these [N, H] or [N, A]
+//! y [N, H] | c, h, m, z of each layer [B, Σ(2H + 2A)] | with histories: each of these [N, H] or [N, A]
 //! ```
-//! A history that is y is not there a second time.
+//! A history that equals y is not repeated.
 
 use alloc::vec::Vec;
 
 use super::{Expected, check_counts, offsets};
 use crate::equations::masks::{MaskPlace, Masks};
 
-/// Most layers: a node of the autodiff graph has no more parents than that.
+/// Maximum number of layers, limited by the number of parents of an autodiff node.
 pub const MAX_LAYERS: usize = 7;
 
 /// One layer of a call.
@@ -27,9 +27,9 @@ pub struct Layer {
     pub bias: bool,
     /// Whether the parts of the policy overlap, as in the published code.
     pub overlapping: bool,
-    /// Bound of |c̃|; infinite for none.
+    /// Bound of |c̃|; infinite if there is no clip.
     pub clip: f32,
-    /// The same of the adaptation cell.
+    /// Bound of |m̃|, the adaptation cell's; infinite if there is no clip.
     pub clip_adapt: f32,
 }
 
@@ -39,24 +39,24 @@ impl Layer {
         self.sizes().iter().sum()
     }
 
-    /// Features of p_x, p_h, p_i, p_g, p_b.
+    /// Sizes of p_x, p_h, p_i, p_g, p_b.
     pub fn sizes(&self) -> [usize; 5] {
         let width = 4 * self.d_hidden;
         let bias = if self.bias { width } else { 0 };
         [self.d_input, self.d_hidden, width, width, bias]
     }
 
-    /// Where the parts begin when they lie side by side.
-    fn side_by_side(&self) -> [usize; 5] {
+    /// Start offsets of the parts if they do not overlap.
+    fn separate_starts(&self) -> [usize; 5] {
         let sizes = self.sizes();
         core::array::from_fn(|part| sizes[..part].iter().sum())
     }
 
-    /// Where the parts begin in the policy.
+    /// Start offsets of the parts in the policy.
     pub fn starts(&self) -> [usize; 5] {
         let sizes = self.sizes();
         match self.overlapping {
-            false => self.side_by_side(),
+            false => self.separate_starts(),
             true => core::array::from_fn(|part| if part == 0 { 0 } else { sizes[part - 1] }),
         }
     }
@@ -66,7 +66,7 @@ impl Layer {
         2 * (self.d_hidden + self.d_adapt)
     }
 
-    /// Values of the biases.
+    /// Number of bias values.
     fn biases(&self) -> usize {
         4 * self.d_adapt + if self.bias { 4 * self.d_hidden } else { 0 }
     }
@@ -87,11 +87,11 @@ pub enum Weight {
     Hidden,
 }
 
-/// Weights of a layer.
+/// Number of weights per layer.
 pub const WEIGHTS: usize = 5;
 
 impl Weight {
-    /// All of them, in order.
+    /// All weights, in order.
     pub const ALL: [Self; WEIGHTS] = [
         Self::AdaptInput,
         Self::AdaptHidden,
@@ -115,45 +115,45 @@ pub enum StatePart {
 }
 
 impl StatePart {
-    /// All of them, in order.
+    /// All parts, in order.
     pub const ALL: [Self; 4] = [Self::Cell, Self::Hidden, Self::AdaptCell, Self::Z];
 }
 
 /// The tensors of a call, as a list: x `[N, I]`, the states `[B, Σ(2H + 2A)]`, the biases (b_a `[4A]`
-/// and b `[4H]` of each layer), the [`Weight`]s of each layer, then the masks that there are.
+/// and b `[4H]` of each layer), the [`Weight`]s of each layer, then the masks that are present.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensors<'a>(pub &'a [&'a [f32]]);
 
-/// Where x is in the list.
+/// Index of x in the list.
 pub const INPUT: usize = 0;
 
-/// Where the states are.
+/// Index of the states.
 pub const STATES: usize = 1;
 
-/// Where the biases are.
+/// Index of the biases.
 pub const BIASES: usize = 2;
 
-/// Where a weight is.
+/// Index of a weight.
 pub fn weight_index(layer: usize, weight: Weight) -> usize {
     BIASES + 1 + WEIGHTS * layer + weight as usize
 }
 
-/// A call without its tensors.
+/// The sizes and options of a call, without its tensors.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct AdaptiveProblem {
     /// First to last.
     pub layers: Vec<Layer>,
-    /// Rows of each step, never rising.
+    /// Number of rows of each step, non-increasing.
     pub counts: Vec<usize>,
-    /// Of each mask that there is, whether it has a row per step and sequence. Those of all layers lie side
-    /// by side.
+    /// For each mask present, whether it has a row per step and sequence; otherwise it has one per
+    /// sequence. A row has the features of all layers.
     pub masks: Masks<bool>,
     /// Whether the states after all rows are part of the output.
     pub histories: bool,
 }
 
-impl Problem {
-    /// N: rows of all steps.
+impl AdaptiveProblem {
+    /// N: total number of rows of all steps.
     pub fn rows(&self) -> usize {
         self.counts.iter().sum()
     }
@@ -173,12 +173,12 @@ impl Problem {
         self.state_start(self.layers.len())
     }
 
-    /// Where a layer's c begins in the states; h, m and z follow.
+    /// Offset of a layer's c in the states; h, m and z follow.
     pub fn state_start(&self, layer: usize) -> usize {
         self.layers[..layer].iter().map(Layer::state).sum()
     }
 
-    /// Where a part of a layer's state begins in the states.
+    /// Offset of a part of a layer's state in the states.
     pub fn state_part(&self, layer: usize, part: StatePart) -> usize {
         let Layer {
             d_hidden, d_adapt, ..
@@ -200,12 +200,12 @@ impl Problem {
         }
     }
 
-    /// Where a layer's b_a begins in the biases; b follows.
+    /// Offset of a layer's b_a in the biases; b follows.
     pub fn bias_start(&self, layer: usize) -> usize {
         self.layers[..layer].iter().map(Layer::biases).sum()
     }
 
-    /// Features of a layer's z_below; 0 where there is none.
+    /// Features of a layer's z_below; 0 if it has none.
     pub fn d_below(&self, layer: usize) -> usize {
         match self.layers.len() {
             1 => 0,
@@ -213,12 +213,12 @@ impl Problem {
         }
     }
 
-    /// The layer whose z a layer reads.
+    /// The layer whose z is the z_below of a layer.
     pub fn below(&self, layer: usize) -> usize {
         layer.checked_sub(1).unwrap_or(self.layers.len() - 1)
     }
 
-    /// Features of what an adaptation cell sees.
+    /// Features of the input of an adaptation cell.
     pub fn d_seen(&self, layer: usize) -> usize {
         let Layer {
             d_input, d_hidden, ..
@@ -226,7 +226,7 @@ impl Problem {
         d_input + d_hidden + self.d_below(layer)
     }
 
-    /// Whether there is a mask.
+    /// Whether a mask is present.
     pub fn has(&self, mask: MaskPlace) -> bool {
         self.masks.get(mask).is_some()
     }
@@ -239,7 +239,7 @@ impl Problem {
         }
     }
 
-    /// The first row of each step, and the number of rows.
+    /// The first row of each step, and last the total number of rows.
     pub fn offsets(&self) -> Vec<usize> {
         offsets(&self.counts)
     }
@@ -251,7 +251,7 @@ impl Problem {
 }
 
 impl Weight {
-    /// As in the cell.
+    /// The name that the cell uses.
     pub fn name(self) -> &'static str {
         match self {
             Self::AdaptInput => "weight_input of the adaptation cell",
@@ -263,7 +263,7 @@ impl Weight {
     }
 }
 
-impl Problem {
+impl AdaptiveProblem {
     /// The shape of a weight of a layer.
     pub fn expected_weight(&self, layer: usize, weight: Weight) -> Expected {
         let sizes = &self.layers[layer];
@@ -288,7 +288,7 @@ impl Problem {
         Expected::new("[steps of all sequences, d_input]", dims)
     }
 
-    /// The shape of a mask that there is.
+    /// The shape of a mask that is present.
     pub fn expected_mask(&self, mask: MaskPlace) -> Expected {
         let features = self.layers.iter();
         let features = features.map(|layer| Self::mask_size(layer, mask)).sum();
@@ -304,10 +304,10 @@ impl Problem {
         }
     }
 
-    /// Checks the sizes of the layers against each other.
+    /// Checks that the sizes of the layers are consistent.
     ///
     /// # Panics
-    /// If there is no layer, or one does not fit the one below.
+    /// If there is no layer, or one does not match the layer below.
     #[track_caller]
     pub fn check_sizes(&self) {
         check_counts(&self.counts);
@@ -326,10 +326,10 @@ impl Problem {
         }
     }
 
-    /// Checks the lengths of the tensors that a CPU kernel is given.
+    /// Checks the lengths of the tensors passed to a CPU kernel.
     ///
     /// # Panics
-    /// If their number or the length of one is another than the problem says.
+    /// If their number or the length of one does not match the problem.
     #[track_caller]
     pub fn check_slices(&self, tensors: Tensors<'_>) {
         self.check_sizes();
@@ -370,9 +370,9 @@ impl Problem {
     }
 }
 
-impl Problem {
-    /// Values of the output: y of all rows, the last states of each sequence, then with histories the
-    /// parts of the states after all rows, one after the other.
+impl AdaptiveProblem {
+    /// Length of the output: y of all rows, the final states of each sequence, then with histories the
+    /// parts of the states after all rows, concatenated.
     pub fn output_len(&self) -> usize {
         let features = match self.histories {
             true => self.state_size() - self.in_output(),
@@ -381,14 +381,14 @@ impl Problem {
         self.histories_start() + self.rows() * features
     }
 
-    /// Where a part of a layer's state after all rows begins in the output; none where it is not asked
-    /// for, or is y.
+    /// Offset in the output of a part of a layer's state after all rows; `None` if the output does not
+    /// contain it, or contains it as y.
     pub fn history(&self, layer: usize, part: StatePart) -> Option<usize> {
         if !self.histories || self.is_output(layer, part) {
             return None;
         }
         let before = match part {
-            // After the h' that is y.
+            // Follows the h' that is y.
             StatePart::AdaptCell | StatePart::Z if self.is_output(layer, StatePart::Hidden) => {
                 self.in_output()
             }
@@ -398,13 +398,13 @@ impl Problem {
         Some(self.histories_start() + self.rows() * features)
     }
 
-    /// Whether a part of a layer's state is y: h' of the top layer, where no mask comes between.
+    /// Whether a part of a layer's state equals y: h' of the top layer, if it has no mask.
     pub fn is_output(&self, layer: usize, part: StatePart) -> bool {
         let top = layer + 1 == self.layers.len();
         top && matches!(part, StatePart::Hidden) && !self.has(MaskPlace::Hidden)
     }
 
-    /// Features of the states that y has.
+    /// Features of the states that are contained in y.
     fn in_output(&self) -> usize {
         match self.has(MaskPlace::Hidden) {
             true => 0,
@@ -412,7 +412,7 @@ impl Problem {
         }
     }
 
-    /// Where the states after all rows begin in the output.
+    /// Offset of the states after all rows in the output.
     fn histories_start(&self) -> usize {
         self.rows() * self.d_output() + self.batch_size() * self.state_size()
     }

@@ -1,6 +1,9 @@
-//! How the input and forget gates of a kernel follow from the gates with weights.
+//! Input/forget gate coupling: how i and f are computed from the mixing gates.
 
-/// How i and f follow from the gates with weights, in packed order.
+/// How i and f are computed from the mixing gates, in packed order.
+///
+/// Mixing gates are the gates with weights that control the mixture of candidate and old cell; the output
+/// gate is not one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Coupling {
     /// Two gates, i and f.
@@ -9,23 +12,23 @@ pub enum Coupling {
     InputFromForget,
     /// One gate i; f = 1 − i.
     ForgetFromInput,
-    /// Two gates; i is 1 − f at most.
+    /// Two gates; i = min(i, 1 − f).
     CappedInput,
-    /// Two gates r and f; r moves f (UR-LSTM), i = 1 − f.
+    /// Two gates r and f; r refines f (UR-LSTM), i = 1 − f.
     Refined,
 }
 
 impl Coupling {
-    /// Gates with weights that weigh the candidate and the old cell.
-    pub const fn shares(self) -> usize {
+    /// Number of mixing gates.
+    pub const fn mixing_gates(self) -> usize {
         match self {
             Self::InputFromForget | Self::ForgetFromInput => 1,
             _ => 2,
         }
     }
 
-    /// Gate blocks of a packed row.
+    /// Number of gate blocks of a packed row.
     pub const fn gates(self) -> usize {
-        self.shares() + 2
+        self.mixing_gates() + 2
     }
 }

@@ -3,12 +3,16 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Axes, Coupling, Expected, Key, Part, Parts, RoundPart, check_counts, offsets};
+use super::{
+    Axes, Coupling, Expected, Key, Part, Parts, RoundPart, check_counts, check_order, offsets,
+};
 use crate::equations::cifg;
 use crate::equations::layer_norm::Normalizer;
-use crate::gates::GateLayout;
+use crate::equations::masks::{MaskPlace, MaskSizes, Masks};
+use crate::gates::{Gate, GateLayout};
 
-/// Most rounds of a Mogrifier: as many as fit into a node of the autodiff graph, with low rank and biases.
+/// Maximum number of Mogrifier rounds, limited by the number of parents of an autodiff node (with low rank
+/// and biases).
 pub const MAX_ROUNDS: usize = 8;
 
 impl From<cifg::Coupling> for Coupling {
@@ -34,25 +38,25 @@ impl Coupling {
     }
 }
 
-/// A call without its tensors.
+/// The sizes and options of a call, without its tensors.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct LstmProblem {
     /// I
     pub d_input: usize,
     /// H
     pub d_hidden: usize,
     /// Features of h.
     pub d_output: usize,
-    /// How i and f follow from the gates.
+    /// How i and f are computed from the gates.
     pub coupling: Coupling,
-    /// Rows of each step, never rising.
+    /// Number of rows of each step, non-increasing.
     pub counts: Vec<usize>,
-    /// Which row of the input each row is, where it lies in another order; not with rounds, and not
-    /// for a backward.
+    /// Gather order: for each row, its row of the input; `None` if the input is in running order. Not
+    /// with rounds, and not for a backward.
     pub order: Option<Arc<[usize]>>,
-    /// Bound of |c̃|; infinite for none.
+    /// Bound of |c̃|; infinite if there is no clip.
     pub clip: f32,
-    /// LN_x; without rounds.
+    /// LN_x; not with rounds.
     pub norm_input: Option<Normalizer>,
     /// LN_h
     pub norm_hidden: Option<Normalizer>,
@@ -60,29 +64,32 @@ pub struct Problem {
     pub norm_cell: Option<Normalizer>,
     /// Whether the normalised cell is carried.
     pub carry_normalized: bool,
-    /// Whether the output gate sees c̃ through its diagonal peephole, or c.
+    /// Whether the diagonal peephole of the output gate reads c̃ (otherwise c).
     pub output_sees_new: bool,
-    /// Which masks have a row per step and sequence; the others have one per sequence.
-    pub per_step: Parts<()>,
+    /// Whether b_f is also subtracted from the refine gate's block.
+    pub forget_bias_tied: bool,
+    /// For each mask present, whether it has a row per step and sequence; otherwise it has one per
+    /// sequence.
+    pub masks: Masks<bool>,
     /// Whether c' of all rows is part of the output.
     pub histories: bool,
-    /// Whether recurrent weights may be rounded to bf16, where that saves time: for one sequence whose
+    /// Whether recurrent weights may be rounded to bf16 if that saves time: for one sequence whose
     /// weights are not packed, without a backward.
     pub bf16: bool,
     /// Rank of each round of the Mogrifier, `None` for a full matrix; no rounds: no Mogrifier.
     pub rounds: Vec<Option<usize>>,
 }
 
-/// The tensors that every call has.
+/// The tensors that are present in every call.
 const ALWAYS: [Part; 4] = [Part::Input, Part::WeightHidden, Part::Cell, Part::Hidden];
 
-impl Problem {
+impl LstmProblem {
     /// G·H
     pub fn width(&self) -> usize {
         self.coupling.gates() * self.d_hidden
     }
 
-    /// N: rows of all steps.
+    /// N: total number of rows of all steps.
     pub fn rows(&self) -> usize {
         self.counts.iter().sum()
     }
@@ -92,24 +99,24 @@ impl Problem {
         self.counts[0]
     }
 
-    /// Values of the output: h' of all rows, the last h' and c' of each sequence, then c' of all rows
-    /// where it is asked for.
+    /// Length of the output: h' of all rows, the final h' and c' of each sequence, then with histories
+    /// c' of all rows.
     pub fn output_len(&self) -> usize {
         let cells = if self.histories { self.rows() } else { 0 };
         self.cells_start() + cells * self.d_hidden
     }
 
-    /// Where c' of all rows begins in the output.
+    /// Offset of c' of all rows in the output.
     pub fn cells_start(&self) -> usize {
         self.rows() * self.d_output + self.batch_size() * (self.d_output + self.d_hidden)
     }
 
-    /// The first row of each step, and the number of rows.
+    /// The first row of each step, and last the total number of rows.
     pub fn offsets(&self) -> Vec<usize> {
         offsets(&self.counts)
     }
 
-    /// Features that a round reads and features that it changes.
+    /// Number of features that a round reads and number that it gates.
     pub fn round_shape(&self, round: usize) -> (usize, usize) {
         match round % 2 {
             0 => (self.d_output, self.d_input),
@@ -117,28 +124,40 @@ impl Problem {
         }
     }
 
-    /// Steps that sequence b has.
+    /// Number of steps of sequence b.
     pub fn steps_of(&self, b: usize) -> usize {
         self.counts.partition_point(|&count| count > b)
     }
 
     /// Features of a mask.
-    pub fn mask_features(&self, mask: Part) -> usize {
-        match mask {
-            Part::MaskHidden | Part::UpdateHidden => self.d_output,
-            _ => self.d_hidden,
-        }
+    pub fn mask_features(&self, mask: MaskPlace) -> usize {
+        MaskSizes::of(self.d_hidden, self.d_output).of_place(mask)
     }
 
-    /// Whether a whole row must be done before the next half of a step can begin.
+    /// Whether a mask has a row per step and sequence.
+    pub fn mask_per_step(&self, mask: MaskPlace) -> bool {
+        self.masks.get(mask) == Some(&true)
+    }
+
+    /// The gate blocks to which b_f is added (1) or from which it is subtracted (−1).
+    pub fn forget_blocks(&self) -> impl Iterator<Item = (usize, f32)> {
+        let blocks = self.coupling.layout().gates().iter().enumerate();
+        blocks.filter_map(|(block, gate)| match gate {
+            Gate::Forget => Some((block, 1.0)),
+            Gate::Refine if self.forget_bias_tied => Some((block, -1.0)),
+            _ => None,
+        })
+    }
+
+    /// Whether the second half of a step needs complete rows of the first half.
     pub fn by_row(&self) -> bool {
         self.norm_hidden.is_some() || self.norm_cell.is_some()
     }
 
-    /// The shape that a tensor of this problem must have, all rows of a sequence in one axis.
+    /// The shape that a tensor of this problem must have; all rows of a sequence form one axis.
     ///
     /// # Arguments
-    /// * `projects` - whether x·W is part of the call: there is a `WeightInput`
+    /// * `projects` - whether the kernel computes x·W: a `WeightInput` is present
     pub fn expected(&self, key: Key, projects: bool) -> Expected {
         let (batch, rows) = (self.batch_size(), self.rows());
         let (units, d_output, d_input) = (self.d_hidden, self.d_output, self.d_input);
@@ -175,20 +194,17 @@ impl Problem {
             | Part::NormHiddenShift => Expected::new("[gates·d_hidden]", [width]),
             Part::Cell => Expected::new("[batch_size, d_hidden]", [batch, units]),
             Part::Hidden => Expected::new("[batch_size, d_output]", [batch, d_output]),
-            Part::PeepholeFirst
+            Part::ForgetBias
+            | Part::PeepholeFirst
             | Part::PeepholeSecond
             | Part::PeepholeOutput
             | Part::NormCellGain
             | Part::NormCellShift => Expected::new("[d_hidden]", [units]),
             Part::PeepholeFull => Expected::new("[d_hidden, gates·d_hidden]", [units, width]),
             Part::Projection => Expected::new("[d_hidden, d_output]", [units, d_output]),
-            Part::MaskCandidate
-            | Part::MaskCell
-            | Part::MaskHidden
-            | Part::UpdateCell
-            | Part::UpdateHidden => {
-                let features = self.mask_features(part);
-                match self.per_step.has(part) {
+            Part::Mask(place) => {
+                let features = self.mask_features(place);
+                match self.mask_per_step(place) {
                     true => Expected::new("[steps of all sequences, features]", [rows, features]),
                     false => Expected::new("[batch_size, features]", [batch, features]),
                 }
@@ -196,15 +212,21 @@ impl Problem {
         }
     }
 
-    /// Checks the sizes of the problem against each other, and which tensors there are.
+    /// Checks that the sizes of the problem are consistent, and which tensors are present.
     ///
     /// # Panics
-    /// If they contradict each other.
+    /// If they are inconsistent.
     #[track_caller]
     fn check_sizes<T>(&self, parts: &Parts<T>) {
         check_counts(&self.counts);
         for part in ALWAYS {
             assert!(parts.has(part), "missing tensor `{}`", Key::Part(part));
+        }
+        for place in MaskPlace::ALL {
+            let wanted = self.masks.get(place).is_some();
+            let what = if wanted { "missing" } else { "unexpected" };
+            let key = Key::Part(Part::Mask(place));
+            assert!(parts.has(key) == wanted, "{what} tensor `{key}`");
         }
         assert!(
             parts.has(Part::Projection) || self.d_output == self.d_hidden,
@@ -230,15 +252,15 @@ impl Problem {
         }
     }
 
-    /// Checks which tensors there are, the shapes of those that are no weights, and the order of the
-    /// input's rows. Weights: [`FusedSpec::check`](super::FusedSpec::check).
+    /// Checks which tensors are present, the shapes of all tensors except weights, and the gather order
+    /// of the input. Weights are checked by [`FusedSpec::check`](super::FusedSpec::check).
     ///
     /// # Arguments
-    /// * `tensors` - all of them
-    /// * `shapes` - of those that are no weights; of the input all rows in one axis
+    /// * `tensors` - which are present
+    /// * `shapes` - of all tensors except weights; the rows of the input form one axis
     ///
     /// # Panics
-    /// If a tensor is missing or has another shape, or the order names a row that is not there.
+    /// If a tensor is missing or has a wrong shape, or the gather order contains an invalid row.
     #[track_caller]
     pub fn check_call<T>(&self, tensors: &Parts<T>, shapes: &Parts<Axes>) {
         self.check_sizes(tensors);
@@ -249,10 +271,10 @@ impl Problem {
         self.check_order();
     }
 
-    /// Checks the lengths of the tensors that a CPU kernel is given, all in running order or with an order.
+    /// Checks the lengths of the tensors passed to a CPU kernel, in running order or with a gather order.
     ///
     /// # Panics
-    /// As [`check_call`](Self::check_call), for all of them.
+    /// As [`check_call`](Self::check_call), for all tensors.
     #[track_caller]
     pub fn check_slices(&self, parts: &Parts<&[f32]>) {
         self.check_sizes(parts);
@@ -270,15 +292,10 @@ impl Problem {
     #[track_caller]
     fn check_order(&self) {
         let Some(order) = &self.order else { return };
-        let rows = self.rows();
         assert!(
-            order.len() == rows && self.rounds.is_empty(),
-            "the order of the input has {} rows, expected one per step of a sequence: {rows}, and no \
-             Mogrifier",
-            order.len(),
+            self.rounds.is_empty(),
+            "got an order of the input, expected none with a Mogrifier",
         );
-        if let Some(row) = order.iter().find(|&&row| row >= rows) {
-            panic!("the order of the input names row {row}, expected rows below {rows}");
-        }
+        check_order(order, self.rows());
     }
 }

@@ -3,11 +3,13 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A tensor that a sequence kernel takes. G is the number of gate blocks, N the number of rows: the
+use crate::equations::masks::MaskPlace;
+
+/// A tensor that a sequence kernel takes. G is the number of gate blocks. N is the number of rows: the
 /// steps of all sequences, in running order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// x `[N, I]`; on devices of CubeCL with LN_x the normalised x·W + b_x `[N, G·H]`, without
+    /// x `[N, I]`; on CubeCL devices with LN_x the normalised x·W + b_x `[N, G·H]`, without
     /// `WeightInput`.
     Input,
     /// W `[I, G·H]`
@@ -28,9 +30,9 @@ pub enum Part {
     Cell,
     /// h_0 `[B, d_output]`
     Hidden,
-    /// v of the first gate with weights `[H]`
+    /// v of the first mixing gate `[H]`
     PeepholeFirst,
-    /// v of the second gate with weights `[H]`
+    /// v of the second mixing gate `[H]`
     PeepholeSecond,
     /// v_o `[H]`
     PeepholeOutput,
@@ -46,23 +48,17 @@ pub enum Part {
     NormCellGain,
     /// LN_c's shift `[H]`
     NormCellShift,
-    /// m_g `[B or N, H]`
-    MaskCandidate,
-    /// m_c `[B or N, H]`
-    MaskCell,
-    /// m_h `[B or N, d_output]`
-    MaskHidden,
-    /// u `[B or N, H]`
-    UpdateCell,
-    /// v `[B or N, d_output]`
-    UpdateHidden,
+    /// b_f `[H]`, added to the forget gate's block of b; CPU kernels only.
+    ForgetBias,
+    /// m_g, m_c and u `[B or N, H]`, m_h and v `[B or N, d_output]`
+    Mask(MaskPlace),
 }
 
 /// Number of [`Part`]s.
-const COUNT: usize = Part::UpdateHidden as usize + 1;
+const COUNT: usize = Part::FIRST_MASK + MaskPlace::ALL.len();
 
 impl Part {
-    /// All of them, in order.
+    /// All parts, in order.
     pub const ALL: [Self; COUNT] = [
         Self::Input,
         Self::WeightInput,
@@ -83,12 +79,44 @@ impl Part {
         Self::NormHiddenShift,
         Self::NormCellGain,
         Self::NormCellShift,
-        Self::MaskCandidate,
-        Self::MaskCell,
-        Self::MaskHidden,
-        Self::UpdateCell,
-        Self::UpdateHidden,
+        Self::ForgetBias,
+        Self::Mask(MaskPlace::Candidate),
+        Self::Mask(MaskPlace::Cell),
+        Self::Mask(MaskPlace::Hidden),
+        Self::Mask(MaskPlace::UpdateCell),
+        Self::Mask(MaskPlace::UpdateHidden),
+        Self::Mask(MaskPlace::Adapt),
     ];
+
+    /// Index of the first mask in [`ALL`](Self::ALL): the masks come last.
+    const FIRST_MASK: usize = 20;
+
+    /// Its index in [`ALL`](Self::ALL).
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Input => 0,
+            Self::WeightInput => 1,
+            Self::Bias => 2,
+            Self::BiasInput => 3,
+            Self::NormInputGain => 4,
+            Self::NormInputShift => 5,
+            Self::WeightHidden => 6,
+            Self::BiasHidden => 7,
+            Self::Cell => 8,
+            Self::Hidden => 9,
+            Self::PeepholeFirst => 10,
+            Self::PeepholeSecond => 11,
+            Self::PeepholeOutput => 12,
+            Self::PeepholeFull => 13,
+            Self::Projection => 14,
+            Self::NormHiddenGain => 15,
+            Self::NormHiddenShift => 16,
+            Self::NormCellGain => 17,
+            Self::NormCellShift => 18,
+            Self::ForgetBias => 19,
+            Self::Mask(place) => Self::FIRST_MASK + place as usize,
+        }
+    }
 }
 
 /// The tensors of one round of the Mogrifier.
@@ -105,9 +133,9 @@ pub enum RoundPart {
 /// The name of any tensor of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// One that a call has once.
+    /// A tensor that occurs once per call.
     Part(Part),
-    /// One of a round, counted from 0.
+    /// A tensor of a round, counted from 0.
     Round(usize, RoundPart),
 }
 
@@ -140,11 +168,8 @@ impl fmt::Display for Key {
                 Part::NormHiddenShift => "shift of norm_hidden",
                 Part::NormCellGain => "gain of norm_cell",
                 Part::NormCellShift => "shift of norm_cell",
-                Part::MaskCandidate => "mask candidate",
-                Part::MaskCell => "mask cell",
-                Part::MaskHidden => "mask hidden",
-                Part::UpdateCell => "mask update_cell",
-                Part::UpdateHidden => "mask update_hidden",
+                Part::ForgetBias => "forget bias",
+                Part::Mask(place) => return write!(f, "mask {}", place.name()),
             },
             Self::Round(round, part) => {
                 let name = match part {
@@ -159,16 +184,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// The masks, in the order of [`MaskPlace`](crate::MaskPlace); none is on z.
-pub const MASKS: [Part; 5] = [
-    Part::MaskCandidate,
-    Part::MaskCell,
-    Part::MaskHidden,
-    Part::UpdateCell,
-    Part::UpdateHidden,
-];
-
-/// Something for each tensor of a call.
+/// Values by tensor, for all or some of the tensors of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts<T> {
     once: [Option<T>; COUNT],
@@ -185,26 +201,26 @@ impl<T> Default for Parts<T> {
 }
 
 impl<T> Parts<T> {
-    /// What there is for a tensor.
+    /// The value for a tensor.
     pub fn get(&self, key: impl Into<Key>) -> Option<&T> {
         match key.into() {
-            Key::Part(part) => self.once[part as usize].as_ref(),
+            Key::Part(part) => self.once[part.index()].as_ref(),
             Key::Round(round, part) => self.rounds.get(round)?[part as usize].as_ref(),
         }
     }
 
-    /// What there is for a tensor, to change.
+    /// The value for a tensor, mutable.
     pub fn get_mut(&mut self, key: impl Into<Key>) -> Option<&mut T> {
         match key.into() {
-            Key::Part(part) => self.once[part as usize].as_mut(),
+            Key::Part(part) => self.once[part.index()].as_mut(),
             Key::Round(round, part) => self.rounds.get_mut(round)?[part as usize].as_mut(),
         }
     }
 
-    /// What there is for a tensor that every call has.
+    /// The value for a tensor that every call has.
     ///
     /// # Panics
-    /// If there is nothing.
+    /// If it is absent.
     #[track_caller]
     pub fn of(&self, key: impl Into<Key>) -> &T {
         let key = key.into();
@@ -214,15 +230,15 @@ impl<T> Parts<T> {
         }
     }
 
-    /// Whether there is something for a tensor.
+    /// Whether a tensor has a value.
     pub fn has(&self, key: impl Into<Key>) -> bool {
         self.get(key).is_some()
     }
 
-    /// Sets what there is for a tensor.
+    /// Sets the value for a tensor.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Option<T>>) {
         let slot = match key.into() {
-            Key::Part(part) => &mut self.once[part as usize],
+            Key::Part(part) => &mut self.once[part.index()],
             Key::Round(round, part) => {
                 while self.rounds.len() <= round {
                     self.rounds.push([None, None, None]);
@@ -233,10 +249,10 @@ impl<T> Parts<T> {
         *slot = value.into();
     }
 
-    /// Takes out what there is for a tensor.
+    /// Removes and returns the value for a tensor.
     pub fn take(&mut self, key: impl Into<Key>) -> Option<T> {
         match key.into() {
-            Key::Part(part) => self.once[part as usize].take(),
+            Key::Part(part) => self.once[part.index()].take(),
             Key::Round(round, part) => self.rounds.get_mut(round)?[part as usize].take(),
         }
     }
@@ -246,7 +262,7 @@ impl<T> Parts<T> {
         self.rounds.len()
     }
 
-    /// The names of what there is, in order.
+    /// The names of the tensors that have a value, in order.
     pub fn keys(&self) -> Vec<Key> {
         let once = Part::ALL.map(Key::Part);
         let parts = [RoundPart::Matrix, RoundPart::Right, RoundPart::Bias];
@@ -258,7 +274,19 @@ impl<T> Parts<T> {
             .collect()
     }
 
-    /// Applies `f` to what there is.
+    /// The tensors of a list that are wanted.
+    ///
+    /// # Arguments
+    /// * `wanted` - one flag per tensor, in the order of [`keys`](Self::keys)
+    pub fn chosen(&self, wanted: &[bool]) -> Parts<()> {
+        let mut chosen = Parts::default();
+        for (key, wanted) in self.keys().into_iter().zip(wanted) {
+            chosen.set(key, wanted.then_some(()));
+        }
+        chosen
+    }
+
+    /// Applies `f` to each value.
     pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Parts<U> {
         Parts {
             once: self.once.map(|value| value.map(&mut f)),
@@ -270,7 +298,7 @@ impl<T> Parts<T> {
         }
     }
 
-    /// What there is, in the order of [`keys`](Self::keys), and which tensors that is.
+    /// The values in the order of [`keys`](Self::keys), and which tensors they belong to.
     pub fn into_list(self) -> (Vec<T>, Parts<()>) {
         let mut list = Vec::new();
         let which = self.map(|value| list.push(value));

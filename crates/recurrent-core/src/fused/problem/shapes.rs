@@ -1,15 +1,16 @@
-//! What shape each tensor of a fused call must have, and the check of it.
+//! The shapes of the tensors of a fused call, and their check.
 //!
-//! Kernels follow raw pointers as far as the sizes of a problem say. So the sizes and the tensors are
-//! checked against one table per family (`lstm.rs`, `adaptive.rs`) before any pointer is
-//! made: by shape where tensors enter ([`Expected::check`], on every backend), and once more by
-//! length where slices enter the CPU kernels ([`Expected::check_len`]), so that these are sound on their own.
+//! Kernels access memory through raw pointers, with ranges computed from the sizes of the problem.
+//! Therefore tensors are checked against one table per family (`lstm.rs`, `gru.rs`, `adaptive.rs`)
+//! before any pointer is made: by shape where tensors enter ([`Expected::check`], on every backend), and
+//! again by length where slices enter the CPU kernels ([`Expected::check_len`]), so that the CPU kernels
+//! are sound on their own.
 
 use alloc::format;
 use alloc::string::String;
 use core::fmt::{self, Display};
 
-/// The shape of a tensor of one or two axes, without memory of its own: a call has twenty of them.
+/// The shape of a tensor of one or two axes, without heap allocation: a call has about twenty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Axes {
     lengths: [usize; 2],
@@ -48,14 +49,14 @@ impl fmt::Debug for Axes {
 /// The shape that a tensor must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
-    /// In letters, for messages.
+    /// Symbolic form, for messages.
     letters: &'static str,
-    /// In numbers.
+    /// Sizes.
     dims: Axes,
 }
 
 impl Expected {
-    /// A shape in letters and in numbers.
+    /// A shape in symbolic form and in numbers.
     pub fn new(letters: &'static str, dims: impl Into<Axes>) -> Self {
         Self {
             letters,
@@ -63,7 +64,7 @@ impl Expected {
         }
     }
 
-    /// What is wrong with the shape of a tensor, if it is another one.
+    /// The error text if a tensor has a different shape.
     pub fn mismatch(&self, name: impl Display, got: impl Into<Axes>) -> Option<String> {
         let got = got.into();
         (got != self.dims).then(|| {
@@ -73,7 +74,7 @@ impl Expected {
     }
 
     /// # Panics
-    /// If a tensor has another shape.
+    /// If a tensor has a different shape.
     #[track_caller]
     pub fn check(&self, name: impl Display, got: impl Into<Axes>) {
         if let Some(text) = self.mismatch(name, got) {
@@ -82,7 +83,7 @@ impl Expected {
     }
 
     /// # Panics
-    /// If a tensor has another number of values.
+    /// If a tensor has a different number of values.
     #[track_caller]
     pub fn check_len(&self, name: impl Display, got: usize) {
         assert!(
@@ -95,7 +96,7 @@ impl Expected {
 }
 
 /// # Panics
-/// If there are no steps, or the number of rows per step is 0 or rises.
+/// If there are no steps, or the number of rows per step is 0 or increases.
 #[track_caller]
 pub fn check_counts(counts: &[usize]) {
     assert!(
@@ -109,4 +110,18 @@ pub fn check_counts(counts: &[usize]) {
         "rows per step are {counts:?}, expected at least 1 in each step and never more than in the step \
          before",
     );
+}
+
+/// # Panics
+/// If the gather order has a wrong length, or contains an invalid row.
+#[track_caller]
+pub fn check_order(order: &[usize], rows: usize) {
+    assert!(
+        order.len() == rows,
+        "the order of the input has {} rows, expected one per step of a sequence: {rows}",
+        order.len(),
+    );
+    if let Some(row) = order.iter().find(|&&row| row >= rows) {
+        panic!("the order of the input names row {row}, expected rows below {rows}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What a cell says of itself, so that a kernel can run it: its weights and its options, no calls.
+//! A cell as data for a kernel: weights and options, without the tensors of a call.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -6,29 +6,32 @@ use alloc::vec::Vec;
 use burn::tensor::Tensor;
 
 use super::adaptive::Weight;
-use super::{Axes, Coupling, Expected, Key, Part, RoundPart, adaptive, lstm};
-use crate::equations::layer_norm::Norm;
+use super::{Axes, Coupling, Expected, GruSpec, Key, Part, RoundPart, adaptive, lstm};
+use crate::equations::layer_norm::NormWeights;
 use crate::equations::masks::Masks;
 
-/// A cell as a fused kernel runs it.
+/// A cell in the form that a fused kernel takes.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // one per call
 pub enum FusedSpec {
     /// A cell of the LSTM family, whose state is (c, h).
     Lstm(LstmSpec),
+    /// A GRU, whose state is h.
+    Gru(GruSpec),
     /// All layers of an adaptive LSTM, whose state is (c, h, m, z) of each layer.
     Adaptive(AdaptiveSpec),
 }
 
 impl FusedSpec {
-    /// Checks the weights against each other.
+    /// Checks the shapes of the weights.
     ///
     /// # Panics
-    /// If one has another shape than the sizes of the cell ask for.
+    /// If a weight does not have the shape that the cell's sizes imply.
     #[track_caller]
     pub fn check(&self) {
         match self {
             Self::Lstm(spec) => spec.check(),
+            Self::Gru(spec) => spec.check(),
             Self::Adaptive(spec) => spec.check(),
         }
     }
@@ -39,32 +42,32 @@ impl FusedSpec {
 /// the order of [`Coupling::layout`].
 #[derive(Debug, Clone)]
 pub struct LstmSpec {
-    /// How i and f follow from the gates.
+    /// How i and f are computed from the gates.
     pub coupling: Coupling,
     /// W `[I, G·H]`
     pub weight_input: Tensor<2>,
     /// b_x `[G·H]`
     pub bias_input: Option<Tensor<1>>,
     /// LN_x
-    pub norm_input: Option<Norm>,
+    pub norm_input: Option<NormWeights>,
     /// R `[d_output, G·H]`
     pub weight_hidden: Tensor<2>,
     /// b_h `[G·H]`
     pub bias_hidden: Option<Tensor<1>>,
     /// LN_h
-    pub norm_hidden: Option<Norm>,
+    pub norm_hidden: Option<NormWeights>,
     /// b `[G·H]`, after the normalisations
     pub bias: Option<Tensor<1>>,
     /// Added to the forget gate's pre-activation.
     pub forget_bias: Option<ForgetBias>,
     /// Peepholes.
     pub peepholes: Peepholes,
-    /// Rounds of the Mogrifier; without normalisations of the pre-activations.
+    /// Rounds of the Mogrifier; only without normalisations of the pre-activations.
     pub rounds: Vec<RoundSpec>,
     /// Bounds |c̃|.
     pub clip: Option<f64>,
     /// LN_c
-    pub norm_cell: Option<Norm>,
+    pub norm_cell: Option<NormWeights>,
     /// Whether the normalised cell is carried.
     pub carry_normalized: bool,
     /// P `[H, d_proj]`
@@ -86,10 +89,10 @@ impl LstmSpec {
     }
 
     /// The sizes and options of a call of this cell, without masks.
-    pub fn problem(&self, counts: Vec<usize>) -> lstm::Problem {
-        let form = |norm: &Option<Norm>| norm.as_ref().map(|norm| norm.normalizer);
+    pub fn problem(&self, counts: Vec<usize>) -> lstm::LstmProblem {
+        let form = |norm: &Option<NormWeights>| norm.as_ref().map(|norm| norm.normalizer);
         let rank = |round: &RoundSpec| round.right.is_some().then(|| round.matrix.dims()[1]);
-        lstm::Problem {
+        lstm::LstmProblem {
             d_input: self.weight_input.dims()[0],
             d_hidden: self.d_hidden(),
             d_output: self.d_output(),
@@ -102,7 +105,8 @@ impl LstmSpec {
             norm_cell: form(&self.norm_cell),
             carry_normalized: self.carry_normalized,
             output_sees_new: self.peepholes.output_sees_new,
-            per_step: Default::default(),
+            forget_bias_tied: self.forget_bias.as_ref().is_some_and(|bias| bias.tied),
+            masks: Masks::none(),
             histories: false,
             bf16: false,
             rounds: self.rounds.iter().map(rank).collect(),
@@ -119,7 +123,7 @@ impl LstmSpec {
             let mismatch = || problem.expected(key, true).mismatch(key, dims);
             wrong = wrong.take().or_else(mismatch);
         });
-        // Not in the closure, which does not know the caller.
+        // Outside the closure, which has no access to the caller's location.
         if let Some(text) = wrong {
             panic!("{text}");
         }
@@ -166,7 +170,7 @@ impl LstmSpec {
                 vector(shift.into(), &norm.shift);
             }
         }
-        let [first, second] = &self.peepholes.shares;
+        let [first, second] = &self.peepholes.mixing;
         vector(Part::PeepholeFirst.into(), first);
         vector(Part::PeepholeSecond.into(), second);
         vector(Part::PeepholeOutput.into(), &self.peepholes.output);
@@ -176,28 +180,28 @@ impl LstmSpec {
     }
 }
 
-/// The bound of a clip; infinite for none.
+/// The bound of a clip; infinite if there is none.
 fn bound(clip: Option<f64>) -> f32 {
     clip.map_or(f32::INFINITY, |clip| clip as f32)
 }
 
-/// A bias of the forget gate alone.
+/// A bias of the forget gate only.
 #[derive(Debug, Clone)]
 pub struct ForgetBias {
     /// `[H]`
     pub bias: Tensor<1>,
-    /// Whether it is taken from the refine gate's pre-activation as well.
+    /// Whether it is also subtracted from the refine gate's pre-activation.
     pub tied: bool,
 }
 
-/// Peepholes of a cell: all diagonal, or all full and on c.
+/// Peepholes of a cell: either all diagonal, or all full and on c.
 #[derive(Debug, Clone, Default)]
 pub struct Peepholes {
-    /// v of the gates with weights, in packed order, each `[H]`.
-    pub shares: [Option<Tensor<1>>; 2],
+    /// v of the mixing gates, in packed order, each `[H]`.
+    pub mixing: [Option<Tensor<1>>; 2],
     /// v_o `[H]`
     pub output: Option<Tensor<1>>,
-    /// Whether the output gate sees c̃ (or c).
+    /// Whether the output gate reads c̃ (otherwise c).
     pub output_sees_new: bool,
     /// V of all gates on c `[H, G·H]`.
     pub full: Option<Tensor<2>>,
@@ -214,7 +218,7 @@ pub struct RoundSpec {
     pub bias: Option<Tensor<1>>,
 }
 
-/// The layers of an adaptive LSTM, first to last: at least 1, at most 7.
+/// The layers of an adaptive LSTM, first to last: 1 to 7.
 #[derive(Debug, Clone)]
 pub struct AdaptiveSpec {
     /// First to last.
@@ -236,7 +240,7 @@ pub struct AdaptiveLayerSpec {
     pub adapt_input: Tensor<2>,
     /// R_a `[A, 4A]`
     pub adapt_hidden: Tensor<2>,
-    /// Biases of the adaptation cell, each `[4A]`: added up.
+    /// Biases of the adaptation cell, each `[4A]`; they are summed.
     pub adapt_biases: Vec<Tensor<1>>,
     /// Bounds |m̃|.
     pub adapt_clip: Option<f64>,
@@ -248,8 +252,8 @@ pub struct AdaptiveLayerSpec {
 
 impl AdaptiveSpec {
     /// The sizes and options of a call of these layers, without masks.
-    pub fn problem(&self, counts: Vec<usize>) -> adaptive::Problem {
-        adaptive::Problem {
+    pub fn problem(&self, counts: Vec<usize>) -> adaptive::AdaptiveProblem {
+        adaptive::AdaptiveProblem {
             layers: self.layers.iter().map(AdaptiveLayerSpec::sizes).collect(),
             counts,
             masks: Masks::none(),
@@ -283,7 +287,7 @@ impl AdaptiveSpec {
 }
 
 impl AdaptiveLayerSpec {
-    /// The layer without its tensors.
+    /// The sizes and options of the layer, without its tensors.
     fn sizes(&self) -> adaptive::Layer {
         let [d_input, width] = self.weight_input.dims();
         adaptive::Layer {

@@ -1,4 +1,4 @@
-//! Why there is no kernel for a call.
+//! Why no kernel supports a call.
 
 use alloc::string::String;
 
@@ -7,26 +7,25 @@ use thiserror::Error;
 
 use crate::mixed_types::MixedTypes;
 
-/// Why a sequence is run by the composed scan.
+/// Why a sequence runs by the composed scan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unfused {
-    /// The cell has options that no kernel knows.
+    /// No kernel supports the options of the cell.
     #[error("there is no fused kernel for {0}")]
     Cell(&'static str),
-    /// The device has no kernels in this build.
+    /// This build has no kernels for the device.
     #[error(
         "there are no fused kernels for {device} in this build: they come with the features of the \
          recurrent crates that are named like the backends of Burn, such as `flex` and `wgpu`"
     )]
     Device {
-        /// What the device calls itself.
+        /// The name of the device.
         device: String,
     },
-    /// The weights have another type of numbers than the input, or than each other: such a call is an
-    /// error whatever the strategy.
+    /// Weights and input do not share one element type. Such a call is an error with every strategy.
     #[error(transparent)]
     Types(#[from] MixedTypes),
-    /// Kernels compute in f32.
+    /// Kernels support f32 only.
     #[error("there are fused kernels for f32 only, the input is {got:?}")]
     DType {
         /// The type of the input.

@@ -10,10 +10,10 @@
 //! | `adapt_layers.{l}.bias_ih`, `.bias_hh` | `[4·A]` | `adapt.gates.bias`: their sum |
 //! | `project_layers.{l}.linear.weight` | `[policy, A]` | `policy_projection`, transposed |
 //!
-//! Gates stand in the order input, forget, candidate, output, which is ours. The published code cuts
-//! the policy at wrong offsets, so that its parts overlap: weights trained with it need
-//! [`PolicyLayout::Overlapping`], weights of code that is repaired
-//! [`PolicyLayout::Cumulative`]. The tensors do not show which.
+//! The gate order is ours: input, forget, candidate, output. The published code slices
+//! the policy at wrong offsets, so its parts overlap. Weights trained with it need
+//! [`PolicyLayout::Overlapping`], weights of corrected code
+//! [`PolicyLayout::Cumulative`]. This cannot be detected from the tensors.
 
 use alloc::format;
 use alloc::string::String;
@@ -115,10 +115,10 @@ impl Layout<AdaptiveLstm> for Alstm {
 /// Sizes, layers and biases.
 ///
 /// # Arguments
-/// * `policy` - where the parts of the policy lie; see the module's text
+/// * `policy` - offsets of the parts of the policy; see the module's documentation
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn config(file: &Tensors, policy: PolicyLayout) -> Result<AdaptiveLstmConfig, ImportError> {
     let name = |layer: usize, name: &str| -> String { format!("alstm_layers.{layer}.{name}") };
     let layers = count(file, &name(0, "weight_ih"), |other| {
@@ -137,7 +137,7 @@ pub fn config(file: &Tensors, policy: PolicyLayout) -> Result<AdaptiveLstmConfig
     Ok(config)
 }
 
-/// The model, its sizes found from the tensors.
+/// The model; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`config`] and [`load`].

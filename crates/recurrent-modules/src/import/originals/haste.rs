@@ -6,8 +6,8 @@
 //! | `recurrent_kernel` | `[H, 4·H]` | `weight_hidden` |
 //! | `bias` | `[4·H]` | `bias` |
 //!
-//! Order of the gates: input, candidate, forget, output. Its one bias is ours. Its dropout and zoneout
-//! are settings, not weights. `LayerNormLSTM` is not read.
+//! Gate order: input, candidate, forget, output. It has one bias, as we do. Dropout and zoneout
+//! are settings and not in the file. `LayerNormLSTM` is not supported.
 //!
 //! The layout names one layer at a time. For a stack, load each cell from its own prefix:
 //! `stack.layers[i].forward = load(&Haste, cell, &file.under(prefix)?)?`.
@@ -39,12 +39,12 @@ impl Layout<Lstm> for Haste {
 /// Sizes and biases.
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn config(file: &Tensors) -> Result<LstmConfig, ImportError> {
     plain::config(file)
 }
 
-/// One layer, its sizes found from the tensors.
+/// One layer; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`config`] and [`load`].

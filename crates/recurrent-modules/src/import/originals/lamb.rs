@@ -1,5 +1,5 @@
-//! The cell of google-deepmind/lamb (`TiledLSTMCell` with `TiledLinear`), which the Mogrifier paper's
-//! results come from.
+//! The cell of google-deepmind/lamb (`TiledLSTMCell` with `TiledLinear`), the code behind the results of the
+//! Mogrifier paper.
 //!
 //! | variable | shape | ours |
 //! |---|---|---|
@@ -10,11 +10,10 @@
 //! | `fm_{k}/bias`, with a rank `fm_{k}_bias` | `[I]` or `[H]` | `rounds.{k}.bias` |
 //! | `projection/kernel` | `[H, P]` | `projection` |
 //!
-//! Order of the gates: candidate (`j`), output, forget, input. The cell caps the input gate at
-//! 1 − f (`cap_input_gate`), its default. These are names of TensorFlow variables within the cell's
-//! scope, which a script of yours has to write to a SafeTensors file: TensorFlow's own checkpoints
-//! are not read. Tied gates and the layer-normalised, sparse and dropout forms of the cell are not
-//! covered.
+//! Gate order: candidate (`j`), output, forget, input. By default the cell caps the input gate at
+//! 1 − f (`cap_input_gate`). The names are those of TensorFlow variables within the cell's
+//! scope. TensorFlow's own checkpoints are not supported: write the variables to a SafeTensors file.
+//! Tied gates and the layer-normalised, sparse and dropout forms of the cell are not supported.
 
 use alloc::format;
 use alloc::string::String;
@@ -114,7 +113,7 @@ impl Layout<MogrifierLstm> for Lamb {
 /// Sizes, rounds, rank and projection.
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn config(file: &Tensors) -> Result<MogrifierLstmConfig, ImportError> {
     let d_hidden = part(file, "tiled_linear/W", 1, 4)?;
     let [rows, _] = matrix(file, "tiled_linear/W")?;
@@ -143,7 +142,7 @@ pub fn config(file: &Tensors) -> Result<MogrifierLstmConfig, ImportError> {
     Ok(config)
 }
 
-/// The cell as a stack of one layer, its sizes found from the tensors.
+/// The cell as a stack of one layer; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`config`] and [`load`].

@@ -1,4 +1,4 @@
-//! The family of seba-1511/lstms.pth.
+//! The LSTM variants of seba-1511/lstms.pth.
 //!
 //! | tensor | shape | ours |
 //! |---|---|---|
@@ -9,12 +9,12 @@
 //! | `ln_cell.alpha`, `.beta` | `[1, H]` | gain and shift of `norm_cell` |
 //! | `SlowLSTM`: `w_xi`, `w_hi`, `b_i` and so on for f, c, o | `[H, H]`, `[H, H]`, `[H]` | the gate's two linears, not transposed |
 //!
-//! Order of the gates: input, forget, output, candidate; ours: input, forget, candidate, output.
-//! `MultiLayerLSTM` puts `params.{l}.` before each name. The kind of dropout is no weight: Gal,
+//! Gate order: input, forget, output, candidate; ours: input, forget, candidate, output.
+//! `MultiLayerLSTM` has the prefix `params.{l}.`. The kind of dropout is not in the file: Gal,
 //! Moon and Semeniuta variants have the same tensors.
 //!
-//! Which norms there are is seen from the names; without gains and shifts (`learnable` false) it
-//! cannot be, and [`load`] into a module of your own config is the way.
+//! The normalisations are detected from the names. Without gains and shifts (`learnable` false) this is
+//! impossible; then [`load`] into a module with your own config.
 
 use alloc::format;
 use alloc::string::String;
@@ -40,7 +40,7 @@ pub enum LstmsPth {
     MultiLayer,
 }
 
-/// Which of the two a file has.
+/// Detects which of the two layouts a file has.
 ///
 /// # Errors
 /// If neither.
@@ -74,7 +74,7 @@ impl LstmsPth {
     }
 }
 
-/// A gate's tensors stand in its order, ours in ours.
+/// Adds the conversion from the gate order of lstms.pth to ours.
 fn packed(piece: Piece) -> Piece {
     piece.with_gates(GateLayout::LSTMS_PTH, GateLayout::LSTM)
 }
@@ -247,7 +247,7 @@ fn sizes(
 /// Sizes and biases of an `LSTM`, `GalLSTM`, `MoonLSTM` or `SemeniutaLSTM`.
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn config(file: &Tensors) -> Result<LstmConfig, ImportError> {
     let (d_input, sizes, bias) = sizes(file, "i2h.weight", "h2h.weight", "i2h.bias", 4)?;
     let config = LstmConfig::stacked(d_input, sizes).with_bias(bias);
@@ -258,7 +258,7 @@ pub fn config(file: &Tensors) -> Result<LstmConfig, ImportError> {
 /// Sizes and biases of a `SlowLSTM`.
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn slow_config(file: &Tensors) -> Result<SlowLstmConfig, ImportError> {
     let (d_input, sizes, bias) = sizes(file, "w_xi", "w_hi", "b_i", 1)?;
     let config = SlowLstmConfig::stacked(d_input, sizes).with_bias(bias);
@@ -269,11 +269,11 @@ pub fn slow_config(file: &Tensors) -> Result<SlowLstmConfig, ImportError> {
 /// Sizes, biases and normalisations of a layer-normalised variant.
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn layer_norm_config(file: &Tensors) -> Result<LayerNormLstmConfig, ImportError> {
     let (d_input, sizes, bias) = sizes(file, "i2h.weight", "h2h.weight", "i2h.bias", 4)?;
     let prefix = layout(file)?.prefix(0)?;
-    // The cell is always normalised; without gains the names do not show the others.
+    // The cell is always normalised. The other normalisations show in the names only if they have gains.
     let learnable = file.get(&format!("{prefix}ln_cell.alpha")).is_some();
     let norm = NormConfig::lstms_pth().with_learnable(learnable);
     let preactivations = file.get(&format!("{prefix}ln_i2h.alpha")).is_some() || !learnable;
@@ -290,7 +290,7 @@ pub fn layer_norm_config(file: &Tensors) -> Result<LayerNormLstmConfig, ImportEr
     Ok(config)
 }
 
-/// An `LSTM`, `GalLSTM`, `MoonLSTM` or `SemeniutaLSTM`, its sizes found from the tensors.
+/// An `LSTM`, `GalLSTM`, `MoonLSTM` or `SemeniutaLSTM`; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`config`] and [`load`].
@@ -298,7 +298,7 @@ pub fn lstm(file: &Tensors, device: &Device) -> Result<Lstm, ImportError> {
     load(&layout(file)?, config(file)?.try_init(device)?, file)
 }
 
-/// A `SlowLSTM`, its sizes found from the tensors.
+/// A `SlowLSTM`; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`slow_config`] and [`load`].
@@ -306,7 +306,7 @@ pub fn slow_lstm(file: &Tensors, device: &Device) -> Result<SlowLstm, ImportErro
     load(&layout(file)?, slow_config(file)?.try_init(device)?, file)
 }
 
-/// A layer-normalised variant, its sizes found from the tensors.
+/// A layer-normalised variant; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`layer_norm_config`] and [`load`].

@@ -1,4 +1,4 @@
-//! The published implementations of the variants, and other libraries' plain LSTMs.
+//! The published implementations of the variants, and other libraries' plain LSTMs and GRUs.
 //!
 //! | module | source | ours |
 //! |---|---|---|
@@ -8,10 +8,9 @@
 //! | [`mogrifier`] | RMichaelSwan/MogrifierLSTM | [`MogrifierLstm`](crate::MogrifierLstm) |
 //! | [`lamb`] | google-deepmind/lamb | [`MogrifierLstm`](crate::MogrifierLstm) |
 //! | [`haste`] | lmnt-com/haste | [`Lstm`](crate::Lstm) |
-//! | [`keras`] | Keras | [`Lstm`](crate::Lstm) |
+//! | [`keras`] | Keras | [`Lstm`](crate::Lstm), [`Gru`](crate::Gru) |
 //!
-//! The equations that each of them computes, where they differ from a paper's, are in
-//! `docs/deviations.md`.
+//! `docs/deviations.md` lists where their equations differ from the papers.
 
 pub mod alstm;
 pub mod haste;
@@ -28,8 +27,8 @@ use super::{ImportError, Layout, Mapping};
 use crate::Stack;
 use crate::cells::Cell;
 
-/// The mapping of a stack from those of its cells, for layouts that name layers by a number and
-/// know one direction.
+/// The mapping of a stack from those of its cells, for layouts that number the layers and have one
+/// direction.
 fn layers<C: Cell>(
     source: &str,
     stack: &Stack<C>,
@@ -51,8 +50,8 @@ fn layers<C: Cell>(
     Ok(mapping)
 }
 
-/// The mapping of a stack of one layer and direction, for layouts of single cells; which way it runs
-/// is a matter of the call.
+/// The mapping of a stack with one layer and direction, for layouts of single cells. The direction may be either,
+/// since the file does not contain it.
 fn one_layer<C: Cell, L: Layout<C>>(
     source: &str,
     layout: &L,

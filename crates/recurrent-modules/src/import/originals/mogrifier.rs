@@ -8,9 +8,9 @@
 //! | `Q` | `[H, I]` | `rounds.0.left` |
 //! | `R` | `[I, H]` | `rounds.1.left` |
 //!
-//! Gates stand in the order input, forget, candidate, output, which is ours; matrices are
-//! `[in, out]`. One Q and one R serve all rounds (`share_rounds`); the tensors do not show how many
-//! rounds there are (5 in the notebook), nor does a model of fewer than two use both.
+//! The gate order is ours: input, forget, candidate, output; matrices are
+//! `[in, out]`. All rounds share one Q and one R (`share_rounds`). The number of rounds (5 in the notebook) cannot be
+//! inferred from the tensors; a model of fewer than two rounds does not use both.
 
 use alloc::string::ToString;
 
@@ -26,7 +26,7 @@ use crate::import::{ImportError, Layout, Mapping, Piece, Tensors, load, matrix, 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MogrifierNotebook;
 
-/// Whether a cell is one of the notebook's: shared full-rank rounds without bias or cap.
+/// Whether the notebook can express a cell: shared full-rank rounds without bias or cap.
 fn is_plain(cell: &MogrifierLstmCell) -> bool {
     let shared = cell.num_rounds <= 2 || cell.rounds.len() < cell.num_rounds;
     let full = |round: &crate::cells::RoundWeights| round.right.is_none() && round.bias.is_none();
@@ -89,7 +89,7 @@ impl Layout<MogrifierLstm> for MogrifierNotebook {
 /// * `rounds` - rounds of gating, 5 in the notebook
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn config(file: &Tensors, rounds: usize) -> Result<MogrifierLstmConfig, ImportError> {
     let [d_input, _] = matrix(file, "Wih")?;
     let config = MogrifierLstmConfig::new(d_input, part(file, "Whh", 1, 4)?)
@@ -99,7 +99,7 @@ pub fn config(file: &Tensors, rounds: usize) -> Result<MogrifierLstmConfig, Impo
     Ok(config)
 }
 
-/// The model, its sizes found from the tensors.
+/// The model; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`config`] and [`load`].

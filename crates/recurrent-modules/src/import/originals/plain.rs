@@ -1,9 +1,10 @@
-//! What the one-bias layouts of haste and Keras share: `kernel`, `recurrent_kernel`, `bias`.
+//! The layout with one bias, common to haste and Keras: `kernel`, `recurrent_kernel`, `bias`.
 
 use burn::tensor::Device;
 use recurrent_core::GateLayout;
 
 use crate::cells::{LstmCell, LstmConfig};
+use crate::import::gru::refuse_gru;
 use crate::import::{ImportError, Mapping, Piece, Tensors, matrix, part};
 
 /// `[in, out]` matrices with packed gates, and one bias.
@@ -37,6 +38,7 @@ pub(super) fn mapping(
 /// Sizes and biases.
 pub(super) fn config(file: &Tensors) -> Result<LstmConfig, ImportError> {
     let [d_input, _] = matrix(file, "kernel")?;
+    refuse_gru(file, "recurrent_kernel", 1)?;
     let d_hidden = part(file, "recurrent_kernel", 1, 4)?;
     let config = LstmConfig::new(d_input, d_hidden).with_bias(file.get("bias").is_some());
     config.validate()?;

@@ -7,7 +7,7 @@
 //! | `layers.{l}.igates.bias`, `layers.{l}.hgates.bias` | `[4·H]` | `bias`: their sum |
 //! | `layers.{l}.forget_bias` | `[H]` | `forget_bias` |
 //!
-//! Order of the gates: forget, refine, candidate, output; ours: refine, forget, candidate, output.
+//! Gate order: forget, refine, candidate, output; ours: refine, forget, candidate, output.
 //! A cell has the names without `layers.{l}.`. R-LSTM is the same module.
 
 use alloc::format;
@@ -84,7 +84,7 @@ impl Layout<UrLstm> for UrLstmOriginal {
 /// Sizes and layers.
 ///
 /// # Errors
-/// If a name is missing or a shape makes no sense.
+/// If a name is missing or a shape is invalid.
 pub fn config(file: &Tensors) -> Result<UrLstmConfig, ImportError> {
     let first = "layers.0.igates.weight";
     let layers = count(file, first, |name| {
@@ -98,7 +98,7 @@ pub fn config(file: &Tensors) -> Result<UrLstmConfig, ImportError> {
     Ok(config)
 }
 
-/// The model, its sizes found from the tensors.
+/// The model; its sizes are inferred from the tensors.
 ///
 /// # Errors
 /// As [`config`] and [`load`].

@@ -1,11 +1,11 @@
 //! `.pt` and `.pth` files: what `torch.save` writes for state dicts.
 //!
 //! Since version 1.6 that is a ZIP archive (entries not compressed) with a pickle of names, shapes
-//! and places, and one entry per storage; before, and with
-//! `_use_new_zipfile_serialization=False`, a row of pickles with the storages behind them.
+//! and offsets, and one entry per storage. Before, and with
+//! `_use_new_zipfile_serialization=False`, it is a sequence of pickles followed by the storages.
 //!
-//! The pickle is read by a machine that knows the few functions a state dict needs and calls none
-//! of anyone's: see [`pickle`]. Nested dictionaries and lists give names joined by dots, so that
+//! The pickle is interpreted by a machine that implements the few functions a state dict needs and calls
+//! no other code: see [`pickle`]. Nested dictionaries and lists give names joined by dots, so that
 //! `{"model": {"lstm.weight_ih_l0": …}}` holds `model.lstm.weight_ih_l0`.
 
 mod pickle;
@@ -23,7 +23,7 @@ use super::format::TORCH_NUMBER;
 use super::tensors::Stored;
 use super::{ImportError, Tensors};
 
-/// What messages call it.
+/// Name of the format in messages.
 const FORMAT: &str = "PyTorch";
 
 fn error(reason: impl Into<String>) -> ImportError {
@@ -62,7 +62,7 @@ pub(super) fn read_archive(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
     })
 }
 
-/// The tensors of a file of the old form in memory.
+/// The tensors of a file in the old format in memory.
 pub(super) fn read_stream(bytes: Vec<u8>) -> Result<Tensors, ImportError> {
     if bytes
         .get(2..)

@@ -14,7 +14,7 @@ use super::error;
 use crate::import::ImportError;
 use crate::import::format::zip_end;
 
-/// Names and places of the entries.
+/// Names and offsets of the entries.
 pub(super) struct Archive {
     entries: BTreeMap<String, Range<usize>>,
     /// The first entry that is compressed or encrypted.
@@ -26,7 +26,7 @@ const LOCATOR_64: u32 = 0x0706_4b50;
 const ENTRY: u32 = 0x0201_4b50;
 const LOCAL: u32 = 0x0403_4b50;
 
-/// Little-endian numbers at checked places.
+/// Little-endian numbers at checked offsets.
 #[derive(Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -52,7 +52,7 @@ impl Bytes<'_> {
     }
 }
 
-/// A number of 8 bytes as a place in the file.
+/// A number of 8 bytes as an offset in the file.
 fn place(number: u64, end: usize) -> Result<usize, ImportError> {
     usize::try_from(number)
         .ok()
@@ -85,7 +85,7 @@ impl Archive {
         let mut at = place(start, file.len())?;
         let mut entries = BTreeMap::new();
         let mut compressed = None;
-        // Each turn takes at least 46 bytes of the file, whatever the count says.
+        // Each iteration consumes at least 46 bytes of the file, whatever the declared count.
         for _ in 0..count {
             if bytes.u32(at)? != ENTRY {
                 return Err(error(format!("its ZIP directory is damaged at byte {at}")));
@@ -133,7 +133,7 @@ impl Archive {
         self.compressed.as_deref()
     }
 
-    /// What the archive is, if its names are those of another program than torch.save, and what to
+    /// If the names are those of another program than torch.save: which one, and what to
     /// do.
     pub(super) fn of_another_program(&self) -> Option<&'static str> {
         let has = |name: &str| self.find_suffix(name).is_some();
@@ -156,7 +156,7 @@ impl Archive {
         self.entries.get(name).cloned()
     }
 
-    /// The entry that ends like this in the archive's top folder, and what stands before.
+    /// The entry in the archive's top folder with this suffix, and the prefix before it.
     pub(super) fn find_suffix(&self, suffix: &str) -> Option<(String, Range<usize>)> {
         self.entries.iter().find_map(|(name, range)| {
             let root = name.strip_suffix(suffix)?;

@@ -1,34 +1,34 @@
 //! The masks of a call.
 
-use alloc::vec::Vec;
+use crate::equations::masks::{MaskPlace, Masks};
+use crate::fused::cpu::pointwise::{MaskRows, MaskTable, MaskValues};
+use crate::fused::cpu::view::Rows;
+use crate::fused::problem::adaptive::{AdaptiveProblem, Layer, Tensors, Weight, weight_index};
 
-use crate::equations::masks::MaskPlace;
-use crate::fused::cpu::pointwise::{MaskRows, Rows};
-use crate::fused::problem::adaptive::{Layer, Problem, Tensors, Weight, weight_index};
-
-/// The masks of a call, where pointwise operations read them.
-pub struct MaskTable<'a> {
-    problem: &'a Problem,
-    values: [Option<*const f32>; 6],
-    /// Enough ones for a row of anything.
-    ones: Vec<f32>,
-    /// Whether there are masks inside the cells.
+/// The masks of a call, as pointwise operations read them. The features of all layers are concatenated.
+pub struct LayerMasks<'a> {
+    problem: &'a AdaptiveProblem,
+    table: MaskTable,
+    /// Whether any mask acts inside the cells.
     pub masked: bool,
 }
 
-impl<'a> MaskTable<'a> {
-    /// Those of a call.
-    pub fn new(problem: &'a Problem, tensors: Tensors<'a>) -> Self {
+impl<'a> LayerMasks<'a> {
+    /// The masks of a call.
+    pub fn new(problem: &'a AdaptiveProblem, tensors: Tensors<'a>) -> Self {
         let mut next = weight_index(problem.layers.len(), Weight::AdaptInput);
-        let values = MaskPlace::ALL.map(|mask| {
-            problem.has(mask).then(|| {
-                next += 1;
-                tensors.0[next - 1].as_ptr()
+        let masks = Masks::from_fn(|place| {
+            let &per_step = problem.masks.get(place)?;
+            next += 1;
+            let size = |layer: &Layer| AdaptiveProblem::mask_size(layer, place);
+            let stride = problem.layers.iter().map(size).sum();
+            Some(MaskValues {
+                rows: Rows::read(tensors.0[next - 1].as_ptr(), stride),
+                per_step,
             })
         });
         let size = |layer: &Layer| layer.d_hidden.max(layer.d_adapt);
         let size = problem.layers.iter().map(size).max().unwrap_or(0);
-        let any = !problem.masks.is_none();
         let inside = [
             MaskPlace::Candidate,
             MaskPlace::Cell,
@@ -37,49 +37,42 @@ impl<'a> MaskTable<'a> {
         ];
         Self {
             problem,
-            values,
-            ones: alloc::vec![1.0; if any { size } else { 0 }],
+            table: MaskTable::new(masks, size),
             masked: inside.iter().any(|&mask| problem.has(mask)),
         }
     }
 
-    /// A layer's part of a mask at the step whose first row is `offset`, if there is the mask.
-    pub fn get(&self, mask: MaskPlace, layer: usize, offset: usize) -> Option<Rows> {
-        let ptr = self.values[mask as usize]?;
-        let size = |layer: &Layer| Problem::mask_size(layer, mask);
-        let stride = self.problem.layers.iter().map(size).sum();
+    /// A layer's part of a mask at the step whose first row is `offset`, if it is present.
+    pub fn get(&self, place: MaskPlace, layer: usize, offset: usize) -> Option<Rows> {
+        let rows = self.table.get(place, offset)?;
+        let size = |layer: &Layer| AdaptiveProblem::mask_size(layer, place);
         let start: usize = self.problem.layers[..layer].iter().map(size).sum();
-        let row = match self.problem.masks.get(mask) {
-            Some(true) => offset,
-            _ => 0,
-        };
-        Some(Rows::read(ptr.wrapping_add(start), stride).from_row(row))
+        Some(Rows {
+            ptr: rows.ptr.wrapping_add(start),
+            ..rows
+        })
     }
 
-    fn ones(&self) -> Rows {
-        Rows::read(self.ones.as_ptr(), 0)
-    }
-
-    /// The masks inside a layer's cell; that on h' comes after it.
+    /// The masks inside a layer's cell; the mask on h' is applied after it.
     ///
     /// # Arguments
-    /// * `zoneout` - whether those on the update of h are among them
+    /// * `zoneout` - whether to include the zoneout mask of h
     pub fn inside(&self, layer: usize, offset: usize, zoneout: bool) -> MaskRows {
         if !self.masked {
             return MaskRows::NONE;
         }
         let mask = |mask| {
             let rows = self.get(mask, layer, offset);
-            rows.unwrap_or_else(|| self.ones())
+            rows.unwrap_or_else(|| self.table.ones())
         };
         MaskRows {
             candidate: mask(MaskPlace::Candidate),
             cell: mask(MaskPlace::Cell),
-            hidden: self.ones(),
+            hidden: self.table.ones(),
             update_cell: mask(MaskPlace::UpdateCell),
             update_hidden: match zoneout {
                 true => mask(MaskPlace::UpdateHidden),
-                false => self.ones(),
+                false => self.table.ones(),
             },
         }
     }
@@ -89,7 +82,7 @@ impl<'a> MaskTable<'a> {
         let Some(hidden) = self.get(MaskPlace::Adapt, layer, offset) else {
             return MaskRows::NONE;
         };
-        let ones = self.ones();
+        let ones = self.table.ones();
         MaskRows {
             candidate: ones,
             cell: ones,

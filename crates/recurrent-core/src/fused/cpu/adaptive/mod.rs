@@ -1,8 +1,8 @@
 //! The adaptive LSTM (aLSTM) over a whole sequence: all layers in one time loop.
 //!
-//! The equations are those of `cell/adaptive.rs` and `equations/adaptive.rs`; the names are the same.
-//! Layer 0 reads the top layer's z of the step before, so that the layers advance together. Workers
-//! of a team split the columns of each product, and meet three times per step and layer:
+//! The equations and names are those of `cell/adaptive.rs` and `equations/adaptive.rs`.
+//! Layer 0 reads the top layer's z of the previous step, so the layers advance together. The workers
+//! split the columns of each product, with three barriers per step and layer:
 //! ```text
 //! forward    q = x·W_x + h·W_h + z_below·W_z + z·R_a + b_a → gates → m', z'     panels of A units
 //!            p = tanh(z'·P): p_x, p_h      → x ⊙ p_x, h ⊙ p_h                   panels of these
@@ -12,9 +12,9 @@
 //!            ∂z' += ∂(z'·P)·Pᵀ → ∂q                    ∂q·W_aᵀ, ∂q·R_aᵀ → ∂x, ∂h, ∂z, ∂z_below
 //!            afterwards: each weight's gradient as one product over all steps
 //! ```
-//! Each part of a policy is a product of its own with some columns of P, whose columns may overlap. What
-//! has 4H columns lies in tiles (`fused/cpu/layout.rs`): all of it that belongs to some units is
-//! computed, used and differentiated together.
+//! Each part of a policy is a separate product with some columns of P; the columns of different parts
+//! may overlap. Buffers with 4H columns are in tiles (`fused/cpu/layout.rs`), so that all values of some
+//! units are computed, used and differentiated together.
 //!
 //! States, and their gradients, are one matrix `[B, Σ(2H + 2A)]`: c, h, m, z of each layer.
 
@@ -26,25 +26,26 @@ mod ops;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-pub use backward::backward;
+pub use backward::{Gradient, backward};
 pub use forward::forward;
 
-use masks::MaskTable;
+use masks::LayerMasks;
 
 use super::buffer::Buffer;
+use super::driver::{Matrix, Work};
 use super::layout::{Layout, row_of_tiles};
-use super::pointwise::{GateRows, Kind, Rows};
-use super::product::{Begin, Columns, Panels, Sums, Term, Weights};
+use super::pointwise::{Kind, PeepholeRows};
+use super::product::{Begin, Columns, Sums};
 use super::simd::Isa;
-use super::team;
-use super::view::View;
+use super::view::{GateRows, Rows, View};
 use crate::fused::problem::Coupling;
-use crate::fused::problem::adaptive::{BIASES, Layer, Problem, Tensors, Weight, weight_index};
+use crate::fused::problem::adaptive::{
+    AdaptiveProblem, BIASES, Layer, Tensors, Weight, weight_index,
+};
 
-impl Problem {
-    /// Threads worth calling for this problem: a share of a step should take longer than meeting the
-    /// others does.
-    pub fn workers(&self) -> usize {
+impl AdaptiveProblem {
+    /// The amount of arithmetic of a call.
+    fn work(&self) -> Work {
         let weights = |(index, layer): (usize, &Layer)| {
             let Layer {
                 d_input,
@@ -56,31 +57,27 @@ impl Problem {
             adapt + d_adapt * layer.policy() + 4 * d_hidden * (d_input + d_hidden)
         };
         let per_step: usize = self.layers.iter().enumerate().map(weights).sum();
-        let per_step = 2 * self.batch_size() * per_step;
-        if self.counts.len() * per_step < WORTH_WAKING {
-            return 1;
+        Work {
+            steps: self.counts.len(),
+            per_step: 2 * self.batch_size() * per_step,
+            meetings: 3 * self.layers.len(),
         }
-        let per_meeting = per_step / (3 * self.layers.len());
-        team::available_threads()
-            .min(per_meeting / WORTH_MEETING)
-            .max(1)
+    }
+
+    /// Number of threads that this problem justifies.
+    pub fn workers(&self) -> usize {
+        self.work().workers()
     }
 }
 
-/// Operations of a whole call below which no other thread is woken: some 20 µs of work.
-const WORTH_WAKING: usize = 1_000_000;
-
-/// Operations per meeting and thread below which meeting costs more than it saves.
-const WORTH_MEETING: usize = 30_000;
-
-/// What the forward of a training step keeps of a layer, each for all rows.
+/// The tensors that the forward saves for one layer, each with all rows.
 #[derive(Debug, Default)]
-struct LayerTape {
-    /// How what has 4H columns lies.
+struct SavedLayer {
+    /// Layout of the buffers with 4H columns.
     layout: Layout,
     /// Activated gates of the adaptation cell `[N, 4A]`.
     adapt_gates: Buffer,
-    /// m' `[N, A]`; nothing where the output has it, like all parts of the state.
+    /// m' `[N, A]`; empty if the output contains it. The same holds for all parts of the state.
     adapt_cells: Buffer,
     /// z' `[N, A]`, after its mask.
     z: Buffer,
@@ -96,16 +93,16 @@ struct LayerTape {
     gates: Buffer,
     /// c' `[N, H]`
     cells: Buffer,
-    /// h' `[N, H]`, after its mask; nothing where it is the output.
+    /// h' `[N, H]`, after its mask; empty if it is the output.
     hidden: Buffer,
 }
 
-/// What the forward of a training step keeps for the backward.
+/// The tensors that the forward saves for the backward.
 #[derive(Debug)]
-pub struct Tape {
-    /// The call that it was made for, and the lanes of its vectors: the sizes of the buffers follow.
-    made_for: (Problem, usize),
-    layers: Vec<LayerTape>,
+pub struct Saved {
+    /// The call that they belong to, and the number of lanes per vector; these determine the buffer sizes.
+    made_for: (AdaptiveProblem, usize),
+    layers: Vec<SavedLayer>,
 }
 
 /// The gates of both cells.
@@ -117,17 +114,17 @@ fn kind(masked: bool) -> Kind {
     }
 }
 
-/// The products of a layer's step, in the order of [`Factor`].
+/// Number of products of a layer's step, in the order of [`Factor`].
 const FACTORS: usize = 11;
 
-/// What is multiplied with what.
+/// The products of a step, by their two factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Factor {
-    /// x with its rows of W_a.
+    /// x with the rows of W_a for x.
     AdaptInput,
-    /// h with its rows of W_a.
+    /// h with the rows of W_a for h.
     AdaptHidden,
-    /// z_below with its rows of W_a; none in a single layer.
+    /// z_below with the rows of W_a for z_below; absent for a single layer.
     AdaptBelow,
     /// z with R_a.
     AdaptRecurrent,
@@ -139,7 +136,7 @@ enum Factor {
     PolicyFromInput,
     /// The same for p_g.
     PolicyFromHidden,
-    /// The same for p_b; none where there is no bias.
+    /// The same for p_b; absent without a bias.
     PolicyBias,
     /// x ⊙ p_x with W.
     Input,
@@ -148,7 +145,7 @@ enum Factor {
 }
 
 impl Factor {
-    /// Those of p_x, p_h, p_i, p_g, p_b.
+    /// The products for p_x, p_h, p_i, p_g, p_b.
     const POLICY: [Self; 5] = [
         Self::PolicyInput,
         Self::PolicyHidden,
@@ -158,91 +155,65 @@ impl Factor {
     ];
 }
 
-/// One weight, or some rows or columns of one, as a product reads it.
-struct Matrix {
-    view: View,
-    /// Rows.
-    k: usize,
-    columns: Columns,
-    /// Backward, where the left factor is in tiles: its columns.
-    tiles: Option<Columns>,
-    /// Packed, where it is used more than once or its rows are in the order of tiles.
-    panels: Option<Panels>,
+/// The index of a matrix in the set of all layers.
+fn index(layer: usize, factor: Factor) -> usize {
+    FACTORS * layer + factor as usize
 }
 
-impl Matrix {
-    /// `a·` this matrix.
-    fn term(&self, a: View) -> Term {
-        let weights = match &self.panels {
-            Some(panels) => panels.weights(),
-            None => Weights::Native(self.view),
-        };
-        Term::new(a, self.k, weights)
-    }
-}
-
-/// What the columns of a weight are.
+/// The column structure of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// One like the other.
+    /// No structure.
     Plain,
-    /// Gates, row by row.
+    /// Gates, row-major.
     Gates,
     /// Gates in tiles.
     Tiles,
 }
 
-/// The matrices of each layer.
-///
-/// # Arguments
-/// * `back` - transposed, for the backward
-fn matrices(
-    isa: Isa,
+/// How products read the weights of a call.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// Lanes per vector.
+    lanes: usize,
+    /// Number of workers that share a product.
     workers: usize,
-    problem: &Problem,
-    tensors: Tensors<'_>,
+    /// Whether the weights are packed.
+    pack: bool,
+    /// Whether they are transposed, for the backward.
     back: bool,
-) -> Vec<[Matrix; FACTORS]> {
-    let lanes = isa.lanes();
-    let pack = problem.counts.len() > 1;
-    let of_layer = |(index, layer): (usize, &Layer)| {
+}
+
+impl Reading {
+    /// All matrices, by [`index`].
+    fn matrices(&self, problem: &AdaptiveProblem, tensors: Tensors<'_>) -> Vec<Option<Matrix>> {
+        let layers = 0..problem.layers.len();
+        layers
+            .flat_map(|layer| self.of_layer(problem, tensors, layer).map(Some))
+            .collect()
+    }
+
+    /// The matrices of a layer, in the order of [`Factor`].
+    fn of_layer(
+        &self,
+        problem: &AdaptiveProblem,
+        tensors: Tensors<'_>,
+        index: usize,
+    ) -> [Matrix; FACTORS] {
+        let layer = &problem.layers[index];
         let Layer {
             d_input,
             d_hidden,
             d_adapt,
             ..
         } = *layer;
-        let matrix = |weight: Weight, all: usize, rows: Range<usize>, part: Range<usize>, form| {
-            let values = tensors.0[weight_index(index, weight)];
-            let view = View::rows(values, all).from_row(rows.start);
-            let view = view.from_column(part.start);
-            let (k, n) = (rows.len(), part.len());
-            let gates = Columns::gates(4, n / 4, lanes);
-            let (view, k, columns, tiles) = match (back, form) {
-                (false, Form::Plain) => (view, k, Columns::plain(n, lanes, workers), None),
-                (false, _) => (view, k, gates, None),
-                (true, Form::Tiles) => {
-                    let columns = Columns::plain(k, lanes, workers);
-                    (view.transposed(), gates.padded(), columns, Some(gates))
-                }
-                (true, _) => (
-                    view.transposed(),
-                    n,
-                    Columns::plain(k, lanes, workers),
-                    None,
-                ),
-            };
-            let packed = pack || tiles.is_some();
-            Matrix {
-                view,
-                k,
-                columns,
-                tiles,
-                panels: packed.then(|| Panels::new(k, &columns)),
-            }
-        };
         let (with_input, with_hidden) = (d_input, d_input + d_hidden);
         let seen = problem.d_seen(index);
+        let matrix = |weight: Weight, all: usize, rows: Range<usize>, part: Range<usize>, form| {
+            let values = View::rows(tensors.0[weight_index(index, weight)], all);
+            let view = values.from_row(rows.start).from_column(part.start);
+            self.matrix(view, rows.len(), part.len(), form)
+        };
         let (width, adapt_width) = (4 * d_hidden, 4 * d_adapt);
         let adapt = |weight, rows| matrix(weight, adapt_width, rows, 0..adapt_width, Form::Gates);
         let (policy, sizes, starts) = (layer.policy(), layer.sizes(), layer.starts());
@@ -265,45 +236,24 @@ fn matrices(
             main(Weight::Input, 0..d_input),
             main(Weight::Hidden, 0..d_hidden),
         ]
-    };
-    problem.layers.iter().enumerate().map(of_layer).collect()
-}
+    }
 
-/// Where the panels of each matrix are.
-fn pack_targets(matrices: &mut [[Matrix; FACTORS]]) -> Vec<Option<*mut f32>> {
-    let target = |matrix: &mut Matrix| matrix.panels.as_mut().map(Panels::as_mut_ptr);
-    matrices.iter_mut().flatten().map(target).collect()
-}
-
-/// Packs a share's panels of all matrices.
-///
-/// # Safety
-/// `targets` are those of [`pack_targets`]; nobody else touches the panels of this share.
-unsafe fn pack(
-    isa: Isa,
-    workers: usize,
-    matrices: &[[Matrix; FACTORS]],
-    targets: &[Option<*mut f32>],
-    share: usize,
-) {
-    for (matrix, target) in matrices.iter().flatten().zip(targets) {
-        let Some(target) = *target else { continue };
-        let (columns, k) = (&matrix.columns, matrix.k);
-        let panels = columns.share(share, workers);
-        // SAFETY: the matrix has k rows and these columns, the panels were made for them, and each
-        // share packs panels of its own.
-        unsafe {
-            match &matrix.tiles {
-                Some(gates) => {
-                    Panels::pack_by_tile(isa, target, gates, matrix.view, columns, panels);
-                }
-                None => Panels::pack(isa, target, k, matrix.view, columns, panels),
-            }
+    /// A matrix of some rows and columns of a weight.
+    fn matrix(&self, view: View, rows: usize, columns: usize, form: Form) -> Matrix {
+        let gates = Columns::gates(4, columns / 4, self.lanes);
+        let plain = |count| Columns::plain(count, self.lanes, self.workers);
+        let tiles = (form == Form::Tiles).then_some(gates);
+        match (self.back, form) {
+            (false, Form::Plain) => Matrix::new(view, rows, plain(columns)).packed(self.pack),
+            (false, _) => Matrix::new(view, rows, gates).packed(self.pack),
+            (true, _) => Matrix::new(view.transposed(), columns, plain(rows))
+                .by_tile(tiles)
+                .packed(self.pack || tiles.is_some()),
         }
     }
 }
 
-/// Something that each step changes: rows of all steps, or the same rows again and again.
+/// The buffer of a quantity that each step writes: rows for all steps, or rows that every step reuses.
 #[derive(Debug, Clone, Copy)]
 struct Track {
     rows: Rows,
@@ -317,7 +267,7 @@ impl Track {
     }
 }
 
-/// Something of 4H columns in tiles that each step changes.
+/// The same for a quantity of 4H columns in tiles.
 #[derive(Debug, Clone, Copy)]
 struct Tiles {
     ptr: *mut f32,
@@ -332,7 +282,7 @@ impl Tiles {
         self.layout.rows(self.ptr, row)
     }
 
-    /// The same as what a product gives.
+    /// The rows as the destination of a product.
     fn sums(self, offset: usize) -> Sums {
         Sums {
             ptr: self.at(offset).ptr,
@@ -342,13 +292,13 @@ impl Tiles {
     }
 }
 
-/// Where the tile of a panel is.
+/// The address of the tile of a panel.
 fn tile_of(rows: GateRows, panel: usize) -> *mut f32 {
     rows.at(0, 0, panel)
 }
 
-/// b of each layer in the order of tiles; nothing where there is none.
-fn bias_tiles(isa: Isa, problem: &Problem, tensors: Tensors<'_>) -> Vec<Vec<f32>> {
+/// b of each layer in the order of tiles; empty without a bias.
+fn bias_tiles(isa: Isa, problem: &AdaptiveProblem, tensors: Tensors<'_>) -> Vec<Vec<f32>> {
     let of_layer = |(index, layer): (usize, &Layer)| {
         if !layer.bias {
             return Vec::new();
@@ -361,11 +311,9 @@ fn bias_tiles(isa: Isa, problem: &Problem, tensors: Tensors<'_>) -> Vec<Vec<f32>
     problem.layers.iter().enumerate().map(of_layer).collect()
 }
 
-/// The rows as a product reads them.
-fn view(rows: Rows) -> View {
-    View {
-        ptr: rows.ptr,
-        row: rows.stride,
-        column: 1,
-    }
-}
+/// The weights of absent peepholes: null pointers.
+const NO_PEEPHOLES: PeepholeRows = PeepholeRows {
+    mixing: [core::ptr::null(); 2],
+    output_previous: core::ptr::null(),
+    output_new: core::ptr::null(),
+};

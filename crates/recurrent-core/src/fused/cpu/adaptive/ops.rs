@@ -1,21 +1,21 @@
-//! What a policy does to rows, and its derivative, on vectors.
+//! The operations of a policy on rows, and their derivatives, on vectors.
 
 use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use crate::fused::cpu::pointwise::Rows;
 use crate::fused::cpu::product::Tile;
 use crate::fused::cpu::rows::each_vector;
 use crate::fused::cpu::simd::{First, Isa, Lanes, Whole, fma, load, store, tanh};
+use crate::fused::cpu::view::Rows;
 
-/// Implements `run`, the way into an operation.
+/// Implements `run`, the entry point of an operation.
 macro_rules! run {
     ($Op:ty) => {
         impl $Op {
             /// # Safety
             /// What is read is readable for the rows and columns; what is written belongs to the
-            /// caller.
+            /// caller alone.
             pub unsafe fn run(self, isa: Isa) {
                 isa.run(self)
             }
@@ -23,10 +23,10 @@ macro_rules! run {
     };
 }
 
-/// `p = tanh(tile)` for some columns of p_x or p_h, then v ⊙ p of x or h.
+/// `p = tanh(tile)` for some columns of p_x or p_h, then v ⊙ p, where v is x or h.
 #[derive(Debug, Clone)]
 pub struct Scale {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Columns.
     pub columns: Range<usize>,
@@ -67,11 +67,11 @@ impl WithSimd for Scale {
 /// `p = tanh(z'·P)` and `z = a ⊙ p_i + b ⊙ p_g + bias ⊙ p_b` for the tiles of a panel, `[rows][width]`.
 #[derive(Debug, Clone)]
 pub struct Mix {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
-    /// Values of a row of a tile.
+    /// Number of values per row of a tile.
     pub width: usize,
-    /// z'·P for p_i, p_g, p_b, then these.
+    /// z'·P for p_i, p_g, p_b on entry, the activated values on return.
     pub policy: [*mut f32; 3],
     /// a, b
     pub from: [*const f32; 2],
@@ -112,7 +112,7 @@ impl WithSimd for Mix {
     }
 }
 
-/// The vector of a row that begins at `start`, if there is the row.
+/// The vector of a row that begins at `start`; `None` if the row is null.
 ///
 /// # Safety
 /// The row, where it is not null, is readable there.
@@ -125,12 +125,13 @@ unsafe fn vector_of<S: Simd>(row: *const f32, start: usize) -> Option<S::f32s> {
     }
 }
 
-/// The derivative of [`Mix`]: from ∂z to ∂a, ∂b and the policy's part of it, back through its tanh.
+/// The derivative of [`Mix`]: from ∂z to ∂a, ∂b and the gradient of z'·P, which includes the derivative
+/// of tanh.
 #[derive(Debug, Clone)]
 pub struct MixBack {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
-    /// Values of a row of a tile.
+    /// Number of values per row of a tile.
     pub width: usize,
     /// ∂z
     pub grad: *const f32,
@@ -187,7 +188,7 @@ impl WithSimd for MixBack {
 /// The derivative of `v ⊙ p` for the columns of a panel, from a tile of its gradient.
 #[derive(Debug, Clone)]
 pub struct ScaleBack {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Columns of v.
     pub columns: Range<usize>,
@@ -199,9 +200,9 @@ pub struct ScaleBack {
     pub policy: Rows,
     /// ∂(z'·P)
     pub grad_policy: Rows,
-    /// ∂v; none: nobody asks for it.
+    /// ∂v; `Rows::NONE`: not needed.
     pub grad: Rows,
-    /// Whether to add to what is there.
+    /// Whether to add to the contents of `grad`.
     pub add: bool,
 }
 
@@ -237,10 +238,11 @@ impl WithSimd for ScaleBack {
     }
 }
 
-/// h' from y and its mask: `h' = m ⊙ (y − d) + d`, where d = (1 − v) ⊙ h is what zoneout keeps.
+/// h' from y and its mask: `h' = m ⊙ (y − d) + d`, where d = (1 − v) ⊙ h is the part that zoneout
+/// preserves.
 #[derive(Debug, Clone)]
 pub struct Carry {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Units.
     pub units: Range<usize>,
@@ -248,11 +250,11 @@ pub struct Carry {
     pub output: Rows,
     /// m
     pub mask: Rows,
-    /// v; none: 1
+    /// v; `Rows::NONE`: 1
     pub update: Rows,
     /// h
     pub hidden: Rows,
-    /// h'; may be h.
+    /// h'; may alias h.
     pub hidden_next: Rows,
 }
 
@@ -291,17 +293,17 @@ impl WithSimd for Carry {
 /// direct part, `∂h = (1 − v) ⊙ (∂h' + ∂y)`.
 #[derive(Debug, Clone)]
 pub struct CarryBack {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Units.
     pub units: Range<usize>,
-    /// ∂h' on entry; takes ∂h's direct part with zoneout.
+    /// ∂h' on entry; with zoneout it receives the direct part of ∂h.
     pub grad_hidden: Rows,
-    /// ∂y; none: 0
+    /// ∂y; `Rows::NONE`: 0
     pub grad_output: Rows,
-    /// m; none: 1
+    /// m; `Rows::NONE`: 1
     pub mask: Rows,
-    /// v; none: 1
+    /// v; `Rows::NONE`: 1
     pub update: Rows,
     /// ∂h̃
     pub grad: Rows,

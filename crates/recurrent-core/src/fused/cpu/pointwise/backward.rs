@@ -4,8 +4,8 @@ use super::*;
 
 /// The derivative of one step of some rows and units.
 #[derive(Debug, Clone)]
-pub struct Backward {
-    /// Sequences.
+pub struct LstmBackward {
+    /// Number of sequences.
     pub rows: usize,
     /// Units.
     pub units: Range<usize>,
@@ -13,13 +13,13 @@ pub struct Backward {
     pub gates: GateRows,
     /// c
     pub cell: Rows,
-    /// n, where the cell is normalised; none: n = c̃.
+    /// n, if the cell is normalised; `Rows::NONE`: n = c̃.
     pub normalized: Rows,
     /// Whether n is carried.
     pub carry_normalized: bool,
-    /// ∂L/∂h' that comes from later steps; takes ∂L/∂h's direct part (zoneout) if there are masks.
+    /// ∂L/∂h' from later steps; with masks it receives the direct part of ∂L/∂h (zoneout).
     pub grad_hidden: Rows,
-    /// ∂L/∂h' that comes from the output; none: nothing to add.
+    /// ∂L/∂h' from the output; `Rows::NONE`: nothing to add.
     pub grad_output: Rows,
     /// ∂L/∂c' on entry, ∂L/∂c on return.
     pub grad_cell: Rows,
@@ -33,11 +33,11 @@ pub struct Backward {
     pub masks: MaskRows,
     /// Peepholes.
     pub peepholes: PeepholeRows,
-    /// Bound of |c̃|; infinite for none.
+    /// Bound of |c̃|; infinite if there is no clip.
     pub clip: f32,
 }
 
-impl Backward {
+impl LstmBackward {
     /// Runs the given halves: [`Half::Hidden`] comes before [`Half::Gates`] here.
     ///
     /// # Safety
@@ -48,13 +48,13 @@ impl Backward {
             Half::Both => by_kind!(isa, kind, StepBack, self),
             Half::Gates => by_kind!(isa, kind, GatesBack, self),
             Half::Hidden => {
-                let output = kind.coupling.shares() + 1;
+                let output = kind.coupling.mixing_gates() + 1;
                 by_flags!(isa, kind, HiddenBack, (self, output))
             }
         }
     }
 
-    /// The same from row `b` on.
+    /// The same arguments for the rows starting at row `b`.
     pub fn from_row(&self, b: usize) -> Self {
         Self {
             gates: self.gates.from_row(b),
@@ -71,7 +71,8 @@ impl Backward {
         }
     }
 
-    /// From ∂h' and ∂c' to ∂z_o: gives (∂n, ∂c̃ past n, ∂c past c̃). What is carried is n or c̃.
+    /// From ∂h' and ∂c' to ∂z_o. Returns (∂n, the part of ∂c̃ that bypasses n, the part of ∂c that
+    /// bypasses c̃). Either n or c̃ is carried.
     ///
     /// # Safety
     /// As [`run`](Self::run).
@@ -122,32 +123,38 @@ impl Backward {
         }
     }
 
-    /// (the shares, g, m_g ⊙ g, c̃ before it is bounded) once more, from what the forward kept.
+    /// Recomputes quantities that the forward did not save.
     ///
     /// # Safety
     /// As [`run`](Self::run).
     #[inline(always)]
-    unsafe fn again<S: Simd, C: Coupled, const MASKED: bool>(
+    unsafe fn recompute<S: Simd, C: Coupled, const MASKED: bool>(
         &self,
         simd: S,
         at: At<S>,
-        cell: S::f32s,
-    ) -> ([S::f32s; 2], [S::f32s; 3]) {
+    ) -> Recomputed<S::f32s> {
         // SAFETY: by the contract of this function.
         unsafe {
+            let cell = at.read(simd, self.cell);
             let saved = |gate| at.read_gate(simd, self.gates, gate);
-            let shares = [saved(0), saved(C::SHARES - 1)];
-            let g = saved(C::SHARES);
-            let (input, forget) = C::weigh(simd, shares);
-            let mut masked = g;
+            let mixing = [saved(0), saved(C::MIXING - 1)];
+            let candidate = saved(C::MIXING);
+            let (input, forget) = C::weigh(simd, mixing);
+            let mut masked = candidate;
             if MASKED {
-                masked = simd.mul_f32s(g, at.read(simd, self.masks.candidate));
+                masked = simd.mul_f32s(candidate, at.read(simd, self.masks.candidate));
             }
             let mut unbounded = fma(simd, forget, cell, simd.mul_f32s(input, masked));
             if MASKED {
                 unbounded = simd.mul_f32s(unbounded, at.read(simd, self.masks.cell));
             }
-            (shares, [g, masked, unbounded])
+            Recomputed {
+                cell,
+                mixing,
+                candidate,
+                masked,
+                unbounded,
+            }
         }
     }
 
@@ -156,24 +163,28 @@ impl Backward {
     /// # Safety
     /// As [`run`](Self::run).
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // the quantities of one step
     unsafe fn gates<S: Simd, C: Coupled, const PEEPHOLE: bool, const MASKED: bool>(
         &self,
         simd: S,
         at: At<S>,
-        cell: S::f32s,
-        shares: [S::f32s; 2],
-        [g, masked, unbounded]: [S::f32s; 3],
+        recomputed: Recomputed<S::f32s>,
         grad_raw: S::f32s,
         mut grad_cell: S::f32s,
     ) {
         let times = |x, y| simd.mul_f32s(x, y);
+        let Recomputed {
+            cell,
+            mixing,
+            candidate,
+            masked,
+            unbounded,
+        } = recomputed;
         // SAFETY: by the contract of this function.
         unsafe {
             let write = |gate, value| {
                 at.write_gate(simd, self.grad_preact, gate, value);
             };
-            let (input, forget) = C::weigh(simd, shares);
+            let (input, forget) = C::weigh(simd, mixing);
             let size = simd.abs_f32s(unbounded);
             let inside = simd.less_than_or_equal_f32s(size, simd.splat_f32s(self.clip));
             let mut grad = simd.select_f32s(inside, grad_raw, simd.splat_f32s(0.0));
@@ -184,14 +195,14 @@ impl Backward {
             if MASKED {
                 grad_g = times(grad_g, at.read(simd, self.masks.candidate));
             }
-            write(C::SHARES, times(grad_g, tanh_slope(simd, g)));
+            write(C::MIXING, times(grad_g, tanh_slope(simd, candidate)));
             grad_cell = fma(simd, grad, forget, grad_cell);
-            let grads = C::weigh_backward(simd, shares, times(grad, masked), times(grad, cell));
-            for gate in 0..C::SHARES {
-                let grad_z = times(grads[gate], sigmoid_slope(simd, shares[gate]));
+            let grads = C::weigh_backward(simd, mixing, times(grad, masked), times(grad, cell));
+            for gate in 0..C::MIXING {
+                let grad_z = times(grads[gate], sigmoid_slope(simd, mixing[gate]));
                 write(gate, grad_z);
                 if PEEPHOLE {
-                    let v = at.weight(simd, self.peepholes.shares[gate]);
+                    let v = at.weight(simd, self.peepholes.mixing[gate]);
                     grad_cell = fma(simd, grad_z, v, grad_cell);
                 }
             }
@@ -200,8 +211,22 @@ impl Backward {
     }
 }
 
+/// Quantities of a step that are recomputed, and their operands.
+struct Recomputed<V> {
+    /// c
+    cell: V,
+    /// The activated mixing gates.
+    mixing: [V; 2],
+    /// g
+    candidate: V,
+    /// m_g ⊙ g
+    masked: V,
+    /// c̃ before the clip.
+    unbounded: V,
+}
+
 /// A whole step, with n = c̃.
-struct StepBack<C, const PEEPHOLE: bool, const MASKED: bool>(Backward, PhantomData<C>);
+struct StepBack<C, const PEEPHOLE: bool, const MASKED: bool>(LstmBackward, PhantomData<C>);
 
 impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
     for StepBack<C, PEEPHOLE, MASKED>
@@ -212,24 +237,21 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
     fn with_simd<S: Simd>(self, simd: S) {
         let args = &self.0;
         each!(S, simd, args, |at| {
-            // SAFETY: by the contract of `Backward::run`.
+            // SAFETY: by the contract of `LstmBackward::run`.
             unsafe {
-                let cell = at.read(simd, args.cell);
-                let (shares, again) = args.again::<S, C, MASKED>(simd, at, cell);
-                let raw = clamp(simd, again[2], -args.clip, args.clip);
+                let recomputed = args.recompute::<S, C, MASKED>(simd, at);
+                let raw = clamp(simd, recomputed.unbounded, -args.clip, args.clip);
                 let [grad_normalized, grad_raw, grad_cell] =
-                    args.hidden::<S, PEEPHOLE, MASKED>(simd, at, C::SHARES + 1, raw);
+                    args.hidden::<S, PEEPHOLE, MASKED>(simd, at, C::MIXING + 1, raw);
                 let grad_raw = simd.add_f32s(grad_raw, grad_normalized);
-                args.gates::<S, C, PEEPHOLE, MASKED>(
-                    simd, at, cell, shares, again, grad_raw, grad_cell,
-                );
+                args.gates::<S, C, PEEPHOLE, MASKED>(simd, at, recomputed, grad_raw, grad_cell);
             }
         });
     }
 }
 
 /// From ∂c̃ to ∂z and ∂c.
-struct GatesBack<C, const PEEPHOLE: bool, const MASKED: bool>(Backward, PhantomData<C>);
+struct GatesBack<C, const PEEPHOLE: bool, const MASKED: bool>(LstmBackward, PhantomData<C>);
 
 impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
     for GatesBack<C, PEEPHOLE, MASKED>
@@ -240,23 +262,20 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
     fn with_simd<S: Simd>(self, simd: S) {
         let args = &self.0;
         each!(S, simd, args, |at| {
-            // SAFETY: by the contract of `Backward::run`.
+            // SAFETY: by the contract of `LstmBackward::run`.
             unsafe {
-                let cell = at.read(simd, args.cell);
-                let (shares, again) = args.again::<S, C, MASKED>(simd, at, cell);
+                let recomputed = args.recompute::<S, C, MASKED>(simd, at);
                 let grad_raw = at.read(simd, args.grad_raw);
                 let grad_raw = simd.add_f32s(grad_raw, at.read(simd, args.grad_normalized));
                 let grad_cell = at.read(simd, args.grad_cell);
-                args.gates::<S, C, PEEPHOLE, MASKED>(
-                    simd, at, cell, shares, again, grad_raw, grad_cell,
-                );
+                args.gates::<S, C, PEEPHOLE, MASKED>(simd, at, recomputed, grad_raw, grad_cell);
             }
         });
     }
 }
 
-/// From ∂h' and ∂c' to ∂n and what passes by it.
-struct HiddenBack<const PEEPHOLE: bool, const MASKED: bool>((Backward, usize));
+/// From ∂h' and ∂c' to ∂n and the parts that bypass n.
+struct HiddenBack<const PEEPHOLE: bool, const MASKED: bool>((LstmBackward, usize));
 
 impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenBack<PEEPHOLE, MASKED> {
     type Output = ();
@@ -265,7 +284,7 @@ impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenBack<PEEPHOLE,
     fn with_simd<S: Simd>(self, simd: S) {
         let (args, output) = &self.0;
         each!(S, simd, args, |at| {
-            // SAFETY: by the contract of `Backward::run`.
+            // SAFETY: by the contract of `LstmBackward::run`.
             unsafe {
                 let normalized = at.read(simd, args.normalized);
                 let [grad_normalized, grad_raw, grad_cell] =

@@ -1,22 +1,21 @@
-//! How the gates that weigh the candidate and the old cell follow from those that have weights.
+//! Input/forget gate coupling: computes i and f from the mixing gates.
 
 use super::*;
 
-/// How the gates that weigh the candidate and the old cell follow from those that have weights.
-///
-/// The gates with weights are the first one or two blocks of a packed row; candidate and output
-/// follow them.
+/// How i and f are computed from the mixing gates: the gates with weights that control the mixture of
+/// candidate and old cell. They are the first one or two blocks of a packed row; candidate and output
+/// follow.
 pub trait Coupled: Copy + Send + Sync {
-    /// Gates with weights: 1 or 2.
-    const SHARES: usize;
+    /// Number of mixing gates: 1 or 2.
+    const MIXING: usize;
 
-    /// (i, f) from the activated gates; the second is not looked at if there is one only.
-    fn weigh<S: Simd>(simd: S, shares: [S::f32s; 2]) -> (S::f32s, S::f32s);
+    /// (i, f) from the activated gates; the second value is ignored if there is only one gate.
+    fn weigh<S: Simd>(simd: S, mixing: [S::f32s; 2]) -> (S::f32s, S::f32s);
 
     /// Derivative of [`weigh`](Self::weigh).
     fn weigh_backward<S: Simd>(
         simd: S,
-        shares: [S::f32s; 2],
+        mixing: [S::f32s; 2],
         grad_input: S::f32s,
         grad_forget: S::f32s,
     ) -> [S::f32s; 2];
@@ -27,7 +26,7 @@ pub trait Coupled: Copy + Send + Sync {
 pub struct Independent;
 
 impl Coupled for Independent {
-    const SHARES: usize = 2;
+    const MIXING: usize = 2;
 
     #[inline(always)]
     fn weigh<S: Simd>(_: S, [input, forget]: [S::f32s; 2]) -> (S::f32s, S::f32s) {
@@ -50,7 +49,7 @@ impl Coupled for Independent {
 pub struct InputFromForget;
 
 impl Coupled for InputFromForget {
-    const SHARES: usize = 1;
+    const MIXING: usize = 1;
 
     #[inline(always)]
     fn weigh<S: Simd>(simd: S, [forget, _]: [S::f32s; 2]) -> (S::f32s, S::f32s) {
@@ -60,11 +59,11 @@ impl Coupled for InputFromForget {
     #[inline(always)]
     fn weigh_backward<S: Simd>(
         simd: S,
-        shares: [S::f32s; 2],
+        mixing: [S::f32s; 2],
         grad_input: S::f32s,
         grad_forget: S::f32s,
     ) -> [S::f32s; 2] {
-        [simd.sub_f32s(grad_forget, grad_input), shares[1]]
+        [simd.sub_f32s(grad_forget, grad_input), mixing[1]]
     }
 }
 
@@ -73,7 +72,7 @@ impl Coupled for InputFromForget {
 pub struct ForgetFromInput;
 
 impl Coupled for ForgetFromInput {
-    const SHARES: usize = 1;
+    const MIXING: usize = 1;
 
     #[inline(always)]
     fn weigh<S: Simd>(simd: S, [input, _]: [S::f32s; 2]) -> (S::f32s, S::f32s) {
@@ -83,11 +82,11 @@ impl Coupled for ForgetFromInput {
     #[inline(always)]
     fn weigh_backward<S: Simd>(
         simd: S,
-        shares: [S::f32s; 2],
+        mixing: [S::f32s; 2],
         grad_input: S::f32s,
         grad_forget: S::f32s,
     ) -> [S::f32s; 2] {
-        [simd.sub_f32s(grad_input, grad_forget), shares[1]]
+        [simd.sub_f32s(grad_input, grad_forget), mixing[1]]
     }
 }
 
@@ -96,7 +95,7 @@ impl Coupled for ForgetFromInput {
 pub struct CappedInput;
 
 impl Coupled for CappedInput {
-    const SHARES: usize = 2;
+    const MIXING: usize = 2;
 
     #[inline(always)]
     fn weigh<S: Simd>(simd: S, [input, forget]: [S::f32s; 2]) -> (S::f32s, S::f32s) {
@@ -119,8 +118,8 @@ impl Coupled for CappedInput {
     }
 }
 
-/// The gates are r and f; the effective gate e = 2rf + (1 − 2r)f² weighs the old cell, 1 − e the
-/// candidate. Both as sums of what is not negative, so that nothing cancels:
+/// The gates are r and f. The factor of the old cell is the effective gate e = 2rf + (1 − 2r)f², that of
+/// the candidate is 1 − e. Both are computed as sums of nonnegative terms, so there is no cancellation:
 /// ```text
 /// e = f·(f + 2r(1 − f))      1 − e = (1 − f)·(1 − f + 2f(1 − r))
 /// ```
@@ -128,7 +127,7 @@ impl Coupled for CappedInput {
 pub struct Refined;
 
 impl Coupled for Refined {
-    const SHARES: usize = 2;
+    const MIXING: usize = 2;
 
     #[inline(always)]
     fn weigh<S: Simd>(simd: S, [refine, forget]: [S::f32s; 2]) -> (S::f32s, S::f32s) {

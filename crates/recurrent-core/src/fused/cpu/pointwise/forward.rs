@@ -4,22 +4,22 @@ use super::*;
 
 /// One step of some rows and units.
 #[derive(Debug, Clone)]
-pub struct Forward {
-    /// Sequences.
+pub struct LstmForward {
+    /// Number of sequences.
     pub rows: usize,
     /// Units.
     pub units: Range<usize>,
-    /// What is added to `preact`: a tile of the units' panel.
+    /// Added to `preact`: a tile of the units' panel.
     pub tile: Option<Tile>,
     /// Pre-activations.
     pub preact: GateRows,
-    /// Where activated gates go; may be `preact`.
+    /// Destination of the activated gates; may alias `preact`.
     pub gates: GateRows,
     /// c
     pub cell: Rows,
-    /// c'; may be `cell`.
+    /// c'; may alias `cell`.
     pub cell_next: Rows,
-    /// c̃, between the halves.
+    /// c̃, saved between the two halves.
     pub raw: Rows,
     /// n
     pub normalized: Rows,
@@ -33,12 +33,12 @@ pub struct Forward {
     pub masks: MaskRows,
     /// Peepholes.
     pub peepholes: PeepholeRows,
-    /// Bound of |c̃|; infinite for none.
+    /// Bound of |c̃|; infinite if there is no clip.
     pub clip: f32,
 }
 
-impl Forward {
-    /// The same from row `b` on; without a tile.
+impl LstmForward {
+    /// The same arguments for the rows starting at row `b`, without a tile.
     pub fn from_row(&self, b: usize) -> Self {
         Self {
             tile: None,
@@ -65,7 +65,7 @@ impl Forward {
             Half::Both => by_kind!(isa, kind, Step, self),
             Half::Gates => by_kind!(isa, kind, GatesHalf, self),
             Half::Hidden => {
-                let output = kind.coupling.shares() + 1;
+                let output = kind.coupling.mixing_gates() + 1;
                 by_flags!(isa, kind, HiddenHalf, (self, output))
             }
         }
@@ -102,31 +102,31 @@ impl Forward {
         at: At<S>,
         cell: S::f32s,
     ) -> (S::f32s, S::f32s) {
-        let candidate = C::SHARES;
+        let candidate = C::MIXING;
         // SAFETY: by the contract of this function.
         unsafe {
             let preact = |gate| self.preact(simd, at, gate);
-            let keep = |gate, value| at.write_gate(simd, self.gates, gate, value);
-            let mut z = [preact(0), preact(C::SHARES - 1)];
-            let mut z_output = preact(C::SHARES + 1);
+            let write = |gate, value| at.write_gate(simd, self.gates, gate, value);
+            let mut z = [preact(0), preact(C::MIXING - 1)];
+            let mut z_output = preact(C::MIXING + 1);
             if PEEPHOLE {
-                for (z, &v) in z.iter_mut().zip(&self.peepholes.shares[..C::SHARES]) {
+                for (z, &v) in z.iter_mut().zip(&self.peepholes.mixing[..C::MIXING]) {
                     *z = fma(simd, at.weight(simd, v), cell, *z);
                 }
                 let v = at.weight(simd, self.peepholes.output_previous);
                 z_output = fma(simd, v, cell, z_output);
             }
             let first = sigmoid(simd, z[0]);
-            keep(0, first);
-            let mut shares = [first; 2];
-            if C::SHARES == 2 {
-                shares[1] = sigmoid(simd, z[1]);
-                keep(1, shares[1]);
+            write(0, first);
+            let mut mixing = [first; 2];
+            if C::MIXING == 2 {
+                mixing[1] = sigmoid(simd, z[1]);
+                write(1, mixing[1]);
             }
             let mut g = tanh(simd, preact(candidate));
-            keep(candidate, g);
+            write(candidate, g);
 
-            let (input, forget) = C::weigh(simd, shares);
+            let (input, forget) = C::weigh(simd, mixing);
             if MASKED {
                 g = simd.mul_f32s(g, at.read(simd, self.masks.candidate));
             }
@@ -141,24 +141,25 @@ impl Forward {
     /// From c̃ and n to c' and h'.
     ///
     /// # Arguments
-    /// * `output` - the output gate's place
-    /// * `carried` - what becomes c' but for zoneout
+    /// * `output` - index of the output gate's block
     ///
     /// # Safety
     /// As [`run`](Self::run).
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // the quantities of one step
     unsafe fn hidden<S: Simd, const PEEPHOLE: bool, const MASKED: bool>(
         &self,
         simd: S,
         at: At<S>,
         output: usize,
-        cell: S::f32s,
-        raw: S::f32s,
-        normalized: S::f32s,
-        carried: S::f32s,
+        cells: Cells<S::f32s>,
         mut z_output: S::f32s,
     ) {
+        let Cells {
+            cell,
+            raw,
+            normalized,
+            carried,
+        } = cells;
         // SAFETY: by the contract of this function.
         unsafe {
             if PEEPHOLE {
@@ -182,8 +183,20 @@ impl Forward {
     }
 }
 
+/// The values from which h' and c' are computed.
+struct Cells<V> {
+    /// c
+    cell: V,
+    /// c̃
+    raw: V,
+    /// n
+    normalized: V,
+    /// c', except for zoneout.
+    carried: V,
+}
+
 /// A whole step, with n = c̃.
-struct Step<C, const PEEPHOLE: bool, const MASKED: bool>(Forward, PhantomData<C>);
+struct Step<C, const PEEPHOLE: bool, const MASKED: bool>(LstmForward, PhantomData<C>);
 
 impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd for Step<C, PEEPHOLE, MASKED> {
     type Output = ();
@@ -192,23 +205,29 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd for Step<C, 
     fn with_simd<S: Simd>(self, simd: S) {
         let args = &self.0;
         each!(S, simd, args, |at| {
-            // SAFETY: by the contract of `Forward::run`.
+            // SAFETY: by the contract of `LstmForward::run`.
             unsafe {
                 let cell = at.read(simd, args.cell);
                 let (raw, z) = args.gates::<S, C, PEEPHOLE, MASKED>(simd, at, cell);
                 if PEEPHOLE && MASKED {
-                    // c' is not c̃ under zoneout, and the gradient of a peephole on c̃ needs c̃.
+                    // Under zoneout c' differs from c̃, and the gradient of a peephole on c̃ needs c̃.
                     at.write(simd, args.raw, raw);
                 }
-                let output = C::SHARES + 1;
-                args.hidden::<S, PEEPHOLE, MASKED>(simd, at, output, cell, raw, raw, raw, z);
+                let output = C::MIXING + 1;
+                let cells = Cells {
+                    cell,
+                    raw,
+                    normalized: raw,
+                    carried: raw,
+                };
+                args.hidden::<S, PEEPHOLE, MASKED>(simd, at, output, cells, z);
             }
         });
     }
 }
 
 /// From z to c̃.
-struct GatesHalf<C, const PEEPHOLE: bool, const MASKED: bool>(Forward, PhantomData<C>);
+struct GatesHalf<C, const PEEPHOLE: bool, const MASKED: bool>(LstmForward, PhantomData<C>);
 
 impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
     for GatesHalf<C, PEEPHOLE, MASKED>
@@ -219,19 +238,19 @@ impl<C: Coupled, const PEEPHOLE: bool, const MASKED: bool> WithSimd
     fn with_simd<S: Simd>(self, simd: S) {
         let args = &self.0;
         each!(S, simd, args, |at| {
-            // SAFETY: by the contract of `Forward::run`.
+            // SAFETY: by the contract of `LstmForward::run`.
             unsafe {
                 let cell = at.read(simd, args.cell);
                 let (raw, z) = args.gates::<S, C, PEEPHOLE, MASKED>(simd, at, cell);
-                at.write_gate(simd, args.gates, C::SHARES + 1, z);
+                at.write_gate(simd, args.gates, C::MIXING + 1, z);
                 at.write(simd, args.raw, raw);
             }
         });
     }
 }
 
-/// From n and the output gate's place to c' and h'.
-struct HiddenHalf<const PEEPHOLE: bool, const MASKED: bool>((Forward, usize));
+/// From n and the output gate's block to c' and h'.
+struct HiddenHalf<const PEEPHOLE: bool, const MASKED: bool>((LstmForward, usize));
 
 impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenHalf<PEEPHOLE, MASKED> {
     type Output = ();
@@ -240,20 +259,21 @@ impl<const PEEPHOLE: bool, const MASKED: bool> WithSimd for HiddenHalf<PEEPHOLE,
     fn with_simd<S: Simd>(self, simd: S) {
         let (args, output) = &self.0;
         each!(S, simd, args, |at| {
-            // SAFETY: by the contract of `Forward::run`.
+            // SAFETY: by the contract of `LstmForward::run`.
             unsafe {
-                let cell = at.read(simd, args.cell);
                 let raw = at.read(simd, args.raw);
                 let normalized = at.read(simd, args.normalized);
-                let carried = if args.carry_normalized {
-                    normalized
-                } else {
-                    raw
+                let cells = Cells {
+                    cell: at.read(simd, args.cell),
+                    raw,
+                    normalized,
+                    carried: match args.carry_normalized {
+                        true => normalized,
+                        false => raw,
+                    },
                 };
                 let z = args.preact(simd, at, *output);
-                args.hidden::<S, PEEPHOLE, MASKED>(
-                    simd, at, *output, cell, raw, normalized, carried, z,
-                );
+                args.hidden::<S, PEEPHOLE, MASKED>(simd, at, *output, cells, z);
             }
         });
     }

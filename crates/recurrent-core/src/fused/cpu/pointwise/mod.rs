@@ -1,16 +1,17 @@
 //! From pre-activations to the next state, and its derivative, on vectors of units.
 //!
-//! The equations are those of `cell/transition.rs` and of the variants' gates; the names are the
-//! same. A step of one vector of units falls into two halves, so that a cell normalisation, which
-//! needs the whole row, can come between them:
+//! The equations and names are those of `cell/transition.rs` and of the variants' gates. A step of one
+//! vector of units has two halves, so that a cell normalisation, which needs the whole row, can run
+//! between them:
 //! ```text
-//! gates     z ─→ shares s, g ─→ c̃ = clamp(m_c ⊙ (f ⊙ c + i ⊙ m_g ⊙ g))
+//! gates     z ─→ mixing gates, g ─→ c̃ = clamp(m_c ⊙ (f ⊙ c + i ⊙ m_g ⊙ g))
 //! hidden    n = c̃ or LN(c̃), o ─→ h̃ = m_h ⊙ o ⊙ tanh(n) ─→ c', h' (zoneout)
 //! ```
-//! What differs between variants is a type or a constant ([`Coupled`], `PEEPHOLE`, `MASKED`): no
-//! branch depends on it inside the loops.
+//! Variants differ in a type or a constant ([`Coupled`], `PEEPHOLE`, `MASKED`), so the loops have no
+//! branch that depends on the variant.
 
 mod coupled;
+mod masks;
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -19,7 +20,10 @@ use pulp::{Simd, WithSimd};
 
 use super::product::Tile;
 use super::simd::{Either, Isa, Lanes, clamp, fma, load, sigmoid, tanh};
+use super::view::{GateRows, Rows};
 use crate::fused::problem::Coupling;
+
+pub use masks::{MaskTable, MaskValues};
 
 pub use coupled::{CappedInput, Coupled, ForgetFromInput, Independent, InputFromForget, Refined};
 
@@ -42,104 +46,7 @@ fn tanh_slope<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
     simd.mul_f32s(one_minus(simd, y), above)
 }
 
-/// Rows of values for the sequences of one step: row `b` begins at `ptr + b·stride`.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows {
-    /// Row 0.
-    pub ptr: *mut f32,
-    /// Distance between rows; 0 where all rows are one.
-    pub stride: usize,
-}
-
-impl Rows {
-    /// No rows, for what is not read.
-    pub const NONE: Self = Self {
-        ptr: core::ptr::null_mut(),
-        stride: 0,
-    };
-
-    /// Rows to read.
-    pub fn read(ptr: *const f32, stride: usize) -> Self {
-        Self {
-            ptr: ptr.cast_mut(),
-            stride,
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_none(&self) -> bool {
-        self.ptr.is_null()
-    }
-
-    /// The rows from row `b` on.
-    pub fn from_row(self, b: usize) -> Self {
-        Self {
-            ptr: self.ptr.wrapping_add(b * self.stride),
-            ..self
-        }
-    }
-
-    /// The same as rows of gates, all units of a gate before the next.
-    pub fn gates(self, units: usize, isa: Isa) -> GateRows {
-        GateRows {
-            ptr: self.ptr,
-            row: self.stride,
-            gate: units,
-            panel: isa.lanes(),
-        }
-    }
-
-    #[inline(always)]
-    fn at(self, b: usize, unit: usize) -> *mut f32 {
-        self.ptr.wrapping_add(b * self.stride + unit)
-    }
-}
-
-/// Rows of values of gates for the sequences of one step. Units lie together in vectors; a panel is the
-/// vectors of the same units of all gates, which need not lie together.
-#[derive(Debug, Clone, Copy)]
-pub struct GateRows {
-    /// The first unit of the first gate in row 0.
-    pub ptr: *mut f32,
-    /// Distance between rows; 0 where all rows are one.
-    pub row: usize,
-    /// Distance between gates.
-    pub gate: usize,
-    /// Distance between panels.
-    pub panel: usize,
-}
-
-impl GateRows {
-    /// No rows, for what is not read.
-    pub const NONE: Self = Self {
-        ptr: core::ptr::null_mut(),
-        row: 0,
-        gate: 0,
-        panel: 0,
-    };
-
-    /// Whether there are none.
-    pub fn is_none(&self) -> bool {
-        self.ptr.is_null()
-    }
-
-    /// The rows from row `b` on.
-    pub fn from_row(self, b: usize) -> Self {
-        Self {
-            ptr: self.ptr.wrapping_add(b * self.row),
-            ..self
-        }
-    }
-
-    /// Where the values of a vector of units are.
-    #[inline(always)]
-    pub fn at(self, b: usize, gate: usize, panel: usize) -> *mut f32 {
-        self.ptr
-            .wrapping_add(b * self.row + gate * self.gate + panel * self.panel)
-    }
-}
-
-/// The masks of one step; all there as soon as one is.
+/// The masks of one step. If one mask is set, all have rows.
 #[derive(Debug, Clone, Copy)]
 pub struct MaskRows {
     /// m_g
@@ -168,20 +75,20 @@ impl MaskRows {
 /// The diagonal peepholes, each `[H]`.
 #[derive(Debug, Clone, Copy)]
 pub struct PeepholeRows {
-    /// Of the gates with weights, on c.
-    pub shares: [*const f32; 2],
-    /// Of the output gate, on c.
+    /// Peepholes of the mixing gates, on c.
+    pub mixing: [*const f32; 2],
+    /// Peephole of the output gate, on c.
     pub output_previous: *const f32,
-    /// Of the output gate, on c̃.
+    /// Peephole of the output gate, on c̃.
     pub output_new: *const f32,
 }
 
-/// What variants differ in.
+/// The differences between variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// How i and f follow from the gates.
+    /// How i and f are computed from the gates.
     pub coupling: Coupling,
-    /// Whether gates see the cell through diagonal weights.
+    /// Whether there are diagonal peepholes.
     pub peephole: bool,
     /// Whether there are masks.
     pub masked: bool,
@@ -192,14 +99,14 @@ pub struct Kind {
 pub enum Half {
     /// Both, with n = c̃.
     Both,
-    /// The gates; c̃ goes to `raw`, the output gate stays a pre-activation.
+    /// The gates; c̃ is written to `raw`, and the output gate remains a pre-activation.
     Gates,
-    /// The rest; n comes from `normalized`, c̃ from `raw`.
+    /// The second half; n is read from `normalized`, c̃ from `raw`.
     Hidden,
 }
 
 impl MaskRows {
-    /// The masks from row `b` on.
+    /// The masks for the rows starting at row `b`.
     pub fn from_row(self, b: usize) -> Self {
         Self {
             candidate: self.candidate.from_row(b),
@@ -229,7 +136,7 @@ macro_rules! by_kind {
             Coupling::InputFromForget => flags!(InputFromForget),
             Coupling::ForgetFromInput => flags!(ForgetFromInput),
             Coupling::CappedInput => flags!(CappedInput),
-            // The gate family of UR-LSTM has no peepholes.
+            // UR-LSTM gates have no peepholes.
             Coupling::Refined if $kind.masked => {
                 $isa.run($Op::<Refined, false, true>($args, PhantomData))
             }
@@ -238,7 +145,7 @@ macro_rules! by_kind {
     }};
 }
 
-/// Runs `$Op::<PEEPHOLE, MASKED>` for a kind: what does not depend on the coupling.
+/// Runs `$Op::<PEEPHOLE, MASKED>` for a kind: for code that does not depend on the coupling.
 macro_rules! by_flags {
     ($isa:expr, $kind:expr, $Op:ident, $args:expr) => {
         match ($kind.peephole, $kind.masked) {
@@ -321,7 +228,7 @@ impl<S: Simd> At<S> {
 /// `u ⊙ new + (1 − u) ⊙ old`
 #[inline(always)]
 fn zoneout<S: Simd>(simd: S, update: S::f32s, new: S::f32s, old: S::f32s) -> S::f32s {
-    // Exactly `new` where u = 1, whatever `old` is, also infinite: u is 1 where only another mask is set.
+    // Exactly `new` if u = 1, even if `old` is infinite: u is 1 if only another mask is set.
     let kept = one_minus(simd, update);
     let zero = simd.splat_f32s(0.0);
     let none = simd.equal_f32s(kept, zero);
@@ -329,9 +236,11 @@ fn zoneout<S: Simd>(simd: S, update: S::f32s, new: S::f32s, old: S::f32s) -> S::
     simd.add_f32s(simd.mul_f32s(update, new), kept)
 }
 
-// After the macros that they use.
+// Declared after the macros that these modules use.
 mod backward;
 mod forward;
+mod gru;
 
-pub use backward::Backward;
-pub use forward::Forward;
+pub use backward::LstmBackward;
+pub use forward::LstmForward;
+pub use gru::{GruBackward, GruForward, GruHalf};

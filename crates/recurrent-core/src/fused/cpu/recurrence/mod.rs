@@ -1,62 +1,42 @@
 //! The recurrence of the LSTM family over a whole sequence.
 //!
 //! One call runs all steps of one layer and direction. Rows are the steps of all sequences in
-//! running order: step t has `counts[t]` rows, never more than the step before, and row b of a step
-//! continues row b of the step before. Workers of a team split the hidden units (the rows, where a
-//! normalisation needs whole rows), and meet once per step:
+//! running order: step t has `counts[t]` rows, at most as many as the previous step, and row b of a step
+//! continues row b of the previous step. The workers split the hidden units (or the rows, if a
+//! normalisation needs complete rows), with one barrier per step:
 //! ```text
 //! forward    for chunks of steps: x·W + b           W read once, results stay in the cache
 //!            for each step:       h·R + ↑ → gates → c', h'      a panel of units at a time
 //! backward   for each step back:  ∂h = ∂z·Rᵀ → ∂z of the step before
 //!            afterwards:          ∂R, ∂W, ∂x, ∂b as one product each over all steps
 //! ```
-//! The forward of a training step keeps the activated gates and the cells; nothing that is kept is
-//! ever overwritten. Gates and their gradients lie in tiles (`fused/cpu/layout.rs`).
-//!
-//! # Why the pointers are sound
-//! The phases of a run read and write through raw pointers. Three things make that sound; the `SAFETY`
-//! comments of the phases name which of their rows and columns they rely on.
-//! - **Bounds.** [`forward`] and [`backward`] first check every tensor, and the order of the input,
-//!   against the table of shapes of the problem (`shapes.rs`). All buffers are made from the same problem,
-//!   in the same function, and outlive the run. A backward is only given the tape of its own forward.
-//! - **No two writers.** Within a phase each share writes the rows (`product::part`) or the columns
-//!   (`Columns::share`) of its own number. These cut a range into consecutive pieces, and every share is
-//!   run once. A group of sequences works alone, on rows of its own.
-//! - **Order.** A phase reads what earlier phases wrote. All shares of a phase are done before the next
-//!   begins, which the thread team's acquire and release operations make visible (`team.rs`).
+//! The forward of a training step saves the activated gates and the cells; saved tensors are never
+//! overwritten. Gates and their gradients are in tiles (`fused/cpu/layout.rs`). Why the raw pointers of
+//! the phases are sound: `fused/cpu/driver/mod.rs`.
 
 mod backward;
 mod forward;
-mod groups;
-mod packed;
 mod rounds;
+mod weights;
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::UnsafeCell;
 
 pub use backward::backward;
 pub use forward::forward;
-pub use groups::worth_pairing;
 
-use rounds::RoundTape;
+use rounds::SavedRound;
 
 use super::buffer::Buffer;
+use super::driver::{Group, Work, stays_cached};
 use super::layout::Layout;
-use super::pointwise::{Kind, MaskRows, PeepholeRows, Rows};
-use super::product::Scratch;
+use super::pointwise::{Kind, MaskRows, MaskTable, MaskValues, PeepholeRows};
 use super::simd::Isa;
-use super::team;
-use crate::fused::problem::lstm::Problem;
-use crate::fused::problem::{MASKS, Part, Parts};
+use super::view::Rows;
+use crate::equations::masks::{MaskPlace, Masks};
+use crate::fused::problem::lstm::LstmProblem;
+use crate::fused::problem::{Part, Parts};
 
-impl Problem {
-    /// The order of the input from a row on; null: rows follow each other.
-    fn order(&self, row: usize) -> *const usize {
-        let start = |order: &Arc<[usize]>| order[row..].as_ptr();
-        self.order.as_ref().map_or(core::ptr::null(), start)
-    }
-
+impl LstmProblem {
     fn kind(&self, parts: &Parts<&[f32]>) -> Kind {
         let peepholes = [
             Part::PeepholeFirst,
@@ -66,80 +46,91 @@ impl Problem {
         Kind {
             coupling: self.coupling,
             peephole: peepholes.iter().any(|&part| parts.has(part)),
-            masked: MASKS.iter().any(|&part| parts.has(part)),
+            masked: !self.masks.is_none(),
         }
     }
 
-    /// Operations of a step's products.
-    fn per_step(&self) -> usize {
-        let mut per_step = self.width() * self.d_output;
-        for rank in &self.rounds {
-            per_step += match rank {
-                Some(rank) => rank * (self.d_input + self.d_output),
-                None => self.d_input * self.d_output,
-            };
-        }
-        2 * self.batch_size() * per_step
+    /// Number of weights of the Mogrifier's rounds.
+    fn round_weights(&self) -> usize {
+        let both = self.d_input + self.d_output;
+        let of_round = |rank: &Option<usize>| match rank {
+            Some(rank) => rank * both,
+            None => self.d_input * self.d_output,
+        };
+        self.rounds.iter().map(of_round).sum()
     }
 
-    /// Threads worth calling for this problem: a share of a step should take longer than meeting the
-    /// others does.
+    /// The amount of arithmetic of a call.
+    fn work(&self) -> Work {
+        let weights = self.width() * self.d_output + self.round_weights();
+        Work {
+            steps: self.counts.len(),
+            per_step: 2 * self.batch_size() * weights,
+            meetings: 1,
+        }
+    }
+
+    /// The problem and tensors of a group: a call for its sequences only, with their initial states and
+    /// masks.
+    fn of_group<'a>(&self, group: &Group, parts: &Parts<&'a [f32]>) -> (Self, Parts<&'a [f32]>) {
+        let mut parts = parts.clone();
+        let mut from = |part: Part, features: usize| {
+            if let Some(values) = parts.get_mut(part) {
+                *values = &values[group.first * features..];
+            }
+        };
+        from(Part::Cell, self.d_hidden);
+        from(Part::Hidden, self.d_output);
+        for (place, &per_step) in self.masks.iter() {
+            if !per_step {
+                from(Part::Mask(place), self.mask_features(place));
+            }
+        }
+        let problem = Self {
+            counts: group.counts.clone(),
+            ..self.clone()
+        };
+        (problem, parts)
+    }
+
+    /// Number of threads that this problem justifies.
     pub fn workers(&self) -> usize {
-        let per_step = self.per_step();
-        let work = self.counts.len() * per_step;
-        if work < WORTH_WAKING {
-            return 1;
-        }
-        team::available_threads()
-            .min(per_step / WORTH_MEETING)
-            .max(1)
+        self.work().workers()
     }
 
-    /// Shares for each of the workers: several where a step is long enough for one that is done to
-    /// take from another, whose weights are not in its own cache.
-    fn shares_each(&self, workers: usize) -> usize {
-        match workers {
-            1 => 1,
-            _ => (self.per_step() / workers / WORTH_TAKING).clamp(1, MOST_SHARES),
+    /// Size in bytes of the weights that are read at every step.
+    fn step_weights(&self) -> usize {
+        let mut values = self.width() * self.d_output + self.round_weights();
+        if self.d_output != self.d_hidden {
+            values += self.d_hidden * self.d_output;
         }
+        if !self.rounds.is_empty() {
+            values += self.width() * self.d_input;
+        }
+        values * size_of::<f32>()
+    }
+
+    /// Whether `x·W` is computed in each step instead of beforehand, which avoids storing it.
+    ///
+    /// Independent of the number of threads, because the choice affects the order of a sum.
+    fn projects_in_step(&self) -> bool {
+        let weight_input = self.width() * self.d_input * size_of::<f32>();
+        let weights = self.step_weights() + weight_input;
+        !self.rounds.is_empty()
+            || self.norm_input.is_none() && stays_cached(self.batch_size(), weights)
     }
 }
 
-/// Operations of a whole call below which no other thread is woken: some 20 µs of work.
-const WORTH_WAKING: usize = 1_000_000;
-
-/// Operations per step and thread below which meeting costs more than it saves.
-const WORTH_MEETING: usize = 30_000;
-
-/// Shares in the order in which their workers take them, turned around at odd steps, see
-/// [`to_and_fro`](crate::fused::cpu::product::to_and_fro).
-fn turn(share: usize, each: usize, step: usize) -> usize {
-    match step % 2 {
-        0 => share,
-        _ => share / each * each + each - 1 - share % each,
-    }
-}
-
-/// Steps of a single sequence from which on its recurrent weights are packed for the backward. They are
-/// transposed on the way, which costs more than in the forward.
-const PACK_BACK_FROM: usize = 32;
-
-/// Operations of a share worth taking from another worker: some 8 µs of work.
-const WORTH_TAKING: usize = 1_000_000;
-
-/// Most shares per worker.
-const MOST_SHARES: usize = 4;
-
-/// What the forward of a training step keeps for the backward.
+/// The tensors that the forward saves for the backward.
 #[derive(Debug)]
-pub struct Tape {
-    /// The call that it was made for: the sizes of the buffers follow from it.
-    made_for: MadeFor,
-    /// How the gates of all rows lie.
+pub struct Saved {
+    /// The call that they belong to; it determines the buffer sizes. None in inference.
+    made_for: Option<MadeFor>,
+    /// Layout of the gates of all rows.
     layout: Layout,
     /// Activated gates `[N, G·H]`.
     gates: Buffer,
-    /// c' `[N, H]`; nothing where the output has it.
+    /// c' `[N, H]`; empty if the output contains it.
     cells: Buffer,
     /// x·W + b_x `[N, G·H]`, with LN_x.
     preact_input: Buffer,
@@ -157,20 +148,35 @@ pub struct Tape {
     stats_cell: Buffer,
     /// o ⊙ tanh(n) `[N, H]`, with a projection.
     unprojected: Buffer,
-    /// What each round of the Mogrifier gave.
-    rounds: Vec<RoundTape>,
+    /// The results of each round of the Mogrifier.
+    rounds: Vec<SavedRound>,
 }
 
-/// What the sizes of a tape's buffers depend on.
+/// What a derivative takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Gradient<'a> {
+    /// Of the forward.
+    pub parts: &'a Parts<&'a [f32]>,
+    /// Of the forward.
+    pub saved: &'a Saved,
+    /// Of the forward.
+    pub output: &'a [f32],
+    /// The gradient of the output, of the same layout.
+    pub grad: &'a [f32],
+    /// Whose gradients are asked for; masks have none.
+    pub wanted: &'a Parts<()>,
+}
+
+/// What the sizes of saved tensors depend on.
 #[derive(Debug, PartialEq)]
 struct MadeFor {
-    problem: Problem,
+    problem: LstmProblem,
     which: Parts<()>,
     lanes: usize,
 }
 
 impl MadeFor {
-    fn new(isa: Isa, problem: &Problem, parts: &Parts<&[f32]>) -> Self {
+    fn new(isa: Isa, problem: &LstmProblem, parts: &Parts<&[f32]>) -> Self {
         Self {
             problem: problem.clone(),
             which: parts.clone().map(|_| ()),
@@ -179,108 +185,69 @@ impl MadeFor {
     }
 }
 
-/// A value per worker that only the worker's share touches.
-pub(super) struct PerWorker<T>(Vec<UnsafeCell<T>>);
-
-// SAFETY: each value is reached by one share of a phase at a time, and phases are separated by
-// acquire and release operations.
-unsafe impl<T: Send> Sync for PerWorker<T> {}
-
-impl<T> PerWorker<T> {
-    fn new(workers: usize, value: impl Fn() -> T) -> Self {
-        Self((0..workers).map(|_| UnsafeCell::new(value())).collect())
-    }
-
-    /// # Safety
-    /// Called by the share `worker` only, which lets go of it before the phase ends.
-    #[allow(clippy::mut_from_ref)] // see the contract
-    pub(super) unsafe fn of(&self, worker: usize) -> &mut T {
-        // SAFETY: by the contract of this function.
-        unsafe { &mut *self.0[worker].get() }
-    }
-}
-
-/// Rows of the parts of a call that pointwise operations read.
+/// The arguments of pointwise operations that are the same for all steps.
 struct Pointwise {
     kind: Kind,
     peepholes: PeepholeRows,
-    masks: Parts<*const f32>,
-    /// Enough ones, and zeros, for a row of anything.
-    ones: Vec<f32>,
-    /// What absent peepholes read.
+    masks: MaskTable,
+    /// The weights of absent peepholes.
     _zeros: Vec<f32>,
 }
 
-// SAFETY: what the pointers lead to is only read.
+// SAFETY: the memory behind the pointers is only read.
 unsafe impl Sync for Pointwise {}
 
 impl Pointwise {
-    fn new(problem: &Problem, parts: &Parts<&[f32]>) -> Self {
+    fn new(problem: &LstmProblem, parts: &Parts<&[f32]>) -> Self {
         let kind = problem.kind(parts);
         let size = problem.d_hidden.max(problem.d_output);
         let zeros = alloc::vec![0.0; if kind.peephole { size } else { 0 }];
-        let ones = alloc::vec![1.0; if kind.masked { size } else { 0 }];
         let or_zeros = |part| parts.get(part).map_or(zeros.as_ptr(), |v| v.as_ptr());
-        // The gates with weights may be one alone.
+        // If only one of the gates has a peephole, the others read zeros.
         let output = or_zeros(Part::PeepholeOutput);
         let (output_previous, output_new) = match problem.output_sees_new {
             true => (zeros.as_ptr(), output),
             false => (output, zeros.as_ptr()),
         };
-        let mut masks = Parts::default();
-        for part in MASKS {
-            masks.set(part, parts.get(part).map(|mask| mask.as_ptr()));
-        }
+        let mask = |place| {
+            let values = parts.get(Part::Mask(place))?;
+            Some(MaskValues {
+                rows: Rows::read(values.as_ptr(), problem.mask_features(place)),
+                per_step: problem.mask_per_step(place),
+            })
+        };
         Self {
             kind,
             peepholes: PeepholeRows {
-                shares: [
+                mixing: [
                     or_zeros(Part::PeepholeFirst),
                     or_zeros(Part::PeepholeSecond),
                 ],
                 output_previous,
                 output_new,
             },
-            masks,
-            ones,
+            masks: MaskTable::new(Masks::from_fn(mask), size),
             _zeros: zeros,
         }
     }
 
-    /// A mask at the step whose first row is `offset`; ones where there is none.
-    fn mask(&self, problem: &Problem, part: Part, offset: usize) -> Rows {
-        let features = problem.mask_features(part);
-        match self.masks.get(part) {
-            Some(mask) if problem.per_step.has(part) => {
-                Rows::read(mask.wrapping_add(offset * features), features)
-            }
-            Some(mask) => Rows::read(*mask, features),
-            None => self.ones(),
-        }
-    }
-
-    fn ones(&self) -> Rows {
-        Rows::read(self.ones.as_ptr(), 0)
-    }
-
-    /// The masks of the pointwise operations at a step; with a projection, those on h act after it.
-    fn masks(&self, problem: &Problem, offset: usize, projected: bool) -> MaskRows {
+    /// The masks of the pointwise operations at the step whose first row is `offset`; with a projection,
+    /// those on h act after it.
+    fn masks(&self, offset: usize, projected: bool) -> MaskRows {
         if !self.kind.masked {
             return MaskRows::NONE;
         }
-        let mask = |part| self.mask(problem, part, offset);
-        let on_hidden = |part| if projected { self.ones() } else { mask(part) };
+        let mask = |place| self.masks.or_ones(place, offset);
+        let on_hidden = |place| match projected {
+            true => self.masks.ones(),
+            false => mask(place),
+        };
         MaskRows {
-            candidate: mask(Part::MaskCandidate),
-            cell: mask(Part::MaskCell),
-            hidden: on_hidden(Part::MaskHidden),
-            update_cell: mask(Part::UpdateCell),
-            update_hidden: on_hidden(Part::UpdateHidden),
+            candidate: mask(MaskPlace::Candidate),
+            cell: mask(MaskPlace::Cell),
+            hidden: on_hidden(MaskPlace::Hidden),
+            update_cell: mask(MaskPlace::UpdateCell),
+            update_hidden: on_hidden(MaskPlace::UpdateHidden),
         }
     }
-}
-
-/// Scratch memory for each worker.
-pub(super) fn scratch(workers: usize, rows: usize, isa: Isa) -> PerWorker<Scratch> {
-    PerWorker::new(workers, || Scratch::new(rows, isa.lanes()))
 }

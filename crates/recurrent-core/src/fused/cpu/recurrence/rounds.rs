@@ -2,30 +2,27 @@
 //!
 //! ```text
 //! round k    v' = s ⊙ v,   s = 2σ(p),   p = u·M + b        v: x in even k, h in odd (k from 0)
-//!                                                          u: the other one, as it is by then
+//!                                                          u: the other one, after earlier rounds
 //! back       ∂p = ∂v' ⊙ v ⊙ s(1 − s/2)    ∂v = ∂v' ⊙ s    ∂u += ∂p·Mᵀ
 //! ```
-//! With a low rank M = L·N, one more product comes between. Equations and source:
+//! With a low rank M = L·N there is one more product. Equations and source:
 //! `equations/mogrifier.rs`.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
 use crate::fused::cpu::buffer::Buffer;
-use crate::fused::cpu::pointwise::Rows;
-use crate::fused::cpu::product::{Columns, Panels, Tile};
+use crate::fused::cpu::product::Tile;
 use crate::fused::cpu::rows::each_vector;
 use crate::fused::cpu::simd::{First, Isa, Lanes, Whole, load, sigmoid};
-use crate::fused::cpu::view::View;
-use crate::fused::problem::lstm::Problem;
-use crate::fused::problem::{Key, Parts, RoundPart};
+use crate::fused::cpu::view::Rows;
+use crate::fused::problem::lstm::LstmProblem;
 
-/// The rows of one round, of all steps or of one.
+/// The rows of one round, for all steps or for one.
 #[derive(Debug, Default)]
-pub struct RoundTape {
+pub struct SavedRound {
     /// v' `[N, to]`
     pub value: Buffer,
     /// s `[N, to]`
@@ -34,9 +31,9 @@ pub struct RoundTape {
     pub inner: Buffer,
 }
 
-impl RoundTape {
-    /// Room for the given number of rows of each round.
-    pub fn for_rows(problem: &Problem, rows: usize) -> Vec<Self> {
+impl SavedRound {
+    /// Allocates the given number of rows for each round.
+    pub fn for_rows(problem: &LstmProblem, rows: usize) -> Vec<Self> {
         let rounds = problem.rounds.iter().enumerate();
         rounds
             .map(|(round, rank)| {
@@ -51,94 +48,8 @@ impl RoundTape {
     }
 }
 
-/// One matrix of a round, with its panels.
-#[derive(Debug)]
-pub struct Factor {
-    /// Which tensor it is.
-    pub key: Key,
-    /// Rows, and columns.
-    pub size: (usize, usize),
-    /// How the product's columns are grouped.
-    pub columns: Columns,
-    /// Packed, where it is used more than once.
-    pub panels: Option<Panels>,
-}
-
-impl Factor {
-    /// The factors of each round: one, or two of low rank, in the order of the product.
-    ///
-    /// # Arguments
-    /// * `transposed` - for the products of the backward, in their order
-    /// * `pack` - whether to make panels
-    pub fn of_rounds(
-        problem: &Problem,
-        isa: Isa,
-        workers: usize,
-        transposed: bool,
-        pack: bool,
-    ) -> Vec<Vec<Self>> {
-        let factor = |round: usize, part: RoundPart, rows: usize, columns: usize| {
-            let size = if transposed {
-                (columns, rows)
-            } else {
-                (rows, columns)
-            };
-            let columns = Columns::plain(size.1, isa.lanes(), workers);
-            Self {
-                key: Key::Round(round, part),
-                size,
-                columns,
-                panels: pack.then(|| Panels::new(size.0, &columns)),
-            }
-        };
-        let rounds = problem.rounds.iter().enumerate();
-        rounds
-            .map(|(round, rank)| {
-                let (from, to) = problem.round_shape(round);
-                let mut factors = match rank {
-                    None => vec![factor(round, RoundPart::Matrix, from, to)],
-                    Some(rank) => vec![
-                        factor(round, RoundPart::Matrix, from, *rank),
-                        factor(round, RoundPart::Right, *rank, to),
-                    ],
-                };
-                if transposed {
-                    factors.reverse();
-                }
-                factors
-            })
-            .collect()
-    }
-
-    /// The matrix itself, as the product reads it.
-    pub fn view(&self, parts: &Parts<&[f32]>, transposed: bool) -> View {
-        if transposed {
-            View::rows(parts.of(self.key), self.size.0).transposed()
-        } else {
-            View::rows(parts.of(self.key), self.size.1)
-        }
-    }
-
-    /// Packs this share's panels.
-    ///
-    /// # Safety
-    /// Nobody else touches the share's panels; `target` is where this factor's panels are.
-    pub unsafe fn pack(
-        &self,
-        isa: Isa,
-        target: *mut f32,
-        parts: &Parts<&[f32]>,
-        transposed: bool,
-        panels: Range<usize>,
-    ) {
-        let view = self.view(parts, transposed);
-        // SAFETY: by the contract of this function.
-        unsafe { Panels::pack(isa, target, self.size.0, view, &self.columns, panels) };
-    }
-}
-
-/// Where the rows of a round are.
-#[derive(Clone, Copy)]
+/// The addresses of the rows of a round.
+#[derive(Debug, Clone, Copy)]
 pub struct RoundRows {
     /// v'
     pub value: *mut f32,
@@ -149,12 +60,12 @@ pub struct RoundRows {
 }
 
 impl RoundRows {
-    /// Those of a tape.
-    pub fn new(tape: &mut RoundTape) -> Self {
+    /// The addresses of a round's buffers.
+    pub fn new(round: &mut SavedRound) -> Self {
         Self {
-            value: tape.value.as_mut_ptr(),
-            gate: tape.gate.as_mut_ptr(),
-            inner: tape.inner.as_mut_ptr(),
+            value: round.value.as_mut_ptr(),
+            gate: round.gate.as_mut_ptr(),
+            inner: round.inner.as_mut_ptr(),
         }
     }
 }
@@ -162,7 +73,7 @@ impl RoundRows {
 /// `v' = 2σ(tile + b) ⊙ v` for the columns of a panel.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Columns of v.
     pub columns: Range<usize>,
@@ -180,7 +91,7 @@ pub struct Gate {
 
 impl Gate {
     /// # Safety
-    /// What is read is readable for the rows and columns; what is written belongs to the caller.
+    /// What is read is readable for the rows and columns; what is written belongs to the caller alone.
     pub unsafe fn run(self, isa: Isa) {
         isa.run(self)
     }
@@ -216,7 +127,7 @@ impl WithSimd for Gate {
 /// The derivative of [`Gate`]: from ∂v' to ∂p and ∂v.
 #[derive(Debug, Clone)]
 pub struct GateBack {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Columns of v.
     pub columns: Range<usize>,
@@ -228,13 +139,13 @@ pub struct GateBack {
     pub grad: Rows,
     /// ∂p
     pub grad_preact: Rows,
-    /// Where ∂v goes as well; none: nowhere.
+    /// Second destination of ∂v; `Rows::NONE`: none.
     pub copy: Rows,
 }
 
 impl GateBack {
     /// # Safety
-    /// What is read is readable for the rows and columns; what is written belongs to the caller.
+    /// What is read is readable for the rows and columns; what is written belongs to the caller alone.
     pub unsafe fn run(self, isa: Isa) {
         isa.run(self)
     }

@@ -2,16 +2,20 @@
 
 use alloc::vec::Vec;
 
+use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{Call, Kept, LayerCall};
+use super::{Call, LayerCall, LayerStep, Saved};
 use crate::fused::cube::buffer::{
     Columns, RowsOf, arg, copy, copy_columns, copy_rows, empty, joined, nothing, reshaped,
     sum_rows, transposed,
 };
 use crate::fused::cube::device::elementwise;
-use crate::fused::cube::pointwise::adaptive::{adapt_back, advance_back, scale_back};
+use crate::fused::cube::pointwise::adaptive::{
+    LayerSavedLaunch, SeenGradsLaunch, adapt_back, advance_back, scale_back,
+};
 use crate::fused::cube::product::{product, times};
+use crate::fused::cube::step::Direction;
 use crate::fused::problem::adaptive::{BIASES, INPUT, STATES, StatePart, Weight, weight_index};
 
 /// Gradients of a layer on the way back, of a step unless they are said to be of all rows; and its
@@ -78,46 +82,61 @@ impl Grads {
     }
 }
 
+/// What the backward of a call computes with.
+struct Backward<'a> {
+    call: &'a Call<'a>,
+    /// Of each layer.
+    layers: Vec<Grads>,
+    /// Saved by the forward.
+    saved: &'a [CubeTensor],
+    /// ∂ of the output.
+    grad: &'a CubeTensor,
+    /// ∂ of the states of all layers.
+    states: CubeTensor,
+    /// ∂x of all rows, as far as it comes from W.
+    input: CubeTensor,
+}
+
 /// The gradients of a call.
 ///
 /// # Arguments
-/// * `kept` - of the forward
+/// * `saved` - by the forward
 /// * `grad` - of the output, of its layout
 /// * `wanted` - whose gradients are asked for
 pub fn backward(
     call: &Call<'_>,
-    kept: &[CubeTensor],
+    saved: &[CubeTensor],
     grad: &CubeTensor,
     wanted: &[bool],
 ) -> Vec<Option<CubeTensor>> {
     let problem = call.problem;
     let (rows, batch) = (problem.rows(), problem.batch_size());
     let like = call.input;
-    let layers: Vec<Grads> = (call.layers.iter())
-        .map(|layer| Grads::new(call, layer))
-        .collect();
+    let layers = call.layers.iter();
+    let backward = Backward {
+        call,
+        layers: layers.map(|layer| Grads::new(call, layer)).collect(),
+        saved,
+        grad,
+        states: empty(like, [batch, problem.state_size()]),
+        input: empty(like, [rows, problem.layers[0].d_input]),
+    };
     // A sequence that ends earlier begins with the gradient of its last state, since nothing has
     // written its rows by then.
-    let grad_states = empty(like, [batch, problem.state_size()]);
     let first = rows * problem.d_output();
-    copy(grad, first, &grad_states, 0, batch * problem.state_size());
-    let grad_input = empty(like, [rows, problem.layers[0].d_input]);
-
+    let states = batch * problem.state_size();
+    copy(grad, first, &backward.states, 0, states);
     for step in (0..problem.counts.len()).rev() {
-        for index in (0..call.layers.len()).rev() {
-            let kept = Kept::of(kept, index);
-            run(
-                call,
-                step,
-                index,
-                &layers,
-                &kept,
-                grad,
-                &grad_states,
-                &grad_input,
-            );
+        for layer in (0..call.layers.len()).rev() {
+            backward.run(LayerStep { step, layer });
         }
     }
+    let Backward {
+        layers,
+        states: grad_states,
+        input: grad_input,
+        ..
+    } = backward;
     see_first_back(call, &layers, &grad_states);
 
     let mut grads: Vec<Option<CubeTensor>> = wanted.iter().map(|_| None).collect();
@@ -142,21 +161,21 @@ pub fn backward(
         joined(sums.flatten().collect())
     });
     for (index, (grads, layer)) in layers.iter().zip(&call.layers).enumerate() {
-        let kept = Kept::of(kept, index);
+        let saved = Saved::of(saved, index);
         let at = |weight: Weight| weight_index(index, weight);
-        let [scaled_input, scaled_hidden] = kept.scaled();
+        let [scaled_input, scaled_hidden] = saved.scaled();
         let (input, hidden) = (&grads.from_input, &grads.from_hidden);
         for (weight, from, grad) in [
             (Weight::Input, scaled_input, input),
             (Weight::Hidden, scaled_hidden, hidden),
-            (Weight::Policy, kept.z(), &grads.policy),
+            (Weight::Policy, saved.z(), &grads.policy),
         ] {
             set(at(weight), &|| times(transposed(from), grad.clone()));
         }
         let adapting = [Weight::AdaptInput, Weight::AdaptHidden].map(at);
         if adapting.iter().any(|&index| wanted[index]) {
             // Of W_a without the rows of x, and of R_a below them.
-            let both = times(transposed(kept.seen()), grads.adapt.clone());
+            let both = times(transposed(saved.seen()), grads.adapt.clone());
             let width = 4 * layer.sizes.d_adapt;
             let count = layer.seen.z * width;
             set(adapting[0], &|| {
@@ -208,120 +227,129 @@ fn see_first_back(call: &Call<'_>, layers: &[Grads], grad_states: &CubeTensor) {
     }
 }
 
-/// Back through a layer at a step.
-#[allow(clippy::too_many_arguments)] // what a step is made of
-fn run(
-    call: &Call<'_>,
-    step: usize,
-    index: usize,
-    layers: &[Grads],
-    kept: &Kept<'_>,
-    grad: &CubeTensor,
-    grad_states: &CubeTensor,
-    grad_input: &CubeTensor,
-) {
-    let LayerCall {
-        sizes, kind, seen, ..
-    } = &call.layers[index];
-    let d_pair = call.layers[index].d_pair;
-    let grads = &layers[index];
-    let above = &layers[call.above(index).unwrap_or(index)].seen;
-    let (count, lanes) = (call.problem.counts[step], call.lanes);
-    let (width, adapt_width) = (4 * sizes.d_hidden, 4 * sizes.d_adapt);
-    let previous = step.checked_sub(1).map_or(0, |step| call.offsets[step]);
-    let client = &grad.client;
-    let launch = |features: usize| elementwise(grad, count * features / lanes);
-    let arg = |tensor: &CubeTensor| arg(tensor, lanes);
-    // What parts of the state have as outputs of the call.
-    let add_given = |part: StatePart, to: RowsOf<'_>| {
-        if let Some(from) = call.history(grad, step, index, part) {
-            copy_rows(from, to, count, from.stride, true);
+impl Backward<'_> {
+    /// The gradients of what adaptation cells saw of a layer's states.
+    fn seen<N: Size>(&self, layer: usize) -> SeenGradsLaunch<N> {
+        let above = self.call.above(layer).unwrap_or(layer);
+        SeenGradsLaunch {
+            own: arg(&self.layers[layer].seen, self.call.lanes),
+            above: arg(&self.layers[above].seen, self.call.lanes),
         }
-    };
-    for part in [StatePart::Cell, StatePart::Hidden, StatePart::AdaptCell] {
-        add_given(part, call.state_rows(grad_states, index, part));
     }
 
-    let (cubes, units) = launch(sizes.d_hidden);
-    advance_back::launch(
-        client,
-        cubes,
-        units,
-        lanes,
-        arg(grad),
-        arg(&grads.seen),
-        arg(above),
-        arg(kept.tape()),
-        arg(kept.policy()),
-        arg(call.biases),
-        arg(&call.masks),
-        arg(call.states),
-        arg(grad_states),
-        arg(&grads.from),
-        arg(&grads.from_input),
-        arg(&grads.from_hidden),
-        arg(&grads.parts),
-        arg(&grads.bias),
-        call.at(step, index, previous),
-        *kind,
-    );
-    product(
-        reshaped(grads.from.clone(), [2, count, width]),
-        grads.pair_back.clone(),
-        reshaped(grads.scaled.clone(), [2, count, d_pair]),
-    );
+    /// # Arguments
+    /// * `rows` - the saved ones of a cell
+    fn saved_rows<N: Size>(&self, rows: &CubeTensor) -> LayerSavedLaunch<N> {
+        LayerSavedLaunch {
+            rows: arg(rows, self.call.lanes),
+            first_states: arg(self.call.states, self.call.lanes),
+        }
+    }
 
-    let (cubes, units) = launch(sizes.policy());
-    scale_back::launch(
-        client,
-        cubes,
-        units,
-        lanes,
-        arg(&grads.scaled),
-        arg(&grads.parts),
-        arg(kept.policy()),
-        arg(call.input),
-        arg(kept.seen()),
-        arg(grad_states),
-        arg(grad_input),
-        arg(&grads.unsquashed),
-        arg(&grads.policy),
-        call.at(step, index, previous),
-        *kind,
-    );
-    product(
-        reshaped(grads.unsquashed.clone(), [count, sizes.policy()]),
-        grads.policy_back.clone(),
-        reshaped(grads.through.clone(), [count, sizes.d_adapt]),
-    );
-    // The kernel reads ∂z' of the states at the last step of a sequence only.
-    let through = Columns {
-        matrix: &grads.through,
-        start: 0,
-    };
-    add_given(StatePart::Z, through.into());
+    /// Back through a layer at a step.
+    fn run(&self, at: LayerStep) {
+        let Self { call, grad, .. } = self;
+        let LayerStep { step, layer: index } = at;
+        let LayerCall {
+            sizes,
+            kind,
+            seen,
+            d_pair,
+            ..
+        } = &call.layers[index];
+        let (grads, saved) = (&self.layers[index], Saved::of(self.saved, index));
+        let (count, lanes) = (call.problem.counts[step], call.lanes);
+        let (width, adapt_width) = (4 * sizes.d_hidden, 4 * sizes.d_adapt);
+        let client = &grad.client;
+        let launch = |features: usize| elementwise(grad, count * features / lanes);
+        let arg = |tensor: &CubeTensor| arg(tensor, lanes);
+        // What parts of the state have as outputs of the call.
+        let add_given = |part: StatePart, to: RowsOf<'_>| {
+            if let Some(from) = call.history(grad, at, part) {
+                copy_rows(from, to, count, from.stride, true);
+            }
+        };
+        for part in [StatePart::Cell, StatePart::Hidden, StatePart::AdaptCell] {
+            add_given(part, call.state_rows(&self.states, index, part));
+        }
 
-    let (cubes, units) = launch(sizes.d_adapt);
-    adapt_back::launch(
-        client,
-        cubes,
-        units,
-        lanes,
-        arg(&grads.through),
-        arg(&grads.seen),
-        arg(above),
-        arg(kept.adapt_tape()),
-        arg(&call.masks),
-        arg(call.states),
-        arg(grad_states),
-        arg(&grads.preact),
-        arg(&grads.adapt),
-        call.at(step, index, previous),
-        *kind,
-    );
-    product(
-        reshaped(grads.preact.clone(), [count, adapt_width]),
-        grads.seen_back.clone(),
-        reshaped(grads.seen.clone(), [count, seen.size]),
-    );
+        let (cubes, units) = launch(sizes.d_hidden);
+        advance_back::launch(
+            client,
+            cubes,
+            units,
+            lanes,
+            arg(grad),
+            self.seen(index),
+            self.saved_rows(saved.rows()),
+            arg(saved.policy()),
+            arg(call.biases),
+            arg(&call.masks),
+            arg(&self.states),
+            arg(&grads.from),
+            arg(&grads.from_input),
+            arg(&grads.from_hidden),
+            arg(&grads.parts),
+            arg(&grads.bias),
+            call.scalars(at, Direction::Backward),
+            *kind,
+        );
+        product(
+            reshaped(grads.from.clone(), [2, count, width]),
+            grads.pair_back.clone(),
+            reshaped(grads.scaled.clone(), [2, count, *d_pair]),
+        );
+
+        let (cubes, units) = launch(sizes.policy());
+        scale_back::launch(
+            client,
+            cubes,
+            units,
+            lanes,
+            arg(&grads.scaled),
+            arg(&grads.parts),
+            arg(saved.policy()),
+            arg(call.input),
+            arg(saved.seen()),
+            arg(&self.states),
+            arg(&self.input),
+            arg(&grads.unsquashed),
+            arg(&grads.policy),
+            call.scalars(at, Direction::Backward),
+            *kind,
+        );
+        product(
+            reshaped(grads.unsquashed.clone(), [count, sizes.policy()]),
+            grads.policy_back.clone(),
+            reshaped(grads.through.clone(), [count, sizes.d_adapt]),
+        );
+        // The kernel reads ∂z' of the states at the last step of a sequence only.
+        let through = Columns {
+            matrix: &grads.through,
+            start: 0,
+        };
+        add_given(StatePart::Z, through.into());
+
+        let (cubes, units) = launch(sizes.d_adapt);
+        adapt_back::launch(
+            client,
+            cubes,
+            units,
+            lanes,
+            arg(&grads.through),
+            self.seen(index),
+            self.saved_rows(saved.adapt_rows()),
+            arg(&call.masks),
+            arg(&self.states),
+            arg(&grads.preact),
+            arg(&grads.adapt),
+            call.scalars(at, Direction::Backward),
+            *kind,
+        );
+        product(
+            reshaped(grads.preact.clone(), [count, adapt_width]),
+            grads.seen_back.clone(),
+            reshaped(grads.seen.clone(), [count, seen.size]),
+        );
+    }
 }

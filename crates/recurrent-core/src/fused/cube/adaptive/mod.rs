@@ -15,7 +15,7 @@
 //! ```
 //! That is three products and three kernels per step and layer, both ways: (x ⊙ p_x)·W and (h ⊙ p_h)·R
 //! are one product of two matrices each side. In a layer above the first, x is the h' of the layer below
-//! and stands among what the adaptation cell sees. Nothing kept is overwritten.
+//! and is part of what the adaptation cell sees. No saved tensor is overwritten.
 
 mod backward;
 mod forward;
@@ -26,26 +26,29 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::CubeSequence;
 use super::buffer::{RowsOf, copy, empty, joined, nothing, reshaped, vector_size, zeros};
-use super::pointwise::MaskKinds;
-use super::pointwise::adaptive::{ADAPT_TAPE, LayerAtLaunch, LayerKind, TAPE};
-use crate::equations::masks::MaskPlace;
+use super::pointwise::adaptive::{
+    ADAPT_SAVED, LayerKind, LayerMasksLaunch, LayerScalarsLaunch, LayerSizesLaunch,
+    PolicyRowLaunch, SAVED, SeenRowLaunch, StatesRowLaunch,
+};
+use super::step::{Direction, step_rows};
+use crate::equations::masks::{MaskPlace, Masks};
 use crate::fused::problem::adaptive::{
-    BIASES, INPUT, Layer, Problem, STATES, StatePart, Weight, weight_index,
+    AdaptiveProblem, BIASES, INPUT, Layer, STATES, StatePart, Weight, weight_index,
 };
 
-/// What the forward of a training step keeps of a layer, each for all rows.
-struct Kept<'a>(&'a [CubeTensor]);
+/// What the forward of a training step saves of a layer, each of all rows.
+struct Saved<'a>(&'a [CubeTensor]);
 
-/// Tensors of [`Kept`].
-const KEPT: usize = 7;
+/// Tensors of [`Saved`].
+const SAVED_TENSORS: usize = 7;
 
-impl<'a> Kept<'a> {
+impl<'a> Saved<'a> {
     /// In this order, as everywhere below.
-    fn shapes(problem: &Problem, index: usize) -> [[usize; 2]; KEPT] {
+    fn shapes(problem: &AdaptiveProblem, index: usize) -> [[usize; 2]; SAVED_TENSORS] {
         let layer = &problem.layers[index];
         let features = [
-            ADAPT_TAPE * layer.d_adapt,
-            TAPE * layer.d_hidden,
+            ADAPT_SAVED * layer.d_adapt,
+            SAVED * layer.d_hidden,
             seen(problem, index).size,
             layer.d_adapt,
             layer.policy(),
@@ -56,17 +59,17 @@ impl<'a> Kept<'a> {
     }
 
     /// Of a layer.
-    fn of(kept: &'a [CubeTensor], layer: usize) -> Self {
-        Self(&kept[KEPT * layer..KEPT * (layer + 1)])
+    fn of(saved: &'a [CubeTensor], layer: usize) -> Self {
+        Self(&saved[SAVED_TENSORS * layer..SAVED_TENSORS * (layer + 1)])
     }
 
-    /// Of the adaptation cell.
-    fn adapt_tape(&self) -> &'a CubeTensor {
+    /// The saved rows of the adaptation cell.
+    fn adapt_rows(&self) -> &'a CubeTensor {
         &self.0[0]
     }
 
-    /// Of the cell.
-    fn tape(&self) -> &'a CubeTensor {
+    /// The saved rows of the cell.
+    fn rows(&self) -> &'a CubeTensor {
         &self.0[1]
     }
 
@@ -106,7 +109,7 @@ struct Seen {
 }
 
 /// What a layer sees.
-fn seen(problem: &Problem, index: usize) -> Seen {
+fn seen(problem: &AdaptiveProblem, index: usize) -> Seen {
     let layer = &problem.layers[index];
     let hidden = if index == 0 { 0 } else { layer.d_input };
     let below = hidden + layer.d_hidden;
@@ -130,46 +133,51 @@ struct LayerCall<'a> {
     from_seen: CubeTensor,
     /// P
     policy: &'a CubeTensor,
-    /// W and R, filled up with rows of zeros `[2, K, 4H]`.
+    /// W and R, padded with rows of zeros `[2, K, 4H]`.
     pair: CubeTensor,
     /// K
     d_pair: usize,
 }
 
+/// A layer at a step.
+#[derive(Debug, Clone, Copy)]
+struct LayerStep {
+    step: usize,
+    layer: usize,
+}
+
 /// A call: what both directions need.
 struct Call<'a> {
-    problem: &'a Problem,
+    problem: &'a AdaptiveProblem,
     input: &'a CubeTensor,
     states: &'a CubeTensor,
     biases: &'a CubeTensor,
     layers: Vec<LayerCall<'a>>,
-    /// All masks one after the other, and where each begins; in values.
+    /// All masks in one buffer, and the first value of each.
     masks: CubeTensor,
-    mask_starts: [usize; 6],
+    mask_starts: Masks<usize>,
     /// Width of vectors of features.
     lanes: usize,
     offsets: Vec<usize>,
 }
 
 impl<'a> Call<'a> {
-    fn new(problem: &'a Problem, tensors: &'a [CubeTensor], keep: bool) -> Self {
+    fn new(problem: &'a AdaptiveProblem, tensors: &'a [CubeTensor], save: bool) -> Self {
         let like = &tensors[INPUT];
         // One width for all: a kernel reads and writes features of several kinds.
         let of_layer = |layer: &Layer| [layer.d_input, layer.d_hidden, layer.d_adapt];
         let sizes: Vec<usize> = problem.layers.iter().flat_map(of_layer).collect();
         let mut given = tensors[weight_index(problem.layers.len(), Weight::AdaptInput)..].iter();
         let mut list = Vec::new();
-        let mut start = 0;
-        let mask_starts = MaskPlace::ALL.map(|mask| {
-            let first = start;
-            if problem.has(mask) {
-                let mask = given.next().expect("as many masks as the problem has");
-                start += mask.meta.num_elements();
-                list.push(mask.clone());
-            }
-            first
+        let mut end = 0;
+        let mask_starts = problem.masks.map(|_| {
+            let mask = given.next().expect("as many masks as the problem has");
+            list.push(mask.clone());
+            let start = end;
+            end += mask.meta.num_elements();
+            start
         });
-        let layer = |index| LayerCall::new(problem, tensors, index, keep);
+        let layer = |index| LayerCall::new(problem, tensors, index, save);
         Self {
             problem,
             input: like,
@@ -196,12 +204,11 @@ impl<'a> Call<'a> {
     fn history<'t>(
         &self,
         output: &'t CubeTensor,
-        step: usize,
-        index: usize,
+        LayerStep { step, layer }: LayerStep,
         part: StatePart,
     ) -> Option<RowsOf<'t>> {
-        let stride = self.problem.part_size(index, part);
-        let first = self.problem.history(index, part)?;
+        let stride = self.problem.part_size(layer, part);
+        let first = self.problem.history(layer, part)?;
         Some(RowsOf {
             tensor: output,
             start: first + self.offsets[step] * stride,
@@ -218,74 +225,76 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Where a layer is at a step.
-    ///
-    /// # Arguments
-    /// * `other` - the first row of the step that it is tied to
-    fn at(&self, step: usize, index: usize, other: usize) -> LayerAtLaunch {
+    /// The scalars of a layer at a step.
+    fn scalars(&self, at: LayerStep, direction: Direction) -> LayerScalarsLaunch {
         let problem = self.problem;
+        let LayerStep { step, layer: index } = at;
         let layer = &self.layers[index];
         let sizes = layer.sizes;
         let offset = self.offsets[step];
         let vectors = |values: usize| (values / self.lanes) as u32;
         let mask_sizes = |mask| {
-            problem
-                .layers
-                .iter()
-                .map(move |l| Problem::mask_size(l, mask))
+            let layers = problem.layers.iter();
+            layers.map(move |layer| AdaptiveProblem::mask_size(layer, mask))
         };
         let mask = |mask: MaskPlace| {
+            let start = self.mask_starts.get(mask)?;
             let size: usize = mask_sizes(mask).sum();
             let below: usize = mask_sizes(mask).take(index).sum();
-            let row = match problem.masks.get(mask) {
+            let rows = match problem.masks.get(mask) {
                 Some(true) => offset,
                 _ => 0,
             };
-            vectors(self.mask_starts[mask as usize] + row * size + below)
+            Some((start + rows * size + below) / self.lanes)
         };
         let [_, _, preact_input, preact_hidden, preact_bias] = sizes.starts();
         let below = problem.below(index);
         let above = self.above(index).map(|above| self.layers[above].seen);
-        let next_rows = problem.counts.get(step + 1).copied().unwrap_or(0);
-        LayerAtLaunch::new(
-            vectors(sizes.d_input),
-            vectors(sizes.d_hidden),
-            vectors(sizes.d_adapt),
-            vectors(sizes.policy()),
-            vectors(layer.d_pair),
-            vectors(problem.state_size()),
-            vectors(problem.state_part(index, StatePart::Cell)),
-            vectors(problem.state_part(below, StatePart::Hidden)),
-            vectors(problem.bias_start(index)),
-            vectors(preact_input),
-            vectors(preact_hidden),
-            vectors(preact_bias),
-            vectors(layer.seen.size),
-            vectors(layer.seen.hidden),
-            vectors(above.map_or(0, |seen| seen.size)),
-            vectors(above.map_or(0, |seen| seen.below)),
-            problem.counts[step] as u32,
-            offset as u32,
-            if layer.kind.keep { offset as u32 } else { 0 },
-            other as u32,
-            next_rows as u32,
-            u32::from(step == 0),
-            vectors(mask_sizes(MaskPlace::Cell).sum()),
-            vectors(mask_sizes(MaskPlace::Adapt).sum()),
-            mask(MaskPlace::Candidate),
-            mask(MaskPlace::Cell),
-            mask(MaskPlace::Hidden),
-            mask(MaskPlace::UpdateCell),
-            mask(MaskPlace::UpdateHidden),
-            mask(MaskPlace::Adapt),
-            sizes.clip,
-            sizes.clip_adapt,
-        )
+        LayerScalarsLaunch {
+            rows: step_rows(&problem.counts, &self.offsets, step, direction),
+            saved_row: if layer.kind.save { offset as u32 } else { 0 },
+            sizes: LayerSizesLaunch {
+                input: vectors(sizes.d_input),
+                hidden: vectors(sizes.d_hidden),
+                adapt: vectors(sizes.d_adapt),
+                policy: vectors(sizes.policy()),
+                pair: vectors(layer.d_pair),
+            },
+            states: StatesRowLaunch {
+                size: vectors(problem.state_size()),
+                cell: vectors(problem.state_part(index, StatePart::Cell)),
+                hidden_below: vectors(problem.state_part(below, StatePart::Hidden)),
+            },
+            biases: vectors(problem.bias_start(index)),
+            policy: PolicyRowLaunch {
+                preact_input: vectors(preact_input),
+                preact_hidden: vectors(preact_hidden),
+                preact_bias: vectors(preact_bias),
+            },
+            seen: SeenRowLaunch {
+                size: vectors(layer.seen.size),
+                hidden: vectors(layer.seen.hidden),
+                above_size: vectors(above.map_or(0, |seen| seen.size)),
+                above_z_below: vectors(above.map_or(0, |seen| seen.below)),
+            },
+            masks: LayerMasksLaunch {
+                starts: Masks::from_fn(mask).into(),
+                size: vectors(mask_sizes(MaskPlace::Cell).sum()),
+                adapt_size: vectors(mask_sizes(MaskPlace::Adapt).sum()),
+            },
+            clip: sizes.clip,
+            clip_adapt: sizes.clip_adapt,
+        }
     }
 }
 
 impl<'a> LayerCall<'a> {
-    fn new(problem: &'a Problem, tensors: &'a [CubeTensor], index: usize, keep: bool) -> Self {
+    fn new(
+        problem: &'a AdaptiveProblem,
+        tensors: &'a [CubeTensor],
+        index: usize,
+        save: bool,
+    ) -> Self {
         let sizes = &problem.layers[index];
         let seen = seen(problem, index);
         let weight = |weight: Weight| &tensors[weight_index(index, weight)];
@@ -309,7 +318,6 @@ impl<'a> LayerCall<'a> {
                 pair.push(zeros(like, [d_pair - rows, width]));
             }
         }
-        let has = |mask| problem.has(mask);
         Self {
             sizes,
             kind: LayerKind {
@@ -319,15 +327,8 @@ impl<'a> LayerCall<'a> {
                 bias: sizes.bias,
                 clip: sizes.clip.is_finite(),
                 clip_adapt: sizes.clip_adapt.is_finite(),
-                masks: MaskKinds {
-                    candidate: has(MaskPlace::Candidate),
-                    cell: has(MaskPlace::Cell),
-                    hidden: has(MaskPlace::Hidden),
-                    update_cell: has(MaskPlace::UpdateCell),
-                    update_hidden: has(MaskPlace::UpdateHidden),
-                },
-                mask_adapt: has(MaskPlace::Adapt),
-                keep,
+                masks: problem.masks.map(|_| ()),
+                save,
             },
             seen,
             from_input: (index == 0).then(|| reshaped(adapt_input.clone(), [d_input, adapt_width])),
@@ -340,13 +341,13 @@ impl<'a> LayerCall<'a> {
 }
 
 /// A call without its tensors.
-pub struct Sequence<'a>(pub &'a Problem);
+pub struct Sequence<'a>(pub &'a AdaptiveProblem);
 
 impl CubeSequence for Sequence<'_> {
-    fn kept(&self) -> Vec<[usize; 2]> {
+    fn saved_shapes(&self) -> Vec<[usize; 2]> {
         let layers = 0..self.0.layers.len();
         layers
-            .flat_map(|layer| Kept::shapes(self.0, layer))
+            .flat_map(|layer| Saved::shapes(self.0, layer))
             .collect()
     }
 
@@ -355,19 +356,19 @@ impl CubeSequence for Sequence<'_> {
         tensor < weight_index(self.0.layers.len(), Weight::AdaptInput)
     }
 
-    fn forward(&self, tensors: &[CubeTensor], keep: bool) -> (CubeTensor, Vec<CubeTensor>) {
-        let shapes = if keep { self.kept() } else { Vec::new() };
-        forward::forward(&Call::new(self.0, tensors, keep), &shapes)
+    fn forward(&self, tensors: &[CubeTensor], save: bool) -> (CubeTensor, Vec<CubeTensor>) {
+        let shapes = save.then(|| self.saved_shapes()).unwrap_or_default();
+        forward::forward(&Call::new(self.0, tensors, save), &shapes)
     }
 
     fn backward(
         &self,
         tensors: &[CubeTensor],
-        kept: &[CubeTensor],
+        saved: &[CubeTensor],
         _output: &CubeTensor,
         grad: &CubeTensor,
         wanted: &[bool],
     ) -> Vec<Option<CubeTensor>> {
-        backward::backward(&Call::new(self.0, tensors, true), kept, grad, wanted)
+        backward::backward(&Call::new(self.0, tensors, true), saved, grad, wanted)
     }
 }

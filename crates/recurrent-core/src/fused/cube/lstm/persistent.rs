@@ -6,25 +6,26 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::Call;
+use super::buffers::{Grads, State};
 use crate::fused::cube::buffer::arg;
 use crate::fused::cube::device::{by_rows, is_processor};
-use crate::fused::cube::pointwise::{MaskKinds, steps, steps_back};
+use crate::fused::cube::pointwise::{steps, steps_back};
+use crate::fused::cube::step::Direction;
 use crate::fused::problem::Part;
 
-/// Units of a cube come in multiples of this: what runs together on most GPUs.
+/// Units of a cube come in multiples of this: a warp of most GPUs.
 const TOGETHER: usize = 32;
 
 /// A call whose steps run in one launch.
 pub struct Persistent {
     /// The first row of each step, the number of rows, then the steps of each sequence.
     starts: BufferArg,
-    per_step: MaskKinds,
     threads: usize,
 }
 
 impl Persistent {
-    /// None where a step needs or gives more than the kernel has, R is too large, there is one step only, or units
-    /// are threads of the machine.
+    /// None where the kernel lacks an option of the call, R is too large for shared memory, there is one step
+    /// only, or units are threads of the operating system.
     pub fn new(call: &Call<'_>) -> Option<Self> {
         let (problem, kind) = (call.problem, call.kind);
         let (d_hidden, width) = (problem.d_hidden, problem.width());
@@ -48,28 +49,15 @@ impl Persistent {
         let steps_of = |b: usize| problem.counts.partition_point(|&count| count > b);
         starts.extend((0..problem.batch_size()).map(|b| steps_of(b) as u32));
         let handle = like.client.create_from_slice(u32::as_bytes(&starts));
-        let has = |part: Part| problem.per_step.has(part);
         Some(Self {
             // SAFETY: the buffer has just been made of these values.
             starts: unsafe { BufferArg::from_raw_parts(handle, starts.len()) },
-            per_step: MaskKinds {
-                candidate: has(Part::MaskCandidate),
-                cell: has(Part::MaskCell),
-                hidden: has(Part::MaskHidden),
-                update_cell: has(Part::UpdateCell),
-                update_hidden: has(Part::UpdateHidden),
-            },
             threads,
         })
     }
 
-    /// The buffers are those of [`steps`](crate::fused::cube::pointwise::steps).
-    pub fn forward(
-        self,
-        call: &Call<'_>,
-        projected: &CubeTensor,
-        [cell, hidden, out, tape, before]: [&CubeTensor; 5],
-    ) {
+    /// All steps forward.
+    pub fn forward(self, call: &Call<'_>, projected: &CubeTensor, state: &State) {
         let problem = call.problem;
         let (cubes, units) = by_rows(problem.batch_size(), self.threads);
         steps::launch(
@@ -80,27 +68,29 @@ impl Persistent {
             arg(projected, 1),
             arg(call.parts.of(Part::WeightHidden), 1),
             self.starts,
-            arg(&call.vectors, 1),
-            arg(&call.masks.values, 1),
-            arg(cell, 1),
-            arg(hidden, 1),
-            arg(out, 1),
-            arg(tape, 1),
-            arg(before, 1),
-            call.place(0, 0, 0, problem.d_hidden, 1, &call.masks),
+            call.buffers(1),
+            state.buffers(1),
+            call.scalars(0, Direction::Forward, &call.cell, 1),
             problem.counts.len() as u32,
             call.kind,
-            self.per_step,
+            problem.masks,
             problem.d_hidden,
         );
     }
 
-    /// The buffers are those of [`steps_back`](crate::fused::cube::pointwise::steps_back).
+    /// All steps backward.
+    ///
+    /// # Arguments
+    /// * `grad_out` - of the output
+    /// * `rows` - the saved ones
+    /// * `grad_hidden` - ∂h of the last steps on entry, ∂h_0 on return but for what zoneout passes on
     pub fn backward(
         self,
         call: &Call<'_>,
-        [grad_out, tape]: [&CubeTensor; 2],
-        [grad_hidden, direct, grad_cell, grad_preact, left, products]: [&CubeTensor; 6],
+        grad_out: &CubeTensor,
+        rows: &CubeTensor,
+        grad_hidden: &CubeTensor,
+        grads: &Grads,
     ) {
         let problem = call.problem;
         let (cubes, units) = by_rows(problem.batch_size(), self.threads);
@@ -112,20 +102,14 @@ impl Persistent {
             arg(grad_out, 1),
             arg(call.parts.of(Part::WeightHidden), 1),
             self.starts,
-            arg(tape, 1),
-            arg(call.parts.of(Part::Cell), 1),
-            arg(&call.vectors, 1),
-            arg(&call.masks.values, 1),
+            call.saved_buffers(rows, 1),
+            call.buffers(1),
             arg(grad_hidden, 1),
-            arg(direct, 1),
-            arg(grad_cell, 1),
-            arg(grad_preact, 1),
-            arg(left, 1),
-            arg(products, 1),
-            call.place(0, 0, 0, problem.d_hidden, 1, &call.masks),
+            grads.buffers(1),
+            call.scalars(0, Direction::Backward, &call.cell, 1),
             problem.counts.len() as u32,
             call.kind,
-            self.per_step,
+            problem.masks,
             problem.d_hidden,
         );
     }

@@ -2,7 +2,7 @@
 //!
 //! x of a step then depends on the state, so that x·W is a product per step. A round is a product (two
 //! of low rank) and a kernel, both ways. Round r gates x where r is even, h where it is odd; its product
-//! is with the other of the two as the round before has left it.
+//! is with the other of the two as the previous round has changed it.
 
 use alloc::vec::Vec;
 
@@ -13,17 +13,23 @@ use crate::fused::cube::buffer::{
     arg, empty, nothing, reshaped, sum_rows, transposed, vector_size,
 };
 use crate::fused::cube::device::elementwise;
+use crate::fused::cube::pointwise::rounds::RoundScalarsLaunch;
 use crate::fused::cube::pointwise::{accumulate, round, round_back};
 use crate::fused::cube::product::{product, times};
 use crate::fused::problem::{Key, Part, Parts, RoundPart};
 
-/// What the forward of a round keeps for all rows: σ, and what the round gave.
-const KEPT: usize = 2;
+/// What the forward of a round saves of all rows: σ, and what the round gave.
+const SAVED: usize = 2;
 
-/// The shapes of what the rounds keep.
-pub fn kept(rounds: usize, rows: usize, d_input: usize, d_output: usize) -> Vec<[usize; 2]> {
+/// The shapes of what the rounds save.
+pub fn saved_shapes(
+    rounds: usize,
+    rows: usize,
+    d_input: usize,
+    d_output: usize,
+) -> Vec<[usize; 2]> {
     let each = |round| [rows, if round % 2 == 0 { d_input } else { d_output }];
-    (0..rounds).flat_map(|round| [each(round); KEPT]).collect()
+    (0..rounds).flat_map(|round| [each(round); SAVED]).collect()
 }
 
 /// The matrix of a round, and its right factor.
@@ -61,7 +67,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// What a product of the inputs of one round needs.
+/// Columns of the left factor.
 fn rank(matrix: &Matrix<'_>) -> usize {
     matrix.left.meta.shape()[1]
 }
@@ -74,7 +80,7 @@ pub struct Rounds<'a> {
     /// The products `[B, to]`, and the inner ones of low rank.
     products: Vec<CubeTensor>,
     inner: Vec<CubeTensor>,
-    kept: Vec<CubeTensor>,
+    saved: Vec<CubeTensor>,
     unused: [CubeTensor; 3],
     /// x·W of a step `[B, G·H]`.
     pub projected: CubeTensor,
@@ -82,7 +88,7 @@ pub struct Rounds<'a> {
 
 impl<'a> Rounds<'a> {
     /// None without rounds.
-    pub fn new(call: &Call<'a>, kept: &[CubeTensor]) -> Option<Self> {
+    pub fn new(call: &Call<'a>, saved: &[CubeTensor]) -> Option<Self> {
         let matrices = Matrix::all(call);
         let like = matrices.first()?.left;
         let batch = call.problem.batch_size();
@@ -91,7 +97,7 @@ impl<'a> Rounds<'a> {
             given: matrices.iter().map(|matrix| buffer(matrix.to)).collect(),
             products: matrices.iter().map(|matrix| buffer(matrix.to)).collect(),
             inner: matrices.iter().map(|matrix| buffer(rank(matrix))).collect(),
-            kept: kept.to_vec(),
+            saved: saved.to_vec(),
             unused: [nothing(like), nothing(like), nothing(like)],
             projected: buffer(call.problem.width()),
             matrices,
@@ -123,9 +129,9 @@ impl<'a> Rounds<'a> {
                 1 => (hidden, 0),
                 _ => (&self.given[index - 2], 0),
             };
-            let (gates, values) = match self.kept.is_empty() {
+            let (gates, values) = match self.saved.is_empty() {
                 true => (&self.unused[0], &self.unused[1]),
-                false => (&self.kept[KEPT * index], &self.kept[KEPT * index + 1]),
+                false => (&self.saved[SAVED * index], &self.saved[SAVED * index + 1]),
             };
             let lanes = matrix.lanes;
             let (cubes, units) = elementwise(input, count * matrix.to / lanes);
@@ -140,12 +146,14 @@ impl<'a> Rounds<'a> {
                 arg(&self.given[index], lanes),
                 arg(gates, lanes),
                 arg(values, lanes),
-                (matrix.to / lanes) as u32,
-                count as u32,
-                offset as u32,
-                value_row as u32,
+                RoundScalarsLaunch {
+                    units: (matrix.to / lanes) as u32,
+                    rows: count as u32,
+                    row: offset as u32,
+                    value_row: value_row as u32,
+                },
                 matrix.bias.is_some(),
-                call.kind.keep,
+                call.kind.save,
             );
         }
         let last = self.matrices.len() - 1;
@@ -165,7 +173,7 @@ impl<'a> Rounds<'a> {
 /// The rounds backward.
 pub struct RoundsBack<'a> {
     matrices: Vec<Matrix<'a>>,
-    kept: &'a [CubeTensor],
+    saved: &'a [CubeTensor],
     /// h before each row.
     before: &'a CubeTensor,
     /// ∂x `[B, I]`, of all rows `[N, I]`.
@@ -184,8 +192,8 @@ impl<'a> RoundsBack<'a> {
     /// None without rounds.
     ///
     /// # Arguments
-    /// * `kept` - of the rounds
-    pub fn new(call: &Call<'a>, kept: &'a [CubeTensor], before: &'a CubeTensor) -> Option<Self> {
+    /// * `saved` - of the rounds
+    pub fn new(call: &Call<'a>, saved: &'a [CubeTensor], before: &'a CubeTensor) -> Option<Self> {
         let matrices = Matrix::all(call);
         let like = matrices.first()?.left;
         let problem = call.problem;
@@ -204,7 +212,7 @@ impl<'a> RoundsBack<'a> {
             weight_input: transposed(call.parts.of(Part::WeightInput)),
             unused: [nothing(like), nothing(like)],
             matrices,
-            kept,
+            saved,
             before,
         })
     }
@@ -247,7 +255,7 @@ impl<'a> RoundsBack<'a> {
                 units,
                 lanes,
                 arg(pending, lanes),
-                arg(&self.kept[KEPT * index], lanes),
+                arg(&self.saved[SAVED * index], lanes),
                 arg(self.value_before(call, index), lanes),
                 arg(grad, lanes),
                 arg(&self.grad_products[index], lanes),
@@ -260,10 +268,12 @@ impl<'a> RoundsBack<'a> {
                     },
                     lanes,
                 ),
-                (matrix.to / lanes) as u32,
-                count as u32,
-                offset as u32,
-                offset as u32,
+                RoundScalarsLaunch {
+                    units: (matrix.to / lanes) as u32,
+                    rows: count as u32,
+                    row: offset as u32,
+                    value_row: offset as u32,
+                },
                 index != last,
                 index == 0,
             );
@@ -279,7 +289,7 @@ impl<'a> RoundsBack<'a> {
                 }
             }
         }
-        let lanes = call.lanes_projected;
+        let lanes = call.projected.lanes;
         let vectors = count * problem.d_output / lanes;
         let (cubes, units) = elementwise(input, vectors);
         accumulate::launch(
@@ -298,7 +308,7 @@ impl<'a> RoundsBack<'a> {
         match index {
             0 => call.parts.of(Part::Input),
             1 => self.before,
-            _ => &self.kept[KEPT * (index - 2) + 1],
+            _ => &self.saved[SAVED * (index - 2) + 1],
         }
     }
 
@@ -306,14 +316,14 @@ impl<'a> RoundsBack<'a> {
     fn other_before(&self, index: usize) -> &CubeTensor {
         match index {
             0 => self.before,
-            _ => &self.kept[KEPT * (index - 1) + 1],
+            _ => &self.saved[SAVED * (index - 1) + 1],
         }
     }
 
     /// The x and h of all rows that W and R multiply.
     pub fn last(&self) -> (&CubeTensor, &CubeTensor) {
         let last = self.matrices.len() - 1;
-        let value = |index: usize| &self.kept[KEPT * index + 1];
+        let value = |index: usize| &self.saved[SAVED * index + 1];
         match last {
             0 => (value(0), self.before),
             _ => (value(last - last % 2), value(last - 1 + last % 2)),
@@ -342,7 +352,7 @@ impl<'a> RoundsBack<'a> {
                         times(other.clone(), through)
                     });
                     set(RoundPart::Right, &|| {
-                        // Not kept: one product of all rows gives it once more.
+                        // Not saved: one product of all rows gives it once more.
                         let inner = times(self.other_before(index).clone(), matrix.left.clone());
                         times(transposed(&inner), all.clone())
                     });

@@ -1,6 +1,6 @@
 //! One step, forward.
 
-use super::rows::{across, inverse_deviation, total};
+use super::layer_norm::{Statistics, across, normalized, statistics, with_gain_and_shift};
 use super::*;
 
 /// A step of all its rows.
@@ -8,92 +8,68 @@ use super::*;
 /// # Arguments
 /// * `projected` - x·W `[N, G·H]`
 /// * `recurrent`, `peeped` - h·R, and c·V with full peepholes `[B, G·H]`
-/// * `vectors`, `masks` - of the call, each kind after the other
-/// * `cell`, `hidden` - the running state `[B, H]`; with a projection `hidden` takes what it projects
-/// * `out` - the output; not with a projection
-/// * `tape` - see the module
-/// * `before` - h before each row, for the gradient of R; not with a projection
 /// * `cells_before` - c before each row, for the gradient of V
 #[cube(launch)]
 pub fn step<N: Size>(
     projected: &[Vector<f32, N>],
     recurrent: &[Vector<f32, N>],
     peeped: &[Vector<f32, N>],
-    vectors: &[Vector<f32, N>],
-    masks: &[Vector<f32, N>],
-    cell: &mut [Vector<f32, N>],
-    hidden: &mut [Vector<f32, N>],
-    out: &mut [Vector<f32, N>],
-    tape: &mut [Vector<f32, N>],
-    before: &mut [Vector<f32, N>],
+    call: &CallBuffers<N>,
+    state: &mut StateBuffers<N>,
     cells_before: &mut [Vector<f32, N>],
-    at: &At,
+    scalars: &StepScalars,
     #[comptime] kind: Kind,
 ) {
-    let units = at.units as usize;
-    let (b, start, stride) = own(units, kind.threads);
-    if b >= at.rows as usize {
+    let own = own(scalars.units as usize, kind.threads);
+    let (b, units) = (own.row, own.units);
+    if b >= scalars.rows.count as usize {
         terminate!();
     }
     let gates = comptime![kind.gates()];
-    let row = (at.row as usize + b) * units;
-    let on_tape = (at.tape_row as usize + b) * units * comptime![kind.tape()];
+    let row = (scalars.rows.first as usize + b) * units;
+    let saved_row = (scalars.saved_row as usize + b) * units * comptime![kind.saved_pieces()];
+    let product_at = saved_row + comptime![kind.product_at()] * units;
 
     // LN_h of h·R + b_h.
-    let mut mean = 0.0f32;
-    let mut inverse = 1.0f32;
-    if comptime![kind.norm_hidden.is_some()] {
+    let norm_hidden = comptime![kind.row_norm_hidden()];
+    let of_hidden = if comptime![kind.norm_hidden.is_some()] {
         let mut sum = 0.0f32;
-        let mut unit = start;
+        let mut unit = own.first;
         while unit < units {
             #[unroll]
             for gate in 0..gates {
                 let mut z = recurrent[b * units * gates + gate * units + unit];
                 if comptime![kind.bias_hidden] {
-                    z += vectors[(comptime![kind.bias_hidden_at()] + gate) * units + unit];
+                    z += call.vectors[(comptime![kind.bias_hidden_at()] + gate) * units + unit];
                 }
-                tape[on_tape + (comptime![kind.product_at()] + gate) * units + unit] = z;
+                state.saved[product_at + gate * units + unit] = z;
                 sum += across::<N>(z);
             }
-            unit += stride;
+            unit += own.stride;
         }
-        let values = (units * gates * N::value()) as f32;
-        mean = total(sum, kind.threads) / values;
-        let mut squares = 0.0f32;
-        let mut unit = start;
-        while unit < units {
-            #[unroll]
-            for gate in 0..gates {
-                let z = tape[on_tape + (comptime![kind.product_at()] + gate) * units + unit];
-                let centred = z - Vector::new(mean);
-                squares += across::<N>(centred * centred);
-            }
-            unit += stride;
-        }
-        let squares = total(squares, kind.threads);
-        let outside = comptime![kind.norm_hidden.is_some_and(|norm| norm.outside)];
-        inverse = inverse_deviation(squares, at.share_hidden, at.epsilon_hidden, outside);
-    }
+        statistics::<N>(
+            sum,
+            &state.saved,
+            product_at,
+            &own,
+            &scalars.norm_hidden,
+            norm_hidden,
+        )
+    } else {
+        Statistics::none()
+    };
 
     let mut raw_sum = 0.0f32;
-    let mut unit = start;
+    let mut unit = own.first;
     while unit < units {
-        let i = b * units + unit;
         // What comes from h, at this unit.
         let mut z = Array::<Vector<f32, N>>::new(gates);
         #[unroll]
         for gate in 0..gates {
             let j = gate * units + unit;
             if comptime![kind.norm_hidden.is_some()] {
-                let x = tape[on_tape + comptime![kind.product_at()] * units + j];
-                let mut y = (x - Vector::new(mean)) * Vector::new(inverse);
-                if comptime![kind.norm_hidden.is_some_and(|norm| norm.gain)] {
-                    y *= vectors[comptime![kind.gain_hidden_at()] * units + j];
-                }
-                if comptime![kind.norm_hidden.is_some_and(|norm| norm.shift)] {
-                    y += vectors[comptime![kind.shift_hidden_at()] * units + j];
-                }
-                z[gate] = y;
+                let x = normalized::<N>(state.saved[product_at + j], &of_hidden);
+                z[gate] = with_gain_and_shift::<N>(x, &call.vectors, j, units, norm_hidden);
             } else {
                 z[gate] = recurrent[b * units * gates + j];
             }
@@ -101,53 +77,40 @@ pub fn step<N: Size>(
                 z[gate] += peeped[b * units * gates + j];
             }
         }
-        if comptime![kind.full && kind.keep] {
-            cells_before[row + unit] = cell[i];
+        if comptime![kind.full && kind.save] {
+            cells_before[row + unit] = state.cell[b * units + unit];
         }
-        raw_sum += unit_forward::<N>(
-            &mut z, projected, vectors, masks, cell, hidden, out, tape, before, at, b, unit, kind,
-        );
-        unit += stride;
+        raw_sum += unit_forward::<N>(&mut z, projected, call, state, scalars, b, unit, kind);
+        unit += own.stride;
     }
 
     // LN_c, and what follows it.
     if comptime![kind.norm_cell.is_some()] {
-        let raw_at = on_tape + comptime![kind.raw_at()] * units;
-        let values = (units * N::value()) as f32;
-        let mean = total(raw_sum, kind.threads) / values;
-        let mut squares = 0.0f32;
-        let mut unit = start;
+        let raw_at = saved_row + comptime![kind.raw_at()] * units;
+        let norm = comptime![kind.row_norm_cell()];
+        let of_cell = statistics::<N>(
+            raw_sum,
+            &state.saved,
+            raw_at,
+            &own,
+            &scalars.norm_cell,
+            norm,
+        );
+        let mut unit = own.first;
         while unit < units {
-            let centred = tape[raw_at + unit] - Vector::new(mean);
-            squares += across::<N>(centred * centred);
-            unit += stride;
-        }
-        let squares = total(squares, kind.threads);
-        let outside = comptime![kind.norm_cell.is_some_and(|norm| norm.outside)];
-        let inverse = inverse_deviation(squares, at.share_cell, at.epsilon_cell, outside);
-        let mut unit = start;
-        while unit < units {
-            let raw = tape[raw_at + unit];
-            let mut n = (raw - Vector::new(mean)) * Vector::new(inverse);
-            if comptime![kind.norm_cell.is_some_and(|norm| norm.gain)] {
-                n *= vectors[comptime![kind.gain_cell_at()] * units + unit];
-            }
-            if comptime![kind.norm_cell.is_some_and(|norm| norm.shift)] {
-                n += vectors[comptime![kind.shift_cell_at()] * units + unit];
-            }
+            let raw = state.saved[raw_at + unit];
+            let n = normalized::<N>(raw, &of_cell);
+            let n = with_gain_and_shift::<N>(n, &call.vectors, unit, units, norm);
             let carried = if comptime![kind.carry_normalized] {
                 n
             } else {
                 raw
             };
-            let o_at = on_tape + comptime![kind.shares() + 1] * units + unit;
-            let o = sigmoid::<N>(tape[o_at]);
-            tape[o_at] = o;
-            let c = cell[b * units + unit];
-            advance::<N>(
-                masks, cell, hidden, out, tape, before, at, b, unit, o, n, carried, c, kind,
-            );
-            unit += stride;
+            let o_at = saved_row + comptime![kind.mixing_gates() + 1] * units + unit;
+            let o = sigmoid::<N>(state.saved[o_at]);
+            state.saved[o_at] = o;
+            advance::<N>(&call.masks, state, scalars, b, unit, o, n, carried, kind);
+            unit += own.stride;
         }
     }
 }
@@ -163,87 +126,73 @@ pub fn step<N: Size>(
 pub fn unit_forward<N: Size>(
     z: &mut Array<Vector<f32, N>>,
     projected: &[Vector<f32, N>],
-    vectors: &[Vector<f32, N>],
-    masks: &[Vector<f32, N>],
-    cell: &mut [Vector<f32, N>],
-    hidden: &mut [Vector<f32, N>],
-    out: &mut [Vector<f32, N>],
-    tape: &mut [Vector<f32, N>],
-    before: &mut [Vector<f32, N>],
-    at: &At,
+    call: &CallBuffers<N>,
+    state: &mut StateBuffers<N>,
+    scalars: &StepScalars,
     b: usize,
     unit: usize,
     #[comptime] kind: Kind,
 ) -> f32 {
-    let units = at.units as usize;
+    let units = scalars.units as usize;
     let gates = comptime![kind.gates()];
-    let shares = comptime![kind.shares()];
+    let mixing = comptime![kind.mixing_gates()];
     let i = b * units + unit;
-    let on_tape = (at.tape_row as usize + b) * units * comptime![kind.tape()];
-    let c = cell[i];
+    let saved_row = (scalars.saved_row as usize + b) * units * comptime![kind.saved_pieces()];
+    let c = state.cell[i];
     #[unroll]
     for gate in 0..gates {
         let j = gate * units + unit;
-        z[gate] += projected[(at.projected_row as usize + b) * units * gates + j];
+        z[gate] += projected[(scalars.projected_row as usize + b) * units * gates + j];
         if comptime![kind.bias] {
-            z[gate] += vectors[j];
+            z[gate] += call.vectors[j];
         }
     }
-    let mut z_output = z[comptime![shares + 1]];
+    let mut z_output = z[comptime![mixing + 1]];
     if comptime![kind.peepholes] {
         #[unroll]
-        for share in 0..shares {
-            let v = vectors[(comptime![kind.peepholes_at()] + share) * units + unit];
-            z[share] += v * c;
+        for gate in 0..mixing {
+            let v = call.vectors[(comptime![kind.peepholes_at()] + gate) * units + unit];
+            z[gate] += v * c;
         }
         if comptime![!kind.output_sees_new] {
-            let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
+            let v = call.vectors[comptime![kind.peepholes_at() + mixing] * units + unit];
             z_output += v * c;
         }
     }
-    let a = sigmoid::<N>(z[0]);
-    let second = if comptime![shares == 2] {
+    let first = sigmoid::<N>(z[0]);
+    let second = if comptime![mixing == 2] {
         sigmoid::<N>(z[1])
     } else {
-        a
+        first
     };
-    let candidate = tanh::<N>(z[shares]);
-    if comptime![kind.keep] {
-        tape[on_tape + unit] = a;
-        if comptime![shares == 2] {
-            tape[on_tape + units + unit] = second;
+    let candidate = tanh::<N>(z[mixing]);
+    if comptime![kind.save] {
+        state.saved[saved_row + unit] = first;
+        if comptime![mixing == 2] {
+            state.saved[saved_row + units + unit] = second;
         }
-        tape[on_tape + shares * units + unit] = candidate;
+        state.saved[saved_row + mixing * units + unit] = candidate;
     }
-    let mut g = candidate;
-    if comptime![kind.masks.candidate] {
-        g *= masks[at.mask_candidate as usize + i];
-    }
-    let input = input_gate::<N>(a, second, kind.coupling);
-    let forget = forget_gate::<N>(a, second, kind.coupling);
-    let mut raw = forget * c + input * g;
-    if comptime![kind.masks.cell] {
-        raw *= masks[at.mask_cell as usize + i];
-    }
-    let raw = bounded::<N>(raw, at.clip, kind.clip);
+    let form = comptime![kind.cell()];
+    let (masks, starts) = (&call.masks, &scalars.masks);
+    let cell = cell_unit::<N>(first, second, candidate, c, masks, starts, i, form);
+    let raw = bounded::<N>(cell.unbounded, scalars.clip, kind.clip);
     if comptime![kind.peepholes && kind.output_sees_new] {
-        let v = vectors[comptime![kind.peepholes_at() + shares] * units + unit];
+        let v = call.vectors[comptime![kind.peepholes_at() + mixing] * units + unit];
         z_output += v * raw;
     }
     let mut sum = 0.0f32;
     if comptime![kind.norm_cell.is_some()] {
         // n needs the whole row: the output gate waits as a pre-activation.
-        tape[on_tape + (shares + 1) * units + unit] = z_output;
-        tape[on_tape + comptime![kind.raw_at()] * units + unit] = raw;
+        state.saved[saved_row + (mixing + 1) * units + unit] = z_output;
+        state.saved[saved_row + comptime![kind.raw_at()] * units + unit] = raw;
         sum = across::<N>(raw);
     } else {
         let o = sigmoid::<N>(z_output);
-        if comptime![kind.keep] {
-            tape[on_tape + (shares + 1) * units + unit] = o;
+        if comptime![kind.save] {
+            state.saved[saved_row + (mixing + 1) * units + unit] = o;
         }
-        advance::<N>(
-            masks, cell, hidden, out, tape, before, at, b, unit, o, raw, raw, c, kind,
-        );
+        advance::<N>(&call.masks, state, scalars, b, unit, o, raw, raw, kind);
     }
     sum
 }
@@ -252,90 +201,84 @@ pub fn unit_forward<N: Size>(
 #[cube]
 fn advance<N: Size>(
     masks: &[Vector<f32, N>],
-    cell: &mut [Vector<f32, N>],
-    hidden: &mut [Vector<f32, N>],
-    out: &mut [Vector<f32, N>],
-    tape: &mut [Vector<f32, N>],
-    before: &mut [Vector<f32, N>],
-    at: &At,
+    state: &mut StateBuffers<N>,
+    scalars: &StepScalars,
     b: usize,
     unit: usize,
     o: Vector<f32, N>,
     n: Vector<f32, N>,
     carried: Vector<f32, N>,
-    c: Vector<f32, N>,
     #[comptime] kind: Kind,
 ) {
-    let units = at.units as usize;
+    let units = scalars.units as usize;
     let i = b * units + unit;
-    let row = at.row as usize + b;
-    let mut next = carried;
-    if comptime![kind.masks.update_cell] {
-        next = zoneout::<N>(masks[at.update_cell as usize + i], carried, c);
+    let start = scalars.masks.update_cell;
+    let old = state.cell[i];
+    let next = updated::<N>(carried, old, masks, start, i, kind.masks.update_cell);
+    state.cell[i] = next;
+    if comptime![kind.save] {
+        let saved_row = (scalars.saved_row as usize + b) * units * comptime![kind.saved_pieces()];
+        state.saved[saved_row + comptime![kind.gates()] * units + unit] = next;
     }
-    cell[i] = next;
-    if comptime![kind.keep] {
-        let on_tape = (at.tape_row as usize + b) * units * comptime![kind.tape()];
-        tape[on_tape + comptime![kind.gates()] * units + unit] = next;
-    }
-    let mut h = o * tanh::<N>(n);
+    let h = o * tanh::<N>(n);
     if comptime![kind.projected] {
         // Masks and the output follow the projection.
-        hidden[i] = h;
-        if comptime![kind.keep] {
-            before[row * units + unit] = h;
+        state.hidden.state[i] = h;
+        if comptime![kind.save] {
+            let row = scalars.rows.first as usize + b;
+            state.hidden.saved[row * units + unit] = h;
         }
     } else {
-        if comptime![kind.masks.hidden] {
-            h *= masks[at.mask_hidden as usize + i];
-        }
-        if comptime![kind.masks.update_hidden] {
-            h = zoneout::<N>(masks[at.update_hidden as usize + i], h, hidden[i]);
-        }
-        hidden[i] = h;
-        out[row * units + unit] = h;
-        if comptime![kind.keep] {
-            if b < at.next_rows as usize {
-                before[(at.other_row as usize + b) * units + unit] = h;
-            }
+        let hidden = &mut state.hidden;
+        write_hidden::<N>(h, masks, hidden, scalars, b, unit, kind.masks, kind.save);
+    }
+}
+
+/// From h̃ through its masks to h', and h' to where it is read. Here `units` is the size of h.
+#[cube]
+fn write_hidden<N: Size>(
+    h: Vector<f32, N>,
+    masks: &[Vector<f32, N>],
+    hidden: &mut HiddenBuffers<N>,
+    scalars: &StepScalars,
+    b: usize,
+    unit: usize,
+    #[comptime] which: Masks<()>,
+    #[comptime] save: bool,
+) {
+    let (units, rows) = (scalars.units as usize, &scalars.rows);
+    let i = b * units + unit;
+    let h = masked::<N>(h, masks, scalars.masks.hidden, i, which.hidden);
+    let start = scalars.masks.update_hidden;
+    let old = hidden.state[i];
+    let h = updated::<N>(h, old, masks, start, i, which.update_hidden);
+    hidden.state[i] = h;
+    hidden.out[(rows.first as usize + b) * units + unit] = h;
+    if comptime![save] {
+        if b < rows.next_count as usize {
+            hidden.saved[(rows.neighbour as usize + b) * units + unit] = h;
         }
     }
 }
 
-/// What follows the projection: masks on h, the output. Here H is the size of h.
+/// What follows the projection: masks on h, the output. Here `units` is the size of h.
 ///
 /// # Arguments
 /// * `product` - what the projection gave `[B, d_output]`
-/// * the others - as in [`step`]
+/// * `masks` - of the projection
 #[cube(launch)]
 pub fn project<N: Size>(
     product: &[Vector<f32, N>],
     masks: &[Vector<f32, N>],
-    hidden: &mut [Vector<f32, N>],
-    out: &mut [Vector<f32, N>],
-    before: &mut [Vector<f32, N>],
-    at: &At,
-    #[comptime] masked: MaskKinds,
-    #[comptime] keep: bool,
+    hidden: &mut HiddenBuffers<N>,
+    scalars: &StepScalars,
+    #[comptime] which: Masks<()>,
+    #[comptime] save: bool,
 ) {
-    let units = at.units as usize;
-    let (b, unit, _) = own(units, 0usize);
-    if b >= at.rows as usize {
+    let own = own(scalars.units as usize, 0usize);
+    if own.row >= scalars.rows.count as usize {
         terminate!();
     }
-    let i = b * units + unit;
-    let mut h = product[i];
-    if comptime![masked.hidden] {
-        h *= masks[at.mask_hidden as usize + i];
-    }
-    if comptime![masked.update_hidden] {
-        h = zoneout::<N>(masks[at.update_hidden as usize + i], h, hidden[i]);
-    }
-    hidden[i] = h;
-    out[(at.row as usize + b) * units + unit] = h;
-    if comptime![keep] {
-        if b < at.next_rows as usize {
-            before[(at.other_row as usize + b) * units + unit] = h;
-        }
-    }
+    let h = product[own.row * own.units + own.first];
+    write_hidden::<N>(h, masks, hidden, scalars, own.row, own.first, which, save);
 }

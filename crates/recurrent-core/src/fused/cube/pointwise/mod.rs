@@ -2,32 +2,48 @@
 //!
 //! The equations are those of `cell/transition.rs`; the names are the same. A unit of the device
 //! handles a vector of hidden units of one sequence. Where a row is normalised, a cube handles the
-//! row and its units meet for the sums; otherwise nobody meets anybody.
+//! row, and its units add up sums in shared memory; otherwise there are no barriers.
 //!
-//! **What is written beside the state.** The product of the next step needs its left side at the start
-//! of a buffer (devices align views of buffers), so h' goes to a small buffer of its own as well as to
-//! its place in the output; likewise ∂z backward.
+//! **Two copies of h'.** The product of the next step needs its left side at the start of a buffer (devices
+//! align views of buffers). So h' is written into a small buffer of its own and into the output; likewise ∂z
+//! backward.
 //!
-//! **The tape** holds for each row, in pieces of H values: the activated gates (G pieces), c', with LN_c
-//! also c̃, with LN_h also h·R + b_h (G pieces).
-#![allow(clippy::too_many_arguments)] // a kernel has as many as it has buffers
-#![allow(clippy::collapsible_if)] // what is decided at compile time stands apart
+//! **Saved rows.** For the backward each row saves, in pieces of H values, the activated gates (G pieces), c',
+//! with LN_c also c̃, with LN_h also h·R + b_h (G pieces).
+//!
+//! **Mixing gates** are the gates with weights that mix the candidate and the old cell: i and f, or one of
+//! them. The output gate is not one of them.
+#![allow(clippy::too_many_arguments)] // a kernel has one per buffer
+#![allow(clippy::collapsible_if)] // what is decided at compile time has an `if` of its own
 
+mod activations;
 pub mod adaptive;
 mod backward;
+mod buffers;
+mod cell;
 mod forward;
+pub mod gru;
+mod layer_norm;
+pub mod masks;
 mod persistent;
-mod rounds;
-mod rows;
+pub mod rounds;
+mod scalars;
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use activations::*;
 pub use backward::{project_back, step_back};
+pub use buffers::*;
+use cell::{CellForm, CellUnit, bounded, cell_unit, cell_unit_back};
 pub use forward::{project, step};
+use layer_norm::RowNorm;
+use masks::{MaskStarts, masked, updated};
 pub use persistent::{steps, steps_back};
 pub use rounds::{accumulate, round, round_back};
+pub use scalars::*;
 
+use crate::equations::masks::Masks;
 pub use crate::fused::problem::Coupling;
 
 /// A normalisation as kernels are compiled for it.
@@ -39,21 +55,6 @@ pub struct NormKind {
     pub gain: bool,
     /// Whether there is a shift.
     pub shift: bool,
-}
-
-/// Which masks there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct MaskKinds {
-    /// m_g
-    pub candidate: bool,
-    /// m_c
-    pub cell: bool,
-    /// m_h
-    pub hidden: bool,
-    /// u
-    pub update_cell: bool,
-    /// v
-    pub update_hidden: bool,
 }
 
 /// What kernels are compiled for.
@@ -70,11 +71,11 @@ pub struct Kind {
     /// Whether all gates see c through full matrices.
     pub full: bool,
     /// Masks; with a projection those on h belong to it.
-    pub masks: MaskKinds,
+    pub masks: Masks<()>,
     /// Whether |c̃| is bounded.
     pub clip: bool,
     /// Whether a backward will follow.
-    pub keep: bool,
+    pub save: bool,
     /// Whether a projection follows.
     pub projected: bool,
     /// b_h, inside LN_h
@@ -85,14 +86,23 @@ pub struct Kind {
     pub norm_cell: Option<NormKind>,
     /// Whether n is carried.
     pub carry_normalized: bool,
-    /// Units that share a row, see [`own`]; 0 where none is normalised.
+    /// Units that work on one row, see [`own`]; 0 where none is normalised.
     pub threads: usize,
 }
 
 impl Kind {
-    /// Gates with weights that weigh the candidate and the old cell.
-    pub const fn shares(&self) -> usize {
-        self.coupling.shares()
+    /// The arithmetic of the cell.
+    pub const fn cell(&self) -> CellForm {
+        CellForm {
+            coupling: self.coupling,
+            clip: self.clip,
+            masks: self.masks,
+        }
+    }
+
+    /// Mixing gates.
+    pub const fn mixing_gates(&self) -> usize {
+        self.coupling.mixing_gates()
     }
 
     /// Gate blocks of a row.
@@ -112,7 +122,12 @@ impl Kind {
     }
 
     const fn bias_hidden_at(&self) -> usize {
-        self.peepholes_at() + if self.peepholes { self.shares() + 1 } else { 0 }
+        self.peepholes_at()
+            + if self.peepholes {
+                self.mixing_gates() + 1
+            } else {
+                0
+            }
     }
 
     const fn gain_hidden_at(&self) -> usize {
@@ -140,7 +155,40 @@ impl Kind {
         }
     }
 
-    // The pieces of a row of the tape.
+    const fn norm_row(&self, norm: Option<NormKind>, pieces: usize, at: (usize, usize)) -> RowNorm {
+        let norm = match norm {
+            Some(norm) => norm,
+            None => NormKind {
+                outside: false,
+                gain: false,
+                shift: false,
+            },
+        };
+        RowNorm {
+            pieces,
+            outside: norm.outside,
+            gain: if norm.gain { Some(at.0) } else { None },
+            shift: if norm.shift { Some(at.1) } else { None },
+            threads: self.threads,
+        }
+    }
+
+    /// LN_h; of no use where there is none.
+    const fn row_norm_hidden(&self) -> RowNorm {
+        let at = (self.gain_hidden_at(), self.shift_hidden_at());
+        self.norm_row(self.norm_hidden, self.gates(), at)
+    }
+
+    /// LN_c; of no use where there is none.
+    const fn row_norm_cell(&self) -> RowNorm {
+        self.norm_row(
+            self.norm_cell,
+            1,
+            (self.gain_cell_at(), self.shift_cell_at()),
+        )
+    }
+
+    // The pieces of a saved row.
 
     const fn raw_at(&self) -> usize {
         self.gates() + 1
@@ -150,8 +198,8 @@ impl Kind {
         self.raw_at() + if self.norm_cell.is_some() { 1 } else { 0 }
     }
 
-    /// Pieces of a row of the tape.
-    pub const fn tape(&self) -> usize {
+    /// Pieces of a saved row.
+    pub const fn saved_pieces(&self) -> usize {
         self.product_at()
             + if self.norm_hidden.is_some() {
                 self.gates()
@@ -164,7 +212,11 @@ impl Kind {
 
     /// ∂LN_h's gain
     pub const fn products_hidden_at(&self) -> usize {
-        if self.peepholes { self.shares() + 1 } else { 0 }
+        if self.peepholes {
+            self.mixing_gates() + 1
+        } else {
+            0
+        }
     }
 
     /// ∂LN_c's gain, then its shift
@@ -183,229 +235,44 @@ impl Kind {
     }
 }
 
-/// Where a step is. Rows and units are counted in vectors.
-#[derive(CubeLaunch, CubeType, Clone, Copy)]
-pub struct At {
-    /// Vectors of H.
-    pub units: u32,
-    /// Rows of the step.
-    pub rows: u32,
-    /// First row of the step among those of all steps.
-    pub row: u32,
-    /// Its first row in what comes from the input.
-    pub projected_row: u32,
-    /// Its first row on the tape.
-    pub tape_row: u32,
-    /// First row of the step after it, forward; of the step before it, backward.
-    pub other_row: u32,
-    /// Rows of the step after it.
-    pub next_rows: u32,
-    /// 1 for the first step, whose c is c_0.
-    pub first: u32,
-    /// Where the masks of the step begin.
-    pub mask_candidate: u32,
-    /// m_c
-    pub mask_cell: u32,
-    /// m_h
-    pub mask_hidden: u32,
-    /// u
-    pub update_cell: u32,
-    /// v
-    pub update_hidden: u32,
-    /// Bound of |c̃|.
-    pub clip: f32,
-    /// ε of LN_h
-    pub epsilon_hidden: f32,
-    /// 1/k of LN_h: what its sum of squares is multiplied with.
-    pub share_hidden: f32,
-    /// ε of LN_c
-    pub epsilon_cell: f32,
-    /// 1/k of LN_c
-    pub share_cell: f32,
+/// Which of the rows and vectors of a step a unit of the device works on.
+#[derive(CubeType, Clone, Copy)]
+pub struct Own {
+    /// The row within the step.
+    pub row: usize,
+    /// Vectors of a row.
+    pub units: usize,
+    /// The first of the row's vectors that is its own.
+    pub first: usize,
+    /// From one of its own vectors to the next.
+    pub stride: usize,
 }
 
-/// Which row a unit of the device works on, the first of the row's vectors that is its own, and how far
-/// apart those are.
-///
 /// # Arguments
 /// * `units` - vectors of a row
-/// * `threads` - units that share a row; 0 where each has one vector
+/// * `threads` - units that work on one row; 0 where each has one vector
 #[cube]
-fn own(units: usize, #[comptime] threads: usize) -> (usize, usize, usize) {
+fn own(units: usize, #[comptime] threads: usize) -> Own {
     if comptime![threads == 0] {
-        (ABSOLUTE_POS / units, ABSOLUTE_POS % units, units)
+        Own {
+            row: ABSOLUTE_POS / units,
+            units,
+            first: ABSOLUTE_POS % units,
+            stride: units,
+        }
     } else if comptime![threads == 1] {
-        (ABSOLUTE_POS, 0usize, 1usize)
+        Own {
+            row: ABSOLUTE_POS,
+            units,
+            first: 0usize,
+            stride: 1usize,
+        }
     } else {
-        (CUBE_POS, UNIT_POS as usize, threads.runtime())
+        Own {
+            row: CUBE_POS,
+            units,
+            first: UNIT_POS as usize,
+            stride: threads.runtime(),
+        }
     }
-}
-
-/// `σ(x)`: `1 − e/(1 + e)`, or `e/(1 + e)` where x < 0, with e = e^{−|x|}.
-///
-/// 0 ≤ σ ≤ 1, exactly 1 from x = 17.4 on, whatever the driver's exponential function and division round
-/// to: they only touch what is taken from 1. Nothing overflows.
-#[cube]
-fn sigmoid<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
-    let one = Vector::new(1.0f32);
-    let e = (-x.abs()).exp();
-    let rest = e / (one + e);
-    select_many(x.less_than(&Vector::new(0.0f32)), rest, one - rest)
-}
-
-/// `tanh(x)`, in the two pieces of the CPU kernels (`fused/cpu/simd.rs`).
-///
-/// |tanh| ≤ 1, exactly ±1 from |x| = 9.02 on, odd, whatever the driver's exponential function and division
-/// round to. The driver's own tanh need not saturate.
-#[cube]
-fn tanh<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
-    let one = Vector::new(1.0f32);
-    let size = x.abs();
-
-    let x2 = x * x;
-    let p = Vector::new(-5.704_988_7e-3f32) * x2 + Vector::new(2.063_909e-2f32);
-    let p = p * x2 + Vector::new(-5.373_971_6e-2f32);
-    let p = p * x2 + Vector::new(1.333_144_2e-1f32);
-    let p = p * x2 + Vector::new(-3.333_328e-1f32);
-    let small = size + size * (p * x2);
-
-    // A comparison with NaN is false, a minimum with it may be the bound.
-    let bound = Vector::new(9.1f32);
-    let most = select_many(size.greater_than(&bound), bound, size);
-    let large = one - Vector::new(2.0f32) / ((most + most).exp() + one);
-
-    let y = select_many(size.less_than(&Vector::new(0.625f32)), small, large);
-    select_many(x.less_than(&Vector::new(0.0f32)), -y, y)
-}
-
-/// `1 − x`
-#[cube]
-fn one_minus<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
-    Vector::new(1.0f32) - x
-}
-
-/// `σ'` from its value.
-#[cube]
-fn sigmoid_slope<N: Size>(y: Vector<f32, N>) -> Vector<f32, N> {
-    y * one_minus::<N>(y)
-}
-
-/// `tanh'` from its value: `1 − y²`, whose factor `1 − y` is exact near 1.
-#[cube]
-fn tanh_slope<N: Size>(y: Vector<f32, N>) -> Vector<f32, N> {
-    one_minus::<N>(y) * (Vector::new(1.0f32) + y)
-}
-
-/// i from the activated gates; b is a where there is one gate only.
-#[cube]
-fn input_gate<N: Size>(
-    a: Vector<f32, N>,
-    b: Vector<f32, N>,
-    #[comptime] coupling: Coupling,
-) -> Vector<f32, N> {
-    if comptime![matches!(
-        coupling,
-        Coupling::Independent | Coupling::ForgetFromInput
-    )] {
-        a
-    } else if comptime![coupling == Coupling::InputFromForget] {
-        one_minus::<N>(a)
-    } else if comptime![coupling == Coupling::CappedInput] {
-        let most = one_minus::<N>(b);
-        select_many(a.greater_than(&most), most, a)
-    } else {
-        // 1 − e = (1 − f)·(1 − f + 2f(1 − r)): nothing cancels.
-        let rest = one_minus::<N>(b);
-        rest * (rest + (b + b) * one_minus::<N>(a))
-    }
-}
-
-/// f from the activated gates.
-#[cube]
-fn forget_gate<N: Size>(
-    a: Vector<f32, N>,
-    b: Vector<f32, N>,
-    #[comptime] coupling: Coupling,
-) -> Vector<f32, N> {
-    if comptime![matches!(
-        coupling,
-        Coupling::Independent | Coupling::CappedInput
-    )] {
-        b
-    } else if comptime![coupling == Coupling::InputFromForget] {
-        a
-    } else if comptime![coupling == Coupling::ForgetFromInput] {
-        one_minus::<N>(a)
-    } else {
-        // e = 2rf + (1 − 2r)f² = f·(f + 2r(1 − f))
-        b * (b + (a + a) * one_minus::<N>(b))
-    }
-}
-
-/// ∂ of the first gate with weights.
-#[cube]
-fn first_share<N: Size>(
-    a: Vector<f32, N>,
-    b: Vector<f32, N>,
-    grad_input: Vector<f32, N>,
-    grad_forget: Vector<f32, N>,
-    #[comptime] coupling: Coupling,
-) -> Vector<f32, N> {
-    if comptime![coupling == Coupling::Independent] {
-        grad_input
-    } else if comptime![coupling == Coupling::InputFromForget] {
-        grad_forget - grad_input
-    } else if comptime![coupling == Coupling::ForgetFromInput] {
-        grad_input - grad_forget
-    } else if comptime![coupling == Coupling::CappedInput] {
-        let zero = Vector::new(0.0f32);
-        select_many(a.greater_than(&one_minus::<N>(b)), zero, grad_input)
-    } else {
-        let slope = b * one_minus::<N>(b);
-        (grad_forget - grad_input) * (slope + slope)
-    }
-}
-
-/// ∂ of the second gate with weights.
-#[cube]
-fn second_share<N: Size>(
-    a: Vector<f32, N>,
-    b: Vector<f32, N>,
-    grad_input: Vector<f32, N>,
-    grad_forget: Vector<f32, N>,
-    #[comptime] coupling: Coupling,
-) -> Vector<f32, N> {
-    if comptime![coupling == Coupling::CappedInput] {
-        let zero = Vector::new(0.0f32);
-        let capped = select_many(a.greater_than(&one_minus::<N>(b)), grad_input, zero);
-        grad_forget - capped
-    } else if comptime![coupling == Coupling::Refined] {
-        let half = a * one_minus::<N>(b) + b * one_minus::<N>(a);
-        (grad_forget - grad_input) * (half + half)
-    } else {
-        grad_forget
-    }
-}
-
-/// The bounded cell.
-#[cube]
-fn bounded<N: Size>(x: Vector<f32, N>, bound: f32, #[comptime] clip: bool) -> Vector<f32, N> {
-    if comptime![clip] {
-        let high = Vector::new(bound);
-        let low = Vector::new(-bound);
-        let x = select_many(x.greater_than(&high), high, x);
-        select_many(x.less_than(&low), low, x)
-    } else {
-        x
-    }
-}
-
-/// `u ⊙ new + (1 − u) ⊙ old`
-#[cube]
-fn zoneout<N: Size>(
-    update: Vector<f32, N>,
-    new: Vector<f32, N>,
-    old: Vector<f32, N>,
-) -> Vector<f32, N> {
-    update * new + one_minus::<N>(update) * old
 }

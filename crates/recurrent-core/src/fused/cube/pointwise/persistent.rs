@@ -1,84 +1,68 @@
 //! All steps in one launch, for small H: a cube takes one sequence from start to end, with R in its
 //! shared memory and a unit for each hidden unit.
 //!
-//! The steps of a sequence are then the iterations of a loop, and the units of the cube meet twice in
-//! each: nobody overwrites h before all have multiplied with it, and nobody reads it before it is there.
+//! The steps of a sequence are then the iterations of a loop, with two barriers of the cube in each: the
+//! first before h is overwritten, since all units multiply with it, the second before it is read.
 //! The arithmetic of a unit is that of the kernels of one step. Vectors are of one value.
 
 use super::backward::unit_back;
 use super::forward::unit_forward;
+use super::layer_norm::Statistics;
+use super::masks::mask_starts;
 use super::*;
 
-/// Where step t of sequence b is.
+/// The scalars of step t.
 ///
 /// # Arguments
 /// * `steps` - steps of the longest sequence
 /// * `starts` - the first row of each step, and the number of rows
-/// * `at` - where the masks begin
+/// * `first` - the scalars of the first step
+/// * `masks` - whether each mask that there is has a row per step
 #[cube]
-fn place(
+fn scalars_at(
     t: usize,
     steps: usize,
     starts: &[u32],
-    at: &At,
-    #[comptime] per_step: MaskKinds,
+    first: &StepScalars,
+    #[comptime] masks: Masks<bool>,
     #[comptime] back: bool,
-) -> At {
+) -> StepScalars {
     let row = starts[t];
-    let mut next_rows = 0u32;
+    let mut next_count = 0u32;
     if t + 1 < steps {
-        next_rows = starts[t + 2] - starts[t + 1];
+        next_count = starts[t + 2] - starts[t + 1];
     }
-    let mut other_row = starts[t + 1];
-    let mut first = 0u32;
+    let mut neighbour = starts[t + 1];
+    let mut is_first_step = 0u32;
     if comptime![back] {
-        other_row = 0u32;
+        neighbour = 0u32;
         if t > 0 {
-            other_row = starts[t - 1];
+            neighbour = starts[t - 1];
         } else {
-            first = 1u32;
+            is_first_step = 1u32;
         }
     }
-    let offset = row * at.units;
-    let mut mask_candidate = at.mask_candidate;
-    if comptime![per_step.candidate] {
-        mask_candidate += offset;
-    }
-    let mut mask_cell = at.mask_cell;
-    if comptime![per_step.cell] {
-        mask_cell += offset;
-    }
-    let mut mask_hidden = at.mask_hidden;
-    if comptime![per_step.hidden] {
-        mask_hidden += offset;
-    }
-    let mut update_cell = at.update_cell;
-    if comptime![per_step.update_cell] {
-        update_cell += offset;
-    }
-    let mut update_hidden = at.update_hidden;
-    if comptime![per_step.update_hidden] {
-        update_hidden += offset;
-    }
-    At {
-        units: at.units,
-        rows: at.rows,
-        row,
+    StepScalars {
+        units: first.units,
+        rows: StepRows {
+            count: first.rows.count,
+            first: row,
+            neighbour,
+            next_count,
+            is_first_step,
+        },
         projected_row: row,
-        tape_row: row,
-        other_row,
-        next_rows,
-        first,
-        mask_candidate,
-        mask_cell,
-        mask_hidden,
-        update_cell,
-        update_hidden,
-        clip: at.clip,
-        epsilon_hidden: at.epsilon_hidden,
-        share_hidden: at.share_hidden,
-        epsilon_cell: at.epsilon_cell,
-        share_cell: at.share_cell,
+        saved_row: row,
+        masks: mask_starts(&first.masks, row * first.units, masks),
+        clip: first.clip,
+        norm_hidden: NormScalars {
+            epsilon: first.norm_hidden.epsilon,
+            inverse_count: first.norm_hidden.inverse_count,
+        },
+        norm_cell: NormScalars {
+            epsilon: first.norm_cell.epsilon,
+            inverse_count: first.norm_cell.inverse_count,
+        },
     }
 }
 
@@ -87,29 +71,27 @@ fn place(
 /// # Arguments
 /// * `weight` - R `[H, G·H]`
 /// * `starts` - the first row of each step, the number of rows, then the steps of each sequence
+/// * `first` - the scalars of the first step
+/// * `steps` - of the longest sequence
+/// * `masks` - whether each mask that there is has a row per step
 /// * the others - as in [`step`](super::step), without a projection, normalisation or full peepholes
 #[cube(launch)]
 pub fn steps<N: Size>(
     projected: &[Vector<f32, N>],
     weight: &[f32],
     starts: &[u32],
-    vectors: &[Vector<f32, N>],
-    masks: &[Vector<f32, N>],
-    cell: &mut [Vector<f32, N>],
-    hidden: &mut [Vector<f32, N>],
-    out: &mut [Vector<f32, N>],
-    tape: &mut [Vector<f32, N>],
-    before: &mut [Vector<f32, N>],
-    at: &At,
+    call: &CallBuffers<N>,
+    state: &mut StateBuffers<N>,
+    first: &StepScalars,
     steps: u32,
     #[comptime] kind: Kind,
-    #[comptime] per_step: MaskKinds,
+    #[comptime] masks: Masks<bool>,
     #[comptime] d_hidden: usize,
 ) {
-    let units = at.units as usize;
+    let units = first.units as usize;
     let steps = steps as usize;
     let (b, unit) = (CUBE_POS, UNIT_POS as usize);
-    if b >= at.rows as usize {
+    if b >= first.rows.count as usize {
         terminate!();
     }
     let gates = comptime![kind.gates()];
@@ -123,12 +105,12 @@ pub fn steps<N: Size>(
     }
     let i = b * units + unit;
     if unit < units {
-        h[unit] = hidden[i].extract(0usize);
+        h[unit] = state.hidden.state[i].extract(0usize);
     }
     sync_cube();
     let length = starts[steps + 1 + b] as usize;
     for t in 0..length {
-        let here = place(t, steps, starts, at, per_step, false);
+        let here = scalars_at(t, steps, starts, first, masks, false);
         if unit < units {
             let mut z = Array::<Vector<f32, N>>::new(gates);
             #[unroll]
@@ -139,14 +121,11 @@ pub fn steps<N: Size>(
                 }
                 z[gate] = Vector::new(sum);
             }
-            unit_forward::<N>(
-                &mut z, projected, vectors, masks, cell, hidden, out, tape, before, &here, b, unit,
-                kind,
-            );
+            unit_forward::<N>(&mut z, projected, call, state, &here, b, unit, kind);
         }
         sync_cube();
         if unit < units {
-            h[unit] = hidden[i].extract(0usize);
+            h[unit] = state.hidden.state[i].extract(0usize);
         }
         sync_cube();
     }
@@ -155,34 +134,28 @@ pub fn steps<N: Size>(
 /// All steps of all sequences, backward.
 ///
 /// # Arguments
-/// * `weight`, `starts` - as in [`steps`]
-/// * `grad_hidden` - ∂h' of the last step on entry, ∂h_0 on return but for `direct`
+/// * `weight`, `starts`, `first`, `steps`, `masks` - as in [`steps`]
+/// * `grad_hidden` - ∂h' of the last step on entry, ∂h_0 on return but for `direct` of `grads`
 /// * the others - as in [`step_back`](super::step_back)
 #[cube(launch)]
 pub fn steps_back<N: Size>(
     grad_out: &[Vector<f32, N>],
     weight: &[f32],
     starts: &[u32],
-    tape: &[Vector<f32, N>],
-    first_cell: &[Vector<f32, N>],
-    vectors: &[Vector<f32, N>],
-    masks: &[Vector<f32, N>],
+    forward: &SavedBuffers<N>,
+    call: &CallBuffers<N>,
     grad_hidden: &mut [Vector<f32, N>],
-    direct: &mut [Vector<f32, N>],
-    grad_cell: &mut [Vector<f32, N>],
-    grad_preact: &mut [Vector<f32, N>],
-    left: &mut [Vector<f32, N>],
-    products: &mut [Vector<f32, N>],
-    at: &At,
+    grads: &mut GradBuffers<N>,
+    first: &StepScalars,
     steps: u32,
     #[comptime] kind: Kind,
-    #[comptime] per_step: MaskKinds,
+    #[comptime] masks: Masks<bool>,
     #[comptime] d_hidden: usize,
 ) {
-    let units = at.units as usize;
+    let units = first.units as usize;
     let steps = steps as usize;
     let (b, unit) = (CUBE_POS, UNIT_POS as usize);
-    if b >= at.rows as usize {
+    if b >= first.rows.count as usize {
         terminate!();
     }
     let gates = comptime![kind.gates()];
@@ -199,33 +172,18 @@ pub fn steps_back<N: Size>(
     let i = b * units + unit;
     let length = starts[steps + 1 + b] as usize;
     for back in 0..length {
-        let here = place(length - 1 - back, steps, starts, at, per_step, true);
+        let here = scalars_at(length - 1 - back, steps, starts, first, masks, true);
         if unit < units {
             // Without full peepholes nothing is read as `through`.
+            let (through, grad_h) = (grad_out, grad_hidden[i]);
+            let none = Statistics::none();
             unit_back::<N>(
-                grad_out,
-                grad_hidden[i],
-                grad_out,
-                tape,
-                first_cell,
-                vectors,
-                masks,
-                direct,
-                grad_cell,
-                grad_preact,
-                left,
-                products,
-                &here,
-                b,
-                unit,
-                0.0f32,
-                1.0f32,
-                kind,
+                grad_out, grad_h, through, forward, call, grads, &here, b, unit, &none, kind,
             );
             #[unroll]
             for gate in 0..gates {
                 let j = gate * units + unit;
-                z[j] = left[b * width + j].extract(0usize);
+                z[j] = grads.left[b * width + j].extract(0usize);
             }
         }
         sync_cube();

@@ -2,13 +2,25 @@
 
 use super::*;
 
+/// The numbers that a kernel is given of a round at a step.
+#[derive(CubeLaunch, CubeType, Clone, Copy)]
+pub struct RoundScalars {
+    /// Vectors of n.
+    pub units: u32,
+    /// Rows of the step.
+    pub rows: u32,
+    /// Its first row among those of all steps.
+    pub row: u32,
+    /// The first row of u.
+    pub value_row: u32,
+}
+
 /// # Arguments
 /// * `product` - p `[B, n]`
 /// * `bias` - b `[n]`
-/// * `value` - u, from row `value_row` on
+/// * `value` - u
 /// * `next` - v, for the product of the next round `[B, n]`
-/// * `gates`, `values` - σ(p + b) and v of all rows `[N, n]`, if `keep`
-/// * `units`, `rows`, `row` - vectors of n, rows of the step, its first row among those of all steps
+/// * `gates`, `values` - σ(p + b) and v of all rows `[N, n]`, if `save`
 #[cube(launch)]
 pub fn round<N: Size>(
     product: &[Vector<f32, N>],
@@ -17,28 +29,27 @@ pub fn round<N: Size>(
     next: &mut [Vector<f32, N>],
     gates: &mut [Vector<f32, N>],
     values: &mut [Vector<f32, N>],
-    units: u32,
-    rows: u32,
-    row: u32,
-    value_row: u32,
+    scalars: &RoundScalars,
     #[comptime] biased: bool,
-    #[comptime] keep: bool,
+    #[comptime] save: bool,
 ) {
-    let units = units as usize;
-    let (b, unit, _) = own(units, 0usize);
-    if b >= rows as usize {
+    let own = own(scalars.units as usize, 0usize);
+    let (b, units, unit) = (own.row, own.units, own.first);
+    if b >= scalars.rows as usize {
         terminate!();
     }
+    let row = (scalars.row as usize + b) * units + unit;
+    let value = value[(scalars.value_row as usize + b) * units + unit];
     let mut p = product[b * units + unit];
     if comptime![biased] {
         p += bias[unit];
     }
     let gate = sigmoid::<N>(p);
-    let v = (gate + gate) * value[(value_row as usize + b) * units + unit];
+    let v = (gate + gate) * value;
     next[b * units + unit] = v;
-    if comptime![keep] {
-        gates[(row as usize + b) * units + unit] = gate;
-        values[(row as usize + b) * units + unit] = v;
+    if comptime![save] {
+        gates[row] = gate;
+        values[row] = v;
     }
 }
 
@@ -47,7 +58,7 @@ pub fn round<N: Size>(
 /// # Arguments
 /// * `pending` - what a product of another round adds to ∂v `[B, n]`, if `add`
 /// * `gates` - of the forward
-/// * `value` - u, from row `value_row` on
+/// * `value` - u
 /// * `grad` - ∂v on entry, ∂u on return `[B, n]`
 /// * `grad_product` - ∂p of all rows `[N, n]`
 /// * `left` - ∂p for the product with the transposed matrix `[B, n]`
@@ -61,33 +72,31 @@ pub fn round_back<N: Size>(
     grad_product: &mut [Vector<f32, N>],
     left: &mut [Vector<f32, N>],
     grad_rows: &mut [Vector<f32, N>],
-    units: u32,
-    rows: u32,
-    row: u32,
-    value_row: u32,
+    scalars: &RoundScalars,
     #[comptime] add: bool,
     #[comptime] first: bool,
 ) {
-    let units = units as usize;
-    let (b, unit, _) = own(units, 0usize);
-    if b >= rows as usize {
+    let own = own(scalars.units as usize, 0usize);
+    let (b, units, unit) = (own.row, own.units, own.first);
+    if b >= scalars.rows as usize {
         terminate!();
     }
+    let row = (scalars.row as usize + b) * units + unit;
+    let value = value[(scalars.value_row as usize + b) * units + unit];
     let i = b * units + unit;
-    let on_row = (row as usize + b) * units + unit;
     let mut grad_v = grad[i];
     if comptime![add] {
         grad_v += pending[i];
     }
-    let gate = gates[on_row];
+    let gate = gates[row];
     let slope = sigmoid_slope::<N>(gate);
-    let grad_p = grad_v * (slope + slope) * value[(value_row as usize + b) * units + unit];
+    let grad_p = grad_v * (slope + slope) * value;
     let grad_u = grad_v * (gate + gate);
     grad[i] = grad_u;
-    grad_product[on_row] = grad_p;
+    grad_product[row] = grad_p;
     left[i] = grad_p;
     if comptime![first] {
-        grad_rows[on_row] = grad_u;
+        grad_rows[row] = grad_u;
     }
 }
 

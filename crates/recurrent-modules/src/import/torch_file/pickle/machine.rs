@@ -1,4 +1,4 @@
-//! The stack machine that a pickle is a program for.
+//! The stack machine that interprets a pickle.
 
 use std::boxed::Box;
 use std::format;
@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::{Function, Node, Storage, TensorNode, Value, error, text};
 use crate::import::ImportError;
 
-/// How much a pickle of some length may make. torch.save writes about 20 bytes for each value that
+/// Limits on what a pickle of some length may create. torch.save writes about 20 bytes for each value that
 /// has parts, 10 for each memo and at least 2 for each item of a list.
 pub(super) struct Limits {
     nodes: usize,
@@ -56,7 +56,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The values it made, and the place after the pickle.
+    /// The values it created, and the offset after the pickle.
     pub(super) fn finish(self) -> (Vec<Node>, usize) {
         (self.nodes, self.at)
     }
@@ -107,7 +107,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop(&mut self) -> Result<Value, ImportError> {
-        // Values below the last mark belong to what is open there.
+        // Values below the last mark belong to enclosing constructs.
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.len() > floor {
             true => self
@@ -139,7 +139,7 @@ impl<'a> Machine<'a> {
             return Err(error("its pickle makes more values than its length allows"));
         }
         self.nodes.push(node);
-        // Fits: nodes are bounded by a part of the pickle, whose places fit.
+        // Cannot overflow: the number of nodes is bounded by a fraction of the pickle's length.
         self.push(Value::Node((self.nodes.len() - 1) as u32))
     }
 
@@ -457,7 +457,7 @@ impl<'a> Machine<'a> {
                 let index = self.index_line()?;
                 self.recall(index)
             }
-            // Values with parts.
+            // Compound values.
             b')' => self.tuple(Vec::new()),
             0x85 => self.pop_tuple(1),
             0x86 => self.pop_tuple(2),
@@ -466,7 +466,7 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.tuple(items)
             }
-            // Sets hold no tensors with names; as lists they are walked like any other.
+            // Sets contain no named tensors; they are traversed like lists.
             b']' | 0x8f => self.push_node(Node::List(Vec::new())),
             b'l' | 0x91 => {
                 let items = self.pop_mark()?;
@@ -515,7 +515,7 @@ impl<'a> Machine<'a> {
                 let function = self.pop()?;
                 self.call(function, arguments)
             }
-            // State set after an object was built, such as a state dict's `_metadata`: no weights.
+            // State set after an object was built, such as a state dict's `_metadata`; it contains no weights.
             b'b' => self.pop().map(drop),
             b'Q' => {
                 let identity = self.pop()?;

@@ -1,12 +1,12 @@
 //! The part of Python's pickle that state dicts are written in.
 //!
 //! A pickle is a program for a stack machine that can import and call any function. This machine
-//! calls none: of the functions named in a pickle it knows those that build dictionaries and
-//! tensors and does their work itself, and refuses a pickle that names any other.
+//! calls none: it implements the functions that build dictionaries and
+//! tensors itself, and rejects a pickle that names any other.
 //!
-//! Values live in one arena and refer to each other by index. So a value that is fetched a million
-//! times is one value, a dictionary that contains itself is no endless structure, and nothing is
-//! dropped recursively. How many values, items and memos there may be is bounded by the length of
+//! Values are stored in one arena and refer to each other by index. So a value that is fetched a million
+//! times is stored once, a dictionary that contains itself does not cause an endless loop, and nothing is
+//! dropped recursively. The number of values, items and memos is bounded by the length of
 //! the pickle ([`machine::Limits`]).
 
 mod machine;
@@ -34,7 +34,7 @@ pub(super) struct TensorRecord {
     pub(super) strides: Vec<usize>,
 }
 
-/// A value, or where it is.
+/// A value, or its index.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Value {
     None,
@@ -59,9 +59,9 @@ enum Function {
     Parameter,
     /// `torch.Size`.
     Size,
-    /// `torch.FloatStorage` and so on: never called, named in a storage's identity.
+    /// `torch.FloatStorage` and so on: never called, part of a storage's identity.
     Storage(Dtype),
-    /// A name such as `torch.float32`: never called, of no meaning here.
+    /// A name such as `torch.float32`: never called, ignored.
     Constant,
 }
 
@@ -92,7 +92,7 @@ impl Function {
     }
 }
 
-/// A value that has parts. The large ones are boxed: a pickle can make a node of every eighth byte.
+/// A compound value. Large ones are boxed, because a pickle can create one node per eight bytes.
 #[derive(Debug)]
 enum Node {
     Tuple(Vec<Value>),
@@ -118,10 +118,10 @@ struct TensorNode {
     strides: Vec<usize>,
 }
 
-/// Most levels of dictionaries and lists.
+/// Maximum nesting of dictionaries and lists.
 const DEPTH: usize = 32;
 
-/// A pickle that has run.
+/// The result of a pickle.
 pub(super) struct Pickle<'a> {
     bytes: &'a [u8],
     nodes: Vec<Node>,
@@ -131,9 +131,9 @@ pub(super) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Runs the pickle that begins at a place; also gives the place after it.
+    /// Runs the pickle at an offset; also returns the offset after it.
     pub(super) fn read(bytes: &'a [u8], start: usize) -> Result<(Self, usize), ImportError> {
-        // Places in the pickle are kept as 32 bits.
+        // Offsets in the pickle are stored in 32 bits.
         if u32::try_from(bytes.len()).is_err() && start > u32::MAX as usize / 2 {
             return Err(error("its pickle lies beyond the first 2 GiB"));
         }
@@ -205,7 +205,7 @@ impl<'a> Pickle<'a> {
     /// All tensors, named by their paths.
     pub(super) fn tensors(&self) -> Result<Vec<TensorRecord>, ImportError> {
         let mut found = Vec::new();
-        // A dictionary may be in many places, and in itself: bounded by steps and depth.
+        // A dictionary may be referenced many times, also by itself, so steps and depth are bounded.
         let mut steps = 1024 + self.length;
         let mut name_bytes = 65_536 + 4 * self.length;
         let mut open: Vec<(String, Value, usize)> = std::vec![(String::new(), self.root, 0)];

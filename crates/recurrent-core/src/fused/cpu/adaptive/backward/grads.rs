@@ -1,12 +1,12 @@
-//! The gradients of all rows of a layer.
+//! The gradients of a layer, for all rows.
 
 use crate::fused::cpu::buffer::Buffer;
 use crate::fused::cpu::layout::Layout;
 use crate::fused::cpu::product::Columns;
 use crate::fused::cpu::simd::Isa;
-use crate::fused::problem::adaptive::{Problem, WEIGHTS, Weight, weight_index};
+use crate::fused::problem::adaptive::{AdaptiveProblem, WEIGHTS, Weight, weight_index};
 
-/// A layer's gradients of all rows, and the transposed factors of its wanted weights.
+/// A layer's gradients for all rows, and the transposed left factors of its wanted weights.
 pub struct LayerGrads {
     /// ∂z `[N, 4H]`, in tiles
     preact: Buffer,
@@ -18,11 +18,11 @@ pub struct LayerGrads {
     policy_gates: [Buffer; 3],
     /// ∂q `[N, 4A]`
     adapt: Buffer,
-    /// What each weight is multiplied with `[features, N]`.
+    /// The left factor of each weight, transposed: `[features, N]`.
     factors: [Buffer; WEIGHTS],
 }
 
-/// The same as pointers.
+/// The addresses of these buffers.
 pub struct Pointers {
     /// ∂z
     pub preact: *mut f32,
@@ -34,12 +34,12 @@ pub struct Pointers {
     pub policy_gates: [*mut f32; 3],
     /// ∂q
     pub adapt: *mut f32,
-    /// Transposed factors; dangling for weights that nobody asks for.
+    /// Transposed left factors; dangling for weights that are not wanted.
     pub factors: [*mut f32; WEIGHTS],
 }
 
-/// Features of what a weight is multiplied with.
-pub fn features(problem: &Problem, layer: usize, weight: Weight) -> usize {
+/// Number of features of the left factor of a weight.
+pub fn features(problem: &AdaptiveProblem, layer: usize, weight: Weight) -> usize {
     let sizes = &problem.layers[layer];
     match weight {
         Weight::AdaptInput => problem.d_seen(layer),
@@ -50,8 +50,14 @@ pub fn features(problem: &Problem, layer: usize, weight: Weight) -> usize {
 }
 
 impl LayerGrads {
-    /// Room for a layer.
-    pub fn new(isa: Isa, problem: &Problem, layout: Layout, index: usize, wanted: &[bool]) -> Self {
+    /// Allocates the buffers of a layer.
+    pub fn new(
+        isa: Isa,
+        problem: &AdaptiveProblem,
+        layout: Layout,
+        index: usize,
+        wanted: &[bool],
+    ) -> Self {
         let rows = problem.rows();
         let layer = &problem.layers[index];
         let room = |size: usize| Buffer::new(rows * size);
@@ -77,7 +83,7 @@ impl LayerGrads {
         }
     }
 
-    /// Where they are.
+    /// The addresses of the buffers.
     pub fn pointers(&mut self) -> Pointers {
         Pointers {
             preact: self.preact.as_mut_ptr(),

@@ -1,193 +1,119 @@
 //! The rounds of the Mogrifier, backward.
 
-use super::*;
+use super::super::rounds::GateBack;
+use super::Backward;
+use crate::fused::cpu::product::Onto;
+use crate::fused::cpu::view::Rows;
+use crate::fused::problem::{Key, Part, RoundPart};
 
-impl Run<'_> {
-    /// `a·Mᵀ` with a factor of a round, for this share's columns.
-    ///
-    /// # Safety
-    /// As [`times_transposed`](Self::times_transposed).
-    pub(super) unsafe fn times_factor(
-        &self,
-        factor: &Factor,
-        rows: usize,
-        a: View,
-        out: *mut f32,
-        add: bool,
-        share: usize,
-    ) {
-        let view = factor.view(self.parts, true);
-        let (packed, columns) = (factor.panels.as_ref(), &factor.columns);
-        // SAFETY: by the contract of this function.
-        unsafe {
-            self.times_back(
-                factor.size,
-                packed,
-                view,
-                rows,
-                (a, None),
-                columns,
-                out,
-                add,
-                false,
-                share,
-            );
-        }
-    }
-
-    /// ∂x or ∂h between rounds.
-    pub(super) fn between(&self, input: bool) -> *mut f32 {
-        if input { self.grad_x } else { self.grad_h }
-    }
-
-    /// The rows of a step in a buffer of all steps.
-    pub(super) fn step_view(&self, buffer: *mut f32, step: usize, size: usize) -> View {
-        View {
-            ptr: buffer.wrapping_add(self.offsets[step] * size),
-            row: size,
-            column: 1,
-        }
-    }
-
-    /// Back through the product of a round to what it read, which `out` has the gradient of.
+impl Backward<'_> {
+    /// Adds the gradient that passes back through the product of a round to `out`, the gradient of the
+    /// round's input u.
     ///
     /// # Safety
     /// ∂p of the round is complete; the columns of `out` are this share's own.
     pub(super) unsafe fn unround(&self, step: usize, round: usize, out: *mut f32, share: usize) {
-        let rows = self.problem.counts[step];
-        let factors = &self.packed.factors[round];
-        let factor = &factors[factors.len() - 1];
-        let grads = &self.round_grads[round];
-        let buffer = if factors.len() == 1 {
-            grads.gate
-        } else {
-            grads.inner
+        let matrix = self.weight(Key::Round(round, RoundPart::Matrix));
+        let grads = &self.at.rounds[round];
+        let buffer = match self.problem.rounds[round] {
+            Some(_) => grads.inner,
+            None => grads.gate,
         };
-        let a = self.step_view(buffer, step, factor.size.0);
+        let left = self.rows_as_factor(buffer, step, matrix.k);
         // SAFETY: by the contract of this function.
-        unsafe { self.times_factor(factor, rows, a, out, true, share) };
+        unsafe { self.times(matrix, left, out, Onto::Sum, share) };
     }
 
-    /// What the round after this one passes back (∂z after the last), then this round's gate.
+    /// The gradient from the following round (from ∂z after the last round), then this round's gate.
     ///
     /// # Safety
-    /// As [`work`](Self::work), whose phase it is.
+    /// As [`work`](crate::fused::cpu::driver::Run::work), for this phase.
     pub(super) unsafe fn unmix(&self, step: usize, round: usize, share: usize) {
         let problem = self.problem;
-        let rows = problem.counts[step];
         let on_input = round.is_multiple_of(2);
+        let [grad_x, grad_h] = self.at.between;
+        let (part, grad, to) = match on_input {
+            true => (Part::WeightInput, grad_x, problem.d_input),
+            false => (Part::WeightHidden, grad_h, problem.d_output),
+        };
         // SAFETY: phases before are complete; this share's own columns of ∂x and ∂h.
         unsafe {
             if round + 1 == problem.rounds.len() {
-                let grad = self.layout.factor(self.grad_preact, self.offsets[step]);
-                let weights = [
-                    (
-                        Part::WeightInput,
-                        self.packed.get(Part::WeightInput),
-                        &self.columns_input,
-                        self.grad_x,
-                    ),
-                    (
-                        Part::WeightHidden,
-                        self.packed.get(Part::WeightHidden),
-                        &self.columns_hidden,
-                        self.grad_h,
-                    ),
-                ];
-                for (part, packed, columns, out) in weights {
-                    self.times_transposed(
-                        step, part, packed, rows, grad, columns, out, false, share,
-                    );
+                let left = self.gates_of(self.at.preact, step);
+                for (part, out) in [(Part::WeightInput, grad_x), (Part::WeightHidden, grad_h)] {
+                    self.times(self.weight(part), left, out, Onto::Fresh, share);
                 }
             } else {
-                // What the next round read is what this one changed.
-                self.unround(step, round + 1, self.between(on_input), share);
+                // The u of the following round is the v' of this one.
+                self.unround(step, round + 1, grad, share);
             }
-            let to = if on_input {
-                problem.d_input
-            } else {
-                problem.d_output
-            };
-            let columns = if on_input {
-                &self.columns_input
-            } else {
-                &self.columns_hidden
-            };
-            let tape = &self.tape.rounds[round];
-            let saved = |values: &[f32]| {
-                let row = self.offsets[step] * to;
-                Rows::read(values.as_ptr().wrapping_add(row), to)
-            };
-            let value = match round {
-                0 => {
-                    let x = self.parts.of(Part::Input);
-                    saved(x)
-                }
-                1 => Rows::read(self.hidden_row(step), to),
-                _ => saved(&self.tape.rounds[round - 2].value),
-            };
-            let copy = match (round, self.targets.get(Part::Input)) {
-                // The last on the way back that changes x.
-                (0, Some(&target)) => self.rows_of(target, self.offsets[step], to),
-                _ => Rows::NONE,
-            };
-            let gate = GateBack {
-                rows,
-                columns: columns.units(&columns.share(share, self.shares)),
-                gate: saved(&tape.gate),
-                value,
-                grad: self.rows_of(self.between(on_input), 0, to),
-                grad_preact: self.rows_of(self.round_grads[round].gate, self.offsets[step], to),
-                copy,
-            };
-            gate.run(self.isa);
         }
+        let saved = &self.saved.rounds;
+        let value = match round {
+            0 => self.saved(self.parts.of(Part::Input), step, to),
+            1 => self.hidden_row(step),
+            _ => self.saved(&saved[round - 2].value, step, to),
+        };
+        let columns = &self.weight(part).columns;
+        let offset = self.offsets[step];
+        let gate = GateBack {
+            rows: problem.counts[step],
+            columns: columns.units(&self.crew.panels(columns, share)),
+            gate: self.saved(&saved[round].gate, step, to),
+            value,
+            grad: self.rows_of(grad, 0, to),
+            grad_preact: self.rows_of(self.at.rounds[round].gate, offset, to),
+            copy: match (round, self.targets.at.get(Part::Input)) {
+                // In backward order, this is the last round that changes x.
+                (0, Some(&target)) => self.rows_of(target, offset, to),
+                _ => Rows::NONE,
+            },
+        };
+        // SAFETY: phases before are complete; this share's own columns.
+        unsafe { gate.run(self.crew.isa) };
     }
 
-    /// The low-rank half of a round backward.
+    /// The backward of the first product of a low-rank round.
     ///
     /// # Safety
-    /// As [`work`](Self::work), whose phase it is.
+    /// As [`work`](crate::fused::cpu::driver::Run::work), for this phase.
     pub(super) unsafe fn unmix_inner(&self, step: usize, round: usize, share: usize) {
-        let rows = self.problem.counts[step];
-        let factor = &self.packed.factors[round][0];
-        let grads = &self.round_grads[round];
-        let a = self.step_view(grads.gate, step, factor.size.0);
-        let rank = factor.size.1;
-        let out = grads.inner.wrapping_add(self.offsets[step] * rank);
+        let matrix = self.weight(Key::Round(round, RoundPart::Right));
+        let grads = &self.at.rounds[round];
+        let left = self.rows_as_factor(grads.gate, step, matrix.k);
+        let out = self.rows_of(grads.inner, self.offsets[step], matrix.columns.count());
         // SAFETY: ∂p of the round is complete; this share's own columns.
-        unsafe { self.times_factor(factor, rows, a, out, false, share) };
+        unsafe { self.times(matrix, left, out.ptr, Onto::Fresh, share) };
     }
 
     /// h before a step.
-    pub(super) fn hidden_row(&self, step: usize) -> *const f32 {
+    fn hidden_row(&self, step: usize) -> Rows {
         let d_output = self.problem.d_output;
         match step {
-            0 => self.parts.of(Part::Hidden).as_ptr(),
-            _ => self
-                .out
-                .as_ptr()
-                .wrapping_add(self.offsets[step - 1] * d_output),
+            0 => Rows::read(self.parts.of(Part::Hidden).as_ptr(), d_output),
+            _ => self.saved(self.output, step - 1, d_output),
         }
     }
 
     /// Copies or adds this share's columns of ∂h between rounds to ∂h of the step before.
     ///
     /// # Safety
-    /// As [`work`](Self::work), whose phase it is.
+    /// As [`work`](crate::fused::cpu::driver::Run::work), for this phase.
     pub(super) unsafe fn pass_on(&self, step: usize, share: usize) {
         let d_output = self.problem.d_output;
-        let panels = self.columns_hidden.share(share, self.shares);
+        let [_, grad_h] = self.at.between;
+        let columns = &self.weight(Part::WeightHidden).columns;
+        let panels = self.crew.panels(columns, share);
         let masked = self.pointwise.kind.masked;
         for row in 0..self.problem.counts[step] {
-            for column in self.columns_hidden.units(&panels) {
+            for column in columns.units(&panels) {
                 // SAFETY: this share's own columns.
                 unsafe {
                     let index = row * d_output + column;
-                    let target = self.grad_hidden.add(index);
-                    // Zoneout has left the direct part there.
+                    let target = self.at.hidden.add(index);
+                    // Under zoneout, the direct part is already there.
                     let direct = if masked { *target } else { 0.0 };
-                    *target = direct + *self.grad_h.add(index);
+                    *target = direct + *grad_h.add(index);
                 }
             }
         }

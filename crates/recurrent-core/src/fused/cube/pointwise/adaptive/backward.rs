@@ -1,8 +1,7 @@
 //! The kernels of a step, backward.
 //!
-//! The gradients of the states live in one matrix from the last step to the first. A step writes only
-//! the rows that it has, so that what a longer sequence passes on and what the last state of a shorter
-//! one brings in do not meet.
+//! One matrix holds the gradients of the states, from the last step to the first. A step writes only its own
+//! rows: those of the sequences that have ended before keep the gradients of their last states.
 
 use super::*;
 
@@ -19,53 +18,77 @@ fn cell_back<N: Size>(
     grad_h: Vector<f32, N>,
     carried: Vector<f32, N>,
     masks: &[Vector<f32, N>],
-    at: &LayerAt,
-    unit: usize,
+    starts: &MaskStarts,
+    index: usize,
     bound: f32,
-    #[comptime] clip: bool,
-    #[comptime] masked: MaskKinds,
+    #[comptime] form: CellForm,
 ) -> Vector<f32, N> {
     let (i, f) = (gates[0], gates[1]);
     let (g, o) = (gates[2], gates[3]);
-    let raw = unbounded::<N>(i, f, g, c, masks, at, unit, masked);
-    let squashed = tanh::<N>(bounded::<N>(raw, bound, clip));
+    let cell = cell_unit::<N>(i, f, g, c, masks, starts, index, form);
+    let squashed = tanh::<N>(bounded::<N>(cell.unbounded, bound, form.clip));
     let mut grad_c = Vector::<f32, N>::new(0.0f32);
     let mut grad = carried;
-    if comptime![masked.update_cell] {
-        let update = masks[at.update_cell as usize + unit];
+    if comptime![form.masks.update_cell.is_some()] {
+        let update = masks[starts.update_cell as usize + index];
         grad_c = one_minus::<N>(update) * carried;
         grad *= update;
     }
     grad += grad_h * o * tanh_slope::<N>(squashed);
-    if comptime![clip] {
-        let zero = Vector::new(0.0f32);
-        grad = select_many(raw.abs().greater_than(&Vector::new(bound)), zero, grad);
-    }
-    if comptime![masked.cell] {
-        grad *= masks[at.mask_cell as usize + unit];
-    }
-    let mut masked_g = g;
-    let mut grad_g = grad * i;
-    if comptime![masked.candidate] {
-        let mask = masks[at.mask_candidate as usize + unit];
-        masked_g *= mask;
-        grad_g *= mask;
-    }
-    gates[0] = grad * masked_g * sigmoid_slope::<N>(i);
-    gates[1] = grad * c * sigmoid_slope::<N>(f);
-    gates[2] = grad_g * tanh_slope::<N>(g);
+    let back = cell_unit_back::<N>(&cell, grad, bound, masks, starts, index, form);
+    gates[0] = back.first;
+    gates[1] = back.second;
+    gates[2] = back.candidate;
     gates[3] = grad_h * squashed * sigmoid_slope::<N>(o);
-    grad_c + grad * f
+    grad_c + back.previous
+}
+
+/// The saved gates of a unit.
+///
+/// # Arguments
+/// * `start` - where the unit's first gate is saved
+#[cube]
+fn saved_gates<N: Size>(
+    rows: &[Vector<f32, N>],
+    start: usize,
+    units: usize,
+) -> Array<Vector<f32, N>> {
+    let mut gates = Array::<Vector<f32, N>>::new(GATES);
+    #[unroll]
+    for gate in 0..GATES {
+        gates[gate] = rows[start + gate * units];
+    }
+    gates
+}
+
+/// The cell of a unit before the step.
+///
+/// # Arguments
+/// * `at_state` - where it is in the states
+/// * `pieces` - of a saved row
+#[cube]
+fn previous_cell<N: Size>(
+    saved: &LayerSaved<N>,
+    scalars: &LayerScalars,
+    at_state: usize,
+    b: usize,
+    units: usize,
+    unit: usize,
+    #[comptime] pieces: usize,
+) -> Vector<f32, N> {
+    if scalars.rows.is_first_step == 1 {
+        saved.first_states[at_state]
+    } else {
+        let row = scalars.rows.neighbour as usize + b;
+        saved.rows[row * units * pieces + GATES * units + unit]
+    }
 }
 
 /// The derivative of [`advance`](super::advance).
 ///
 /// # Arguments
 /// * `grad_out` - ∂y of all rows, in the top layer
-/// * `grad_seen`, `grad_above` - ∂ of what this layer saw at the step after, of what the layer above
-///   saw at this one `[B, ·]`
-/// * `tape`, `policy`, `biases`, `masks` - of the forward
-/// * `first_states` - those before the first step
+/// * `policy`, `biases`, `masks` - of the forward
 /// * `grad_states` - ∂ of the states of all layers `[B, ·]`
 /// * `left` - ∂a and ∂b, for the product of pairs `[2, B, 4H]`
 /// * `grad_input`, `grad_hidden` - the same of all rows `[N, 4H]`
@@ -74,85 +97,77 @@ fn cell_back<N: Size>(
 #[cube(launch)]
 pub fn advance_back<N: Size>(
     grad_out: &[Vector<f32, N>],
-    grad_seen: &[Vector<f32, N>],
-    grad_above: &[Vector<f32, N>],
-    tape: &[Vector<f32, N>],
+    grad_seen: &SeenGrads<N>,
+    saved: &LayerSaved<N>,
     policy: &[Vector<f32, N>],
     biases: &[Vector<f32, N>],
     masks: &[Vector<f32, N>],
-    first_states: &[Vector<f32, N>],
     grad_states: &mut [Vector<f32, N>],
     left: &mut [Vector<f32, N>],
     grad_input: &mut [Vector<f32, N>],
     grad_hidden: &mut [Vector<f32, N>],
     grad_parts: &mut [Vector<f32, N>],
     grad_bias: &mut [Vector<f32, N>],
-    at: &LayerAt,
+    scalars: &LayerScalars,
     #[comptime] kind: LayerKind,
 ) {
-    let units = at.hidden as usize;
-    let (b, unit, row) = place(at, units);
-    let at_c = b * at.states as usize + at.state as usize + unit;
-    let on_mask = b * at.mask_size as usize + unit;
+    let units = scalars.sizes.hidden as usize;
+    let (b, unit, row) = own_unit(scalars, units);
+    let at_c = b * scalars.states.size as usize + scalars.states.cell as usize + unit;
+    let on_mask = b * scalars.masks.size as usize + unit;
 
     let mut carried = grad_states[at_c + units];
-    if b < at.next_rows as usize {
-        carried += grad_seen[b * at.seen as usize + at.seen_hidden as usize + unit];
+    if b < scalars.rows.next_count as usize {
+        carried +=
+            grad_seen.own[b * scalars.seen.size as usize + scalars.seen.hidden as usize + unit];
     }
     if comptime![!kind.top] {
-        carried += grad_above[b * at.above as usize + unit];
+        carried += grad_seen.above[b * scalars.seen.above_size as usize + unit];
     }
     // ∂h̃ = v ⊙ (m ⊙ ∂h' + ∂y); past zoneout ∂h = (1 − v) ⊙ (∂h' + ∂y)
-    let mut grad_h = carried;
-    if comptime![kind.masks.hidden] {
-        grad_h *= masks[at.mask_hidden as usize + on_mask];
-    }
+    let starts = &scalars.masks.starts;
+    let mut grad_h = masked::<N>(carried, masks, starts.hidden, on_mask, kind.masks.hidden);
     if comptime![kind.top] {
         let grad_y = grad_out[row * units + unit];
         grad_h += grad_y;
         carried += grad_y;
     }
-    if comptime![kind.masks.update_hidden] {
-        let update = masks[at.update_hidden as usize + on_mask];
+    if comptime![kind.masks.update_hidden.is_some()] {
+        let update = masks[starts.update_hidden as usize + on_mask];
         grad_h *= update;
         grad_states[at_c + units] = one_minus::<N>(update) * carried;
     }
 
-    let on_tape = row * units * TAPE + unit;
-    let mut gates = Array::<Vector<f32, N>>::new(GATES);
-    #[unroll]
-    for gate in 0..GATES {
-        gates[gate] = tape[on_tape + gate * units];
-    }
-    let c = if at.first == 1 {
-        first_states[at_c]
-    } else {
-        tape[(at.other_row as usize + b) * units * TAPE + GATES * units + unit]
-    };
+    let saved_row = row * units * SAVED + unit;
+    let mut gates = saved_gates::<N>(&saved.rows, saved_row, units);
+    let c = previous_cell::<N>(saved, scalars, at_c, b, units, unit, SAVED);
     let grad_c = grad_states[at_c];
+    let (bound, form) = (scalars.clip, comptime![kind.cell()]);
     grad_states[at_c] = cell_back::<N>(
-        &mut gates, c, grad_h, grad_c, masks, at, on_mask, at.clip, kind.clip, kind.masks,
+        &mut gates, c, grad_h, grad_c, masks, starts, on_mask, bound, form,
     );
 
-    let on_policy = row * at.policy as usize;
+    let on_policy = row * scalars.sizes.policy as usize;
     let width = GATES * units;
     let on_parts = b * width * comptime![kind.parts()];
     #[unroll]
     for gate in 0..GATES {
         let j = gate * units + unit;
         let grad = gates[gate];
-        let grad_a = grad * policy[on_policy + at.preact_input as usize + j];
-        let grad_b = grad * policy[on_policy + at.preact_hidden as usize + j];
+        let grad_a = grad * policy[on_policy + scalars.policy.preact_input as usize + j];
+        let grad_b = grad * policy[on_policy + scalars.policy.preact_hidden as usize + j];
         left[b * width + j] = grad_a;
-        left[(at.rows as usize + b) * width + j] = grad_b;
+        left[(scalars.rows.count as usize + b) * width + j] = grad_b;
         grad_input[row * width + j] = grad_a;
         grad_hidden[row * width + j] = grad_b;
-        grad_parts[on_parts + j] = grad * tape[on_tape + (GATES + 1 + gate) * units];
-        grad_parts[on_parts + width + j] = grad * tape[on_tape + (2 * GATES + 1 + gate) * units];
+        grad_parts[on_parts + j] = grad * saved.rows[saved_row + (GATES + 1 + gate) * units];
+        grad_parts[on_parts + width + j] =
+            grad * saved.rows[saved_row + (2 * GATES + 1 + gate) * units];
         if comptime![kind.bias] {
-            let bias = biases[at.biases as usize + at.adapt as usize * GATES + j];
+            let bias = biases[scalars.biases as usize + scalars.sizes.adapt as usize * GATES + j];
             grad_parts[on_parts + 2 * width + j] = grad * bias;
-            grad_bias[row * width + j] = grad * policy[on_policy + at.preact_bias as usize + j];
+            grad_bias[row * width + j] =
+                grad * policy[on_policy + scalars.policy.preact_bias as usize + j];
         }
     }
 }
@@ -197,15 +212,19 @@ pub fn scale_back<N: Size>(
     grad_input: &mut [Vector<f32, N>],
     left: &mut [Vector<f32, N>],
     grad_policy: &mut [Vector<f32, N>],
-    at: &LayerAt,
+    scalars: &LayerScalars,
     #[comptime] kind: LayerKind,
 ) {
-    let units = at.policy as usize;
-    let (b, unit, row) = place(at, units);
+    let units = scalars.sizes.policy as usize;
+    let (b, unit, row) = own_unit(scalars, units);
     let p = policy[row * units + unit];
-    let (inputs, hiddens, pair) = (at.input as usize, at.hidden as usize, at.pair as usize);
-    let on_seen = row * at.seen as usize;
-    let on_states = b * at.states as usize;
+    let (inputs, hiddens, pair) = (
+        scalars.sizes.input as usize,
+        scalars.sizes.hidden as usize,
+        scalars.sizes.pair as usize,
+    );
+    let on_seen = row * scalars.seen.size as usize;
+    let on_states = b * scalars.states.size as usize;
 
     let mut grad_p = Vector::<f32, N>::new(0.0f32);
     if unit < inputs {
@@ -215,27 +234,30 @@ pub fn scale_back<N: Size>(
             grad_input[row * inputs + unit] = grad * p;
         } else {
             grad_p += grad * seen_rows[on_seen + unit];
-            grad_states[on_states + at.state_below as usize + unit] += grad * p;
+            grad_states[on_states + scalars.states.hidden_below as usize + unit] += grad * p;
         }
     } else if unit < inputs + hiddens {
         let unit = unit - inputs;
-        let grad = grad_scaled[(at.rows as usize + b) * pair + unit];
-        grad_p += grad * seen_rows[on_seen + at.seen_hidden as usize + unit];
-        let at_h = on_states + (at.state + at.hidden) as usize + unit;
+        let grad = grad_scaled[(scalars.rows.count as usize + b) * pair + unit];
+        grad_p += grad * seen_rows[on_seen + scalars.seen.hidden as usize + unit];
+        let at_h = on_states + (scalars.states.cell + scalars.sizes.hidden) as usize + unit;
         let mut grad_h = grad * p;
         // Zoneout has left there what passes it by.
-        if comptime![kind.masks.update_hidden] {
+        if comptime![kind.masks.update_hidden.is_some()] {
             grad_h += grad_states[at_h];
         }
         grad_states[at_h] = grad_h;
     }
     let width = GATES * hiddens;
     let on_parts = b * width * comptime![kind.parts()];
-    let (starts_i, starts_g) = (at.preact_input as usize, at.preact_hidden as usize);
+    let (starts_i, starts_g) = (
+        scalars.policy.preact_input as usize,
+        scalars.policy.preact_hidden as usize,
+    );
     grad_p += part::<N>(grad_parts, on_parts, starts_i, width, unit);
     grad_p += part::<N>(grad_parts, on_parts + width, starts_g, width, unit);
     if comptime![kind.bias] {
-        let starts_b = at.preact_bias as usize;
+        let starts_b = scalars.policy.preact_bias as usize;
         grad_p += part::<N>(grad_parts, on_parts + 2 * width, starts_b, width, unit);
     }
     let grad = grad_p * tanh_slope::<N>(p);
@@ -253,62 +275,49 @@ pub fn scale_back<N: Size>(
 #[cube(launch)]
 pub fn adapt_back<N: Size>(
     through: &[Vector<f32, N>],
-    grad_seen: &[Vector<f32, N>],
-    grad_above: &[Vector<f32, N>],
-    tape: &[Vector<f32, N>],
+    grad_seen: &SeenGrads<N>,
+    saved: &LayerSaved<N>,
     masks: &[Vector<f32, N>],
-    first_states: &[Vector<f32, N>],
     grad_states: &mut [Vector<f32, N>],
     left: &mut [Vector<f32, N>],
     grad_preact: &mut [Vector<f32, N>],
-    at: &LayerAt,
+    scalars: &LayerScalars,
     #[comptime] kind: LayerKind,
 ) {
-    let units = at.adapt as usize;
-    let (b, unit, row) = place(at, units);
-    let at_m = b * at.states as usize + (at.state + 2 * at.hidden) as usize + unit;
-    let on_above = b * at.above as usize + at.above_below as usize + unit;
+    let units = scalars.sizes.adapt as usize;
+    let (b, unit, row) = own_unit(scalars, units);
+    let at_m = b * scalars.states.size as usize
+        + (scalars.states.cell + 2 * scalars.sizes.hidden) as usize
+        + unit;
+    let on_above =
+        b * scalars.seen.above_size as usize + scalars.seen.above_z_below as usize + unit;
 
     let mut grad_z = through[b * units + unit];
-    if b < at.next_rows as usize {
-        grad_z += grad_seen[b * at.seen as usize + (at.seen - at.adapt) as usize + unit];
+    if b < scalars.rows.next_count as usize {
+        grad_z += grad_seen.own[b * scalars.seen.size as usize
+            + (scalars.seen.size - scalars.sizes.adapt) as usize
+            + unit];
         if comptime![kind.stacked && kind.top] {
-            grad_z += grad_above[on_above];
+            grad_z += grad_seen.above[on_above];
         }
     } else {
         // The last step of the sequence.
         grad_z += grad_states[at_m + units];
     }
     if comptime![kind.stacked && !kind.top] {
-        grad_z += grad_above[on_above];
+        grad_z += grad_seen.above[on_above];
     }
-    if comptime![kind.mask_adapt] {
-        grad_z *= masks[at.mask_adapt as usize + b * at.mask_adapt_size as usize + unit];
-    }
+    let starts = &scalars.masks.starts;
+    let on_mask = b * scalars.masks.adapt_size as usize + unit;
+    let grad_z = masked::<N>(grad_z, masks, starts.adapt, on_mask, kind.masks.adapt);
 
-    let on_tape = row * units * ADAPT_TAPE + unit;
-    let mut gates = Array::<Vector<f32, N>>::new(GATES);
-    #[unroll]
-    for gate in 0..GATES {
-        gates[gate] = tape[on_tape + gate * units];
-    }
-    let m = if at.first == 1 {
-        first_states[at_m]
-    } else {
-        tape[(at.other_row as usize + b) * units * ADAPT_TAPE + GATES * units + unit]
-    };
+    let saved_row = row * units * ADAPT_SAVED + unit;
+    let mut gates = saved_gates::<N>(&saved.rows, saved_row, units);
+    let m = previous_cell::<N>(saved, scalars, at_m, b, units, unit, ADAPT_SAVED);
     let grad_m = grad_states[at_m];
+    let (bound, form) = (scalars.clip_adapt, comptime![kind.adapt_cell()]);
     grad_states[at_m] = cell_back::<N>(
-        &mut gates,
-        m,
-        grad_z,
-        grad_m,
-        masks,
-        at,
-        0,
-        at.clip_adapt,
-        kind.clip_adapt,
-        comptime![MaskKinds::default()],
+        &mut gates, m, grad_z, grad_m, masks, starts, 0usize, bound, form,
     );
     #[unroll]
     for gate in 0..GATES {

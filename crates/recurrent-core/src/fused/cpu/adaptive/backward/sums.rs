@@ -1,18 +1,16 @@
-//! The gradients that are sums over all rows: those of weights and biases.
+//! The gradients that are sums over all rows: weights and biases.
 
 use core::ops::Range;
 
-use super::super::view;
-use super::Run;
+use super::Backward;
 use super::grads::features;
-use crate::fused::cpu::pointwise::Rows;
-use crate::fused::cpu::product::{Columns, part};
 use crate::fused::cpu::rows::{By, SumRows};
 use crate::fused::cpu::sums::{Outer, Right};
 use crate::fused::cpu::transpose::Transpose;
+use crate::fused::cpu::view::Rows;
 use crate::fused::problem::adaptive::{BIASES, StatePart, WEIGHTS, Weight, weight_index};
 
-/// What a weight is multiplied with.
+/// The left factor of a weight.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     /// Values of all rows.
@@ -21,18 +19,18 @@ enum Source {
     Before(usize, StatePart),
 }
 
-impl Run<'_> {
-    /// Transposes this share's columns of what each wanted weight is multiplied with.
+impl Backward<'_> {
+    /// Transposes this share's columns of the left factors of the wanted weights.
     ///
     /// # Safety
     /// All steps are done; each share is run once.
     pub unsafe fn transpose(&self, share: usize) {
         let rows = self.problem.rows();
         for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
-            let tape = &self.tape.layers[index];
+            let saved = &self.saved.layers[index];
             let (d_input, d_hidden, d_adapt) = (layer.d_input, layer.d_hidden, layer.d_adapt);
             let below = self.problem.below(index);
-            let saved = |values: &[f32], size| Source::Rows(Rows::read(values.as_ptr(), size));
+            let rows_of = |values: &[f32], size| Source::Rows(Rows::read(values.as_ptr(), size));
             let before = |layer, part| Source::Before(layer, part);
             let z_below = match index {
                 0 => before(below, StatePart::Z),
@@ -45,8 +43,8 @@ impl Run<'_> {
             ];
             let z = [(before(index, StatePart::Z), d_adapt)];
             let z_next = [(Source::Rows(self.states(index, StatePart::Z)), d_adapt)];
-            let scaled_input = [(saved(&tape.scaled[0], d_input), d_input)];
-            let scaled_hidden = [(saved(&tape.scaled[1], d_hidden), d_hidden)];
+            let scaled_input = [(rows_of(&saved.scaled[0], d_input), d_input)];
+            let scaled_hidden = [(rows_of(&saved.scaled[1], d_hidden), d_hidden)];
             let sources: [&[(Source, usize)]; WEIGHTS] =
                 [&seen, &z, &z_next, &scaled_input, &scaled_hidden];
             for ((weight, target), sources) in Weight::ALL.iter().zip(grads.factors).zip(sources) {
@@ -55,7 +53,7 @@ impl Run<'_> {
                 }
                 let mut first = 0;
                 for (source, size) in sources {
-                    let own = part(*size, share, self.workers);
+                    let own = self.crew.rows(*size, share);
                     // SAFETY: this share's own rows of the transposed matrix, which has a row per
                     // feature.
                     unsafe { self.transpose_source(source, own, target.add(first * rows)) };
@@ -75,13 +73,13 @@ impl Run<'_> {
             // SAFETY: by the contract of this function.
             unsafe {
                 let transpose = Transpose {
-                    source: view(from).from_column(own.start),
+                    source: from.view().from_column(own.start),
                     rows: count,
                     columns: own.len(),
                     target: target.add(own.start * total + row),
                     stride: total,
                 };
-                transpose.run(self.isa);
+                transpose.run(self.crew.isa);
             }
         };
         let (layer, part) = match *source {
@@ -91,7 +89,7 @@ impl Run<'_> {
         let (batch, after) = (self.problem.batch_size(), self.states(layer, part));
         move_rows(self.first(layer, part), batch, 0);
         if total == batch * self.problem.counts.len() {
-            // Each step has the rows of the one before.
+            // The states before a step are the first rows of the states after the previous step.
             move_rows(after, total - batch, batch);
             return;
         }
@@ -101,12 +99,7 @@ impl Run<'_> {
         }
     }
 
-    /// How a layer's gates lie in tiles.
-    pub fn gates(&self, layer: usize) -> Columns {
-        Columns::gates(4, self.problem.layers[layer].d_hidden, self.isa.lanes())
-    }
-
-    /// The gradients that are sums over all rows, but that of P, for this share's columns.
+    /// The gradients that are sums over all rows, except that of P, for this share's columns.
     ///
     /// # Safety
     /// All factors are transposed; each share is run once.
@@ -114,9 +107,9 @@ impl Run<'_> {
         let rows = self.problem.rows();
         for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
             let (width, adapt_width) = (4 * layer.d_hidden, 4 * layer.d_adapt);
-            let tape = &self.tape.layers[index];
+            let saved = &self.saved.layers[index];
             let gates = self.gates(index);
-            let tiles = |buffer: *mut f32| Right::Panels(tape.layout.packed(buffer), gates);
+            let tiles = |buffer: *mut f32| Right::Panels(saved.layout.packed(buffer), gates);
             let products = [
                 (Weight::AdaptInput, Right::Rows(grads.adapt), adapt_width),
                 (Weight::AdaptHidden, Right::Rows(grads.adapt), adapt_width),
@@ -138,7 +131,14 @@ impl Run<'_> {
                     add: false,
                 };
                 // SAFETY: all rows are complete; the scratch and the columns of this share.
-                unsafe { outer.run(self.isa, self.scratch.of(share), share, self.workers) };
+                unsafe {
+                    outer.run(
+                        self.crew.isa,
+                        self.crew.scratch(share),
+                        share,
+                        self.crew.shares,
+                    )
+                };
             }
             let Some(out) = self.targets[BIASES] else {
                 continue;
@@ -146,7 +146,7 @@ impl Run<'_> {
             let out = out.wrapping_add(self.problem.bias_start(index));
             let adapt = SumRows {
                 rows: 0..rows,
-                columns: part(adapt_width, share, self.workers),
+                columns: self.crew.rows(adapt_width, share),
                 a: Rows {
                     ptr: grads.adapt,
                     stride: adapt_width,
@@ -155,17 +155,17 @@ impl Run<'_> {
                 out,
             };
             // SAFETY: as above.
-            unsafe { adapt.run(self.isa) };
+            unsafe { adapt.run(self.crew.isa) };
             if !layer.bias {
                 continue;
             }
-            let p_b = tape.policy_gates[2].as_ptr().cast_mut();
-            for panel in gates.share(share, self.workers) {
+            let p_b = saved.policy_gates[2].as_ptr().cast_mut();
+            for panel in self.crew.panels(&gates, share) {
                 for gate in 0..gates.vectors {
                     let columns = gates.of(panel, gate);
-                    // Found by the number of the column.
+                    // Indexed by column number.
                     let of = |buffer: *mut f32| {
-                        let rows = tape.layout.rows(buffer, 0);
+                        let rows = saved.layout.rows(buffer, 0);
                         Rows {
                             ptr: rows.at(0, gate, panel).wrapping_sub(columns.start),
                             stride: rows.row,
@@ -179,16 +179,16 @@ impl Run<'_> {
                         out: out.wrapping_add(adapt_width),
                     };
                     // SAFETY: as above.
-                    unsafe { sum.run(self.isa) };
+                    unsafe { sum.run(self.crew.isa) };
                 }
             }
         }
     }
 
-    /// The gradient of P at the columns for a part of the policy, for this share of them.
+    /// The gradient of P for the columns of a part of the policy, for this share's part of them.
     ///
     /// # Safety
-    /// As [`sums`](Self::sums); one part after the other.
+    /// As [`sums`](Self::sums); the parts run one after the other.
     pub unsafe fn policy_sums(&self, part: usize, share: usize) {
         for (index, (layer, grads)) in self.problem.layers.iter().zip(self.layers).enumerate() {
             let n = layer.sizes()[part];
@@ -198,7 +198,7 @@ impl Run<'_> {
             if n == 0 {
                 continue;
             }
-            let layout = &self.tape.layers[index].layout;
+            let layout = &self.saved.layers[index].layout;
             let outer = Outer {
                 a: grads.factors[Weight::Policy as usize],
                 m: layer.d_adapt,
@@ -213,11 +213,18 @@ impl Run<'_> {
                 n,
                 out: out.wrapping_add(layer.starts()[part]),
                 stride: layer.policy(),
-                // To zeros, and to what parts before have there.
+                // The destination starts at zero, and holds the sums of the previous parts.
                 add: true,
             };
             // SAFETY: all rows are complete; the scratch and the columns of this share.
-            unsafe { outer.run(self.isa, self.scratch.of(share), share, self.workers) };
+            unsafe {
+                outer.run(
+                    self.crew.isa,
+                    self.crew.scratch(share),
+                    share,
+                    self.crew.shares,
+                )
+            };
         }
     }
 }
