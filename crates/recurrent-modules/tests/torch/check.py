@@ -1,4 +1,4 @@
-"""Loads an exported file into torch.nn.LSTM and writes what PyTorch computes.
+"""Loads an exported file into torch.nn.LSTM or torch.nn.GRU and writes what PyTorch computes.
 
 python check.py FILE.safetensors OPTIONS.json OUT.json
 """
@@ -32,14 +32,15 @@ def load(path):
 def main():
     path, options, out = sys.argv[1:]
     options = json.load(open(options))
-    prefix = options.pop("prefix")
+    prefix, module = options.pop("prefix"), options.pop("module")
     x = torch.tensor(options.pop("input")).reshape(options.pop("shape"))
     state = {k.removeprefix(prefix): v.float() for k, v in load(path).items()}
-    lstm = torch.nn.LSTM(batch_first=True, **options)
-    lstm.load_state_dict(state, strict=True)
+    rnn = getattr(torch.nn, module)(batch_first=True, **options)
+    rnn.load_state_dict(state, strict=True)
     with torch.no_grad():
-        y, (h, c) = lstm(x)
-    values = {"output": y, "hidden": h, "cell": c}
+        y, final = rnn(x)
+    values = {"output": y}
+    values |= {"hidden": final} if module == "GRU" else dict(zip(("hidden", "cell"), final))
     json.dump({k: v.flatten().tolist() for k, v in values.items()}, open(out, "w"))
     print("torch", torch.__version__)
 

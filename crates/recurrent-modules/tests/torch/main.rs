@@ -6,44 +6,88 @@
 use std::path::Path;
 use std::process::Command;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleDisplay};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
-use recurrent_modules::import::{Dtype, export, pytorch::TorchLstm};
-use recurrent_modules::{Lstm, LstmConfig};
+use recurrent_modules::cells::{GruCell, LstmCell};
+use recurrent_modules::import::{
+    Dtype, Layout, export,
+    pytorch::{TorchGru, TorchLstm},
+};
+use recurrent_modules::{Cell, GruConfig, LstmConfig, SharedConfig, Stack, StackState, Step};
 use serde_json::{Value, json};
 
+/// The state of a cell.
+type StateOf<C> = <<C as Cell>::Step as Step>::State;
+
+/// A module of PyTorch, and its twin of this library.
+struct Twin<C: Cell, L> {
+    /// The name in `torch.nn`.
+    module: &'static str,
+    layout: L,
+    stack: Stack<C>,
+    /// Converts the final states to PyTorch's form; the names are those of `check.py`.
+    stacked: fn(StackState<StateOf<C>>) -> Vec<(&'static str, Tensor<3>)>,
+}
+
+fn lstm(config: &LstmConfig) -> Twin<LstmCell, TorchLstm> {
+    Twin {
+        module: "LSTM",
+        layout: TorchLstm,
+        stack: config.init(&Device::flex().autodiff()),
+        stacked: |state| {
+            let state = state.into_stacked();
+            vec![("hidden", state.hidden), ("cell", state.cell)]
+        },
+    }
+}
+
+fn gru(config: &GruConfig) -> Twin<GruCell, TorchGru> {
+    Twin {
+        module: "GRU",
+        layout: TorchGru,
+        stack: config.init(&Device::flex().autodiff()),
+        stacked: |state| vec![("hidden", state.into_stacked())],
+    }
+}
+
 /// A few steps towards a random target.
-fn train(config: &LstmConfig) -> Lstm {
+fn train<C: Cell + ModuleDisplay>(mut stack: Stack<C>, d_input: usize) -> Stack<C> {
     let device = Device::flex().autodiff();
-    let mut lstm = config.init(&device);
     let mut optimizer = AdamConfig::new().init();
     let random =
         |features| Tensor::<3>::random([4, 9, features], Distribution::Uniform(-1.0, 1.0), &device);
-    let (x, target) = (random(config.d_input), random(lstm.d_output()));
+    let (x, target) = (random(d_input), random(stack.d_output()));
     for _ in 0..20 {
-        let (y, _) = lstm.forward(x.clone(), None);
+        let (y, _) = stack.forward(x.clone(), None);
         let loss = (y - target.clone()).square().mean();
-        let gradients = GradientsParams::from_grads(loss.backward(), &lstm);
-        lstm = optimizer.step(0.02, lstm, gradients);
+        let gradients = GradientsParams::from_grads(loss.backward(), &stack);
+        stack = optimizer.step(0.02, stack, gradients);
     }
-    lstm.valid()
+    stack.valid()
 }
 
 /// The largest difference of output and final states from PyTorch's.
-fn compare(python: &str, config: &LstmConfig, dtype: Dtype, folder: &Path) -> f32 {
-    let lstm = train(config);
+fn compare<C: Cell + ModuleDisplay, L: Layout<Stack<C>>>(
+    python: &str,
+    twin: Twin<C, L>,
+    config: &SharedConfig,
+    dtype: Dtype,
+    folder: &Path,
+) -> f32 {
+    let stack = train(twin.stack, config.d_input);
     let [batch, steps] = [3, 8];
     let count = batch * steps * config.d_input;
     let input: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
 
-    let prefix = "encoder.lstm";
-    let tensors = export(&TorchLstm, &lstm).expect("PyTorch holds it");
+    let prefix = "encoder.rnn";
+    let tensors = export(&twin.layout, &stack).expect("PyTorch holds it");
     let tensors = tensors.with_prefix(prefix).cast(dtype).expect("in range");
     let [file, options, out] =
         ["model.safetensors", "options.json", "out.json"].map(|name| folder.join(name));
     tensors.save_safetensors(&file).expect("written");
-    let asked = json!({
+    let mut asked = json!({
+        "module": twin.module,
         "prefix": format!("{prefix}."),
         "input": input,
         "shape": [batch, steps, config.d_input],
@@ -52,8 +96,10 @@ fn compare(python: &str, config: &LstmConfig, dtype: Dtype, folder: &Path) -> f3
         "num_layers": config.num_layers,
         "bidirectional": config.bidirectional,
         "bias": config.bias,
-        "proj_size": config.d_proj.unwrap_or(0),
     });
+    if let Some(d_proj) = config.d_proj {
+        asked["proj_size"] = json!(d_proj);
+    }
     std::fs::write(&options, asked.to_string()).expect("written");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch/check.py");
     let status = Command::new(python)
@@ -66,14 +112,12 @@ fn compare(python: &str, config: &LstmConfig, dtype: Dtype, folder: &Path) -> f3
         serde_json::from_slice(&std::fs::read(out).expect("its answer")).expect("JSON");
 
     let x = TensorData::new(input, [batch, steps, config.d_input]);
-    let (y, state) = lstm.forward(Tensor::from_data(x, &Device::flex()), None);
-    let state = state.into_stacked();
+    let (y, state) = stack.forward(Tensor::from_data(x, &Device::flex()), None);
+    let mut computed = (twin.stacked)(state);
+    computed.push(("output", y));
+    assert_eq!(computed.len(), theirs.as_object().expect("a map").len());
     let mut largest = 0.0;
-    for (key, ours) in [
-        ("output", y),
-        ("hidden", state.hidden),
-        ("cell", state.cell),
-    ] {
+    for (key, ours) in computed {
         let ours: Vec<f32> = ours.into_data().try_to_vec().expect("f32");
         let theirs = theirs[key].as_array().expect("a list");
         assert_eq!(ours.len(), theirs.len(), "{key}");
@@ -102,9 +146,24 @@ fn pytorch_computes_the_same_from_an_export() {
         ("projection", stacked.with_d_proj(Some(4)), Dtype::F32, 2e-6),
         ("f16", plain.clone(), Dtype::F16, 5e-3),
         ("bf16", plain, Dtype::Bf16, 5e-2),
-    ];
-    for (name, config, dtype, tolerance) in cases {
-        let difference = compare(&python, &config, dtype, folder.path());
+    ]
+    .map(|(name, config, dtype, tolerance)| {
+        let difference = compare(&python, lstm(&config), &config, dtype, folder.path());
+        (format!("LSTM, {name}"), dtype, tolerance, difference)
+    });
+    let plain = GruConfig::new(5, 7);
+    let stacked = plain.clone().with_num_layers(3).with_bidirectional(true);
+    let gru_cases = [
+        ("plain", plain.clone(), Dtype::F32, 2e-6),
+        ("no bias", plain.clone().with_bias(false), Dtype::F32, 2e-6),
+        ("layers and directions", stacked, Dtype::F32, 2e-6),
+        ("bf16", plain, Dtype::Bf16, 5e-2),
+    ]
+    .map(|(name, config, dtype, tolerance)| {
+        let difference = compare(&python, gru(&config), &config, dtype, folder.path());
+        (format!("GRU, {name}"), dtype, tolerance, difference)
+    });
+    for (name, dtype, tolerance, difference) in cases.into_iter().chain(gru_cases) {
         println!("{name}: largest difference from PyTorch {difference:e}");
         assert!(difference < tolerance, "{name}: {difference}");
         assert_eq!(
