@@ -1,7 +1,7 @@
 //! The masks of a call.
 
 use crate::equations::masks::{MaskPlace, Masks};
-use crate::fused::cpu::pointwise::{MaskRows, MaskTable, MaskValues};
+use crate::fused::cpu::pointwise::{MaskTable, MaskValues};
 use crate::fused::cpu::view::Rows;
 use crate::fused::problem::adaptive::{AdaptiveProblem, Layer, Tensors, Weight, weight_index};
 
@@ -57,38 +57,19 @@ impl<'a> LayerMasks<'a> {
     ///
     /// # Arguments
     /// * `zoneout` - whether to include the zoneout mask of h
-    pub fn inside(&self, layer: usize, offset: usize, zoneout: bool) -> MaskRows {
-        if !self.masked {
-            return MaskRows::NONE;
-        }
-        let mask = |mask| {
-            let rows = self.get(mask, layer, offset);
-            rows.unwrap_or_else(|| self.table.ones())
-        };
-        MaskRows {
-            candidate: mask(MaskPlace::Candidate),
-            cell: mask(MaskPlace::Cell),
-            hidden: self.table.ones(),
-            update_cell: mask(MaskPlace::UpdateCell),
-            update_hidden: match zoneout {
-                true => mask(MaskPlace::UpdateHidden),
-                false => self.table.ones(),
-            },
-        }
+    pub fn inside(&self, layer: usize, offset: usize, zoneout: bool) -> Masks<Rows> {
+        Masks::from_fn(|place| match place {
+            MaskPlace::Hidden | MaskPlace::Adapt => None,
+            MaskPlace::UpdateHidden if !zoneout => None,
+            place => self.get(place, layer, offset),
+        })
     }
 
     /// The masks of an adaptation cell.
-    pub fn adapt(&self, layer: usize, offset: usize) -> MaskRows {
-        let Some(hidden) = self.get(MaskPlace::Adapt, layer, offset) else {
-            return MaskRows::NONE;
-        };
-        let ones = self.table.ones();
-        MaskRows {
-            candidate: ones,
-            cell: ones,
-            hidden,
-            update_cell: ones,
-            update_hidden: ones,
+    pub fn adapt(&self, layer: usize, offset: usize) -> Masks<Rows> {
+        Masks {
+            hidden: self.get(MaskPlace::Adapt, layer, offset),
+            ..Masks::none()
         }
     }
 }

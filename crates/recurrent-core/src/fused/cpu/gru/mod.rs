@@ -23,11 +23,11 @@ pub use forward::forward;
 use super::buffer::Buffer;
 use super::driver::{Group, Matrix, Work};
 use super::layout::Layout;
-use super::pointwise::{MaskRows, MaskTable, MaskValues};
+use super::pointwise::{MaskTable, MaskValues};
 use super::product::Columns;
 use super::simd::Isa;
 use super::view::{Rows, View};
-use crate::equations::masks::{MaskPlace, Masks};
+use crate::equations::masks::Masks;
 use crate::fused::problem::gru::{GATES, GruProblem};
 use crate::fused::problem::{Part, Parts};
 
@@ -79,20 +79,6 @@ impl GruProblem {
             })
         };
         MaskTable::new(Masks::from_fn(mask), self.d_hidden)
-    }
-}
-
-/// The masks of the step whose first row is `offset`.
-fn mask_rows(table: &MaskTable, offset: usize) -> MaskRows {
-    if !table.any() {
-        return MaskRows::NONE;
-    }
-    let mask = |place| table.or_ones(place, offset);
-    MaskRows {
-        candidate: mask(MaskPlace::Candidate),
-        hidden: mask(MaskPlace::Hidden),
-        update_hidden: mask(MaskPlace::UpdateHidden),
-        ..MaskRows::NONE
     }
 }
 

@@ -1,6 +1,7 @@
 //! One step, backward.
 
 use super::*;
+use crate::equations::masks::Masks;
 
 /// The derivative of one step of some rows and units.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub struct LstmBackward {
     /// ∂L/∂z; written.
     pub grad_preact: GateRows,
     /// Masks.
-    pub masks: MaskRows,
+    pub masks: Masks<Rows>,
     /// Peepholes.
     pub peepholes: PeepholeRows,
     /// Bound of |c̃|; infinite if there is no clip.
@@ -66,7 +67,7 @@ impl LstmBackward {
             grad_normalized: self.grad_normalized.from_row(b),
             grad_raw: self.grad_raw.from_row(b),
             grad_preact: self.grad_preact.from_row(b),
-            masks: self.masks.from_row(b),
+            masks: self.masks.map(|rows| rows.from_row(b)),
             ..self.clone()
         }
     }
@@ -94,12 +95,12 @@ impl LstmBackward {
             let mut carried = at.read(simd, self.grad_cell);
             let mut grad_cell = simd.splat_f32s(0.0);
             if MASKED {
-                let update = at.read(simd, self.masks.update_hidden);
+                let update = at.mask(simd, self.masks.update_hidden);
                 let direct = times(one_minus(simd, update), grad_hidden);
                 at.write(simd, self.grad_hidden, direct);
                 grad_hidden = times(update, grad_hidden);
-                grad_hidden = times(grad_hidden, at.read(simd, self.masks.hidden));
-                let update = at.read(simd, self.masks.update_cell);
+                grad_hidden = times(grad_hidden, at.mask(simd, self.masks.hidden));
+                let update = at.mask(simd, self.masks.update_cell);
                 grad_cell = times(one_minus(simd, update), carried);
                 carried = times(update, carried);
             }
@@ -142,11 +143,11 @@ impl LstmBackward {
             let (input, forget) = C::weigh(simd, mixing);
             let mut masked = candidate;
             if MASKED {
-                masked = simd.mul_f32s(candidate, at.read(simd, self.masks.candidate));
+                masked = simd.mul_f32s(candidate, at.mask(simd, self.masks.candidate));
             }
             let mut unbounded = fma(simd, forget, cell, simd.mul_f32s(input, masked));
             if MASKED {
-                unbounded = simd.mul_f32s(unbounded, at.read(simd, self.masks.cell));
+                unbounded = simd.mul_f32s(unbounded, at.mask(simd, self.masks.cell));
             }
             Recomputed {
                 cell,
@@ -189,11 +190,11 @@ impl LstmBackward {
             let inside = simd.less_than_or_equal_f32s(size, simd.splat_f32s(self.clip));
             let mut grad = simd.select_f32s(inside, grad_raw, simd.splat_f32s(0.0));
             if MASKED {
-                grad = times(grad, at.read(simd, self.masks.cell));
+                grad = times(grad, at.mask(simd, self.masks.cell));
             }
             let mut grad_g = times(grad, input);
             if MASKED {
-                grad_g = times(grad_g, at.read(simd, self.masks.candidate));
+                grad_g = times(grad_g, at.mask(simd, self.masks.candidate));
             }
             write(C::MIXING, times(grad_g, tanh_slope(simd, candidate)));
             grad_cell = fma(simd, grad, forget, grad_cell);

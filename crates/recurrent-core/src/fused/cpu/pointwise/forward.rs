@@ -1,6 +1,7 @@
 //! One step, forward.
 
 use super::*;
+use crate::equations::masks::Masks;
 
 /// One step of some rows and units.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub struct LstmForward {
     /// h'
     pub hidden_next: Rows,
     /// Masks.
-    pub masks: MaskRows,
+    pub masks: Masks<Rows>,
     /// Peepholes.
     pub peepholes: PeepholeRows,
     /// Bound of |c̃|; infinite if there is no clip.
@@ -50,7 +51,7 @@ impl LstmForward {
             normalized: self.normalized.from_row(b),
             hidden: self.hidden.from_row(b),
             hidden_next: self.hidden_next.from_row(b),
-            masks: self.masks.from_row(b),
+            masks: self.masks.map(|rows| rows.from_row(b)),
             ..self.clone()
         }
     }
@@ -128,11 +129,11 @@ impl LstmForward {
 
             let (input, forget) = C::weigh(simd, mixing);
             if MASKED {
-                g = simd.mul_f32s(g, at.read(simd, self.masks.candidate));
+                g = simd.mul_f32s(g, at.mask(simd, self.masks.candidate));
             }
             let mut raw = fma(simd, forget, cell, simd.mul_f32s(input, g));
             if MASKED {
-                raw = simd.mul_f32s(raw, at.read(simd, self.masks.cell));
+                raw = simd.mul_f32s(raw, at.mask(simd, self.masks.cell));
             }
             (clamp(simd, raw, -self.clip, self.clip), z_output)
         }
@@ -171,10 +172,10 @@ impl LstmForward {
             let mut hidden = simd.mul_f32s(o, tanh(simd, normalized));
             let mut next = carried;
             if MASKED {
-                hidden = simd.mul_f32s(hidden, at.read(simd, self.masks.hidden));
-                let update = at.read(simd, self.masks.update_cell);
+                hidden = simd.mul_f32s(hidden, at.mask(simd, self.masks.hidden));
+                let update = at.mask(simd, self.masks.update_cell);
                 next = zoneout(simd, update, next, cell);
-                let update = at.read(simd, self.masks.update_hidden);
+                let update = at.mask(simd, self.masks.update_hidden);
                 hidden = zoneout(simd, update, hidden, at.read(simd, self.hidden));
             }
             at.write(simd, self.cell_next, next);

@@ -8,7 +8,8 @@ use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{At, MaskRows, one_minus, sigmoid_slope, tanh_slope, zoneout};
+use super::{At, one_minus, sigmoid_slope, tanh_slope, zoneout};
+use crate::equations::masks::Masks;
 use crate::fused::cpu::simd::{Either, Isa, fma, sigmoid, tanh};
 use crate::fused::cpu::view::{GateRows, Rows};
 
@@ -39,7 +40,7 @@ pub struct GruForward {
     /// h'
     pub hidden_next: Rows,
     /// Masks on n and h; there are none on c.
-    pub masks: MaskRows,
+    pub masks: Masks<Rows>,
 }
 
 /// Which part of a step runs.
@@ -120,14 +121,14 @@ impl<const WHOLE: bool, const MASKED: bool> WithSimd for Step<WHOLE, MASKED> {
                 let mut n = tanh(simd, simd.add_f32s(from_input, from_hidden));
                 at.write_gate(simd, args.gates, CANDIDATE, n);
                 if MASKED {
-                    n = simd.mul_f32s(n, at.read(simd, args.masks.candidate));
+                    n = simd.mul_f32s(n, at.mask(simd, args.masks.candidate));
                 }
                 let h = at.read(simd, args.hidden);
                 let new = simd.mul_f32s(one_minus(simd, z), n);
                 let mut next = fma(simd, z, h, new);
                 if MASKED {
-                    next = simd.mul_f32s(next, at.read(simd, args.masks.hidden));
-                    next = zoneout(simd, at.read(simd, args.masks.update_hidden), next, h);
+                    next = simd.mul_f32s(next, at.mask(simd, args.masks.hidden));
+                    next = zoneout(simd, at.mask(simd, args.masks.update_hidden), next, h);
                 }
                 at.write(simd, args.hidden_next, next);
             }
@@ -184,7 +185,7 @@ pub struct GruBackward {
     /// ∂(r ⊙ h), in the second half.
     pub grad_inner: Rows,
     /// As in the forward.
-    pub masks: MaskRows,
+    pub masks: Masks<Rows>,
 }
 
 impl GruBackward {
@@ -224,11 +225,11 @@ impl<const WHOLE: bool, const MASKED: bool> WithSimd for StepBack<WHOLE, MASKED>
                 let mut direct = simd.splat_f32s(0.0);
                 let (mut mixed, mut of_n) = (n, one_minus(simd, z));
                 if MASKED {
-                    let update = at.read(simd, args.masks.update_hidden);
+                    let update = at.mask(simd, args.masks.update_hidden);
                     direct = simd.mul_f32s(one_minus(simd, update), grad);
                     grad = simd.mul_f32s(update, grad);
-                    grad = simd.mul_f32s(grad, at.read(simd, args.masks.hidden));
-                    let mask = at.read(simd, args.masks.candidate);
+                    grad = simd.mul_f32s(grad, at.mask(simd, args.masks.hidden));
+                    let mask = at.mask(simd, args.masks.candidate);
                     mixed = simd.mul_f32s(n, mask);
                     of_n = simd.mul_f32s(of_n, mask);
                 }

@@ -47,7 +47,12 @@ impl MaskTable {
         Some(mask.rows.from_row(if mask.per_step { offset } else { 0 }))
     }
 
-    /// The same; ones if the mask is absent.
+    /// The masks of the step whose first row is `offset`.
+    pub fn at(&self, offset: usize) -> Masks<Rows> {
+        Masks::from_fn(|place| self.get(place, offset))
+    }
+
+    /// One of them; ones if the mask is absent.
     pub fn or_ones(&self, place: MaskPlace, offset: usize) -> Rows {
         self.get(place, offset).unwrap_or_else(|| self.ones())
     }

@@ -46,32 +46,6 @@ fn tanh_slope<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
     simd.mul_f32s(one_minus(simd, y), above)
 }
 
-/// The masks of one step. If one mask is set, all have rows.
-#[derive(Debug, Clone, Copy)]
-pub struct MaskRows {
-    /// m_g
-    pub candidate: Rows,
-    /// m_c
-    pub cell: Rows,
-    /// m_h
-    pub hidden: Rows,
-    /// u
-    pub update_cell: Rows,
-    /// v
-    pub update_hidden: Rows,
-}
-
-impl MaskRows {
-    /// No masks.
-    pub const NONE: Self = Self {
-        candidate: Rows::NONE,
-        cell: Rows::NONE,
-        hidden: Rows::NONE,
-        update_cell: Rows::NONE,
-        update_hidden: Rows::NONE,
-    };
-}
-
 /// The diagonal peepholes, each `[H]`.
 #[derive(Debug, Clone, Copy)]
 pub struct PeepholeRows {
@@ -103,19 +77,6 @@ pub enum Half {
     Gates,
     /// The second half; n is read from `normalized`, c̃ from `raw`.
     Hidden,
-}
-
-impl MaskRows {
-    /// The masks for the rows starting at row `b`.
-    pub fn from_row(self, b: usize) -> Self {
-        Self {
-            candidate: self.candidate.from_row(b),
-            cell: self.cell.from_row(b),
-            hidden: self.hidden.from_row(b),
-            update_cell: self.update_cell.from_row(b),
-            update_hidden: self.update_hidden.from_row(b),
-        }
-    }
 }
 
 /// Runs `$Op::<C, PEEPHOLE, MASKED>` for a kind.
@@ -188,6 +149,19 @@ impl<S: Simd> At<S> {
     unsafe fn read(self, simd: S, rows: Rows) -> S::f32s {
         // SAFETY: by the contract of this function.
         unsafe { self.lanes.load(simd, rows.at(self.b, self.unit)) }
+    }
+
+    /// A mask; ones if it is absent.
+    ///
+    /// # Safety
+    /// The units are readable in the rows.
+    #[inline(always)]
+    unsafe fn mask(self, simd: S, rows: Option<Rows>) -> S::f32s {
+        match rows {
+            // SAFETY: by the contract of this function.
+            Some(rows) => unsafe { self.read(simd, rows) },
+            None => simd.splat_f32s(1.0),
+        }
     }
 
     /// # Safety

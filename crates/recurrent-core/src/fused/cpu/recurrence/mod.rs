@@ -29,10 +29,10 @@ use rounds::SavedRound;
 use super::buffer::Buffer;
 use super::driver::{Group, Work, stays_cached};
 use super::layout::Layout;
-use super::pointwise::{Kind, MaskRows, MaskTable, MaskValues, PeepholeRows};
+use super::pointwise::{Kind, MaskTable, MaskValues, PeepholeRows};
 use super::simd::Isa;
 use super::view::Rows;
-use crate::equations::masks::{MaskPlace, Masks};
+use crate::equations::masks::Masks;
 use crate::fused::problem::lstm::LstmProblem;
 use crate::fused::problem::{Part, Parts};
 
@@ -233,21 +233,15 @@ impl Pointwise {
 
     /// The masks of the pointwise operations at the step whose first row is `offset`; with a projection,
     /// those on h act after it.
-    fn masks(&self, offset: usize, projected: bool) -> MaskRows {
-        if !self.kind.masked {
-            return MaskRows::NONE;
+    fn masks(&self, offset: usize, projected: bool) -> Masks<Rows> {
+        let masks = self.masks.at(offset);
+        if !projected {
+            return masks;
         }
-        let mask = |place| self.masks.or_ones(place, offset);
-        let on_hidden = |place| match projected {
-            true => self.masks.ones(),
-            false => mask(place),
-        };
-        MaskRows {
-            candidate: mask(MaskPlace::Candidate),
-            cell: mask(MaskPlace::Cell),
-            hidden: on_hidden(MaskPlace::Hidden),
-            update_cell: mask(MaskPlace::UpdateCell),
-            update_hidden: on_hidden(MaskPlace::UpdateHidden),
+        Masks {
+            hidden: None,
+            update_hidden: None,
+            ..masks
         }
     }
 }

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use plan::{Buffers, Plan, Pointers, TargetPointers, Targets};
 
-use super::{Gradient, Saved, Weight, made_for, mask_rows};
+use super::{Gradient, Saved, Weight, made_for};
 use crate::fused::cpu::driver::{
     Back, Before, CHUNK_ROWS, Crew, Direction, Group, Groups, Left, Matrix, OwnMemory, PerShare,
     Run, Schedule, WeightSet, one_span,
@@ -312,7 +312,7 @@ impl<'a> Backward<'a> {
             grad_product: self.plan.product_layout.rows(self.at.product, offset),
             grad_candidate: self.rows_of(self.at.candidate, step),
             grad_inner: row_of_each(self.at.inner),
-            masks: mask_rows(self.masks, offset),
+            masks: self.masks.at(offset),
         }
     }
 

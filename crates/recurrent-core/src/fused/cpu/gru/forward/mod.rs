@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use plan::Plan;
 
-use super::{Saved, Weight, made_for, mask_rows, vector};
+use super::{Saved, Weight, made_for, vector};
 use crate::fused::cpu::buffer::{Buffer, unset};
 use crate::fused::cpu::driver::{
     Crew, Direction, Group, Groups, Matrix, OwnMemory, PerShare, Projection, Run, Schedule,
@@ -419,7 +419,7 @@ impl<'a> Forward<'a> {
             },
             hidden: self.hidden(step),
             hidden_next: self.output(step),
-            masks: mask_rows(self.masks, self.offsets[step]),
+            masks: self.masks.at(self.offsets[step]),
         }
     }
 
