@@ -17,6 +17,9 @@ use recurrent_modules::import::{
 use recurrent_modules::{Cell, GruConfig, LstmConfig, SharedConfig, Stack, StackState, Step};
 use serde_json::{Value, json};
 
+/// Tensors by the names of `check.py`.
+type Named = Vec<(&'static str, Tensor<3>)>;
+
 /// The state of a cell.
 type StateOf<C> = <<C as Cell>::Step as Step>::State;
 
@@ -26,8 +29,8 @@ struct Twin<C: Cell, L> {
     module: &'static str,
     layout: L,
     stack: Stack<C>,
-    /// Converts the final states to PyTorch's form; the names are those of `check.py`.
-    stacked: fn(StackState<StateOf<C>>) -> Vec<(&'static str, Tensor<3>)>,
+    /// Converts the final states to PyTorch's form.
+    stacked: fn(StackState<StateOf<C>>) -> Named,
 }
 
 fn lstm(config: &LstmConfig) -> Twin<LstmCell, TorchLstm> {
